@@ -1,0 +1,97 @@
+"""The public surface: small, sorted, complete, and free until it is used."""
+
+from __future__ import annotations
+
+import ast
+import importlib.metadata
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+import worldeval
+
+ROOT = Path(worldeval.__file__).parent
+
+
+def test_the_public_names_are_sorted_and_each_has_a_home() -> None:
+    assert worldeval.__all__ == sorted(worldeval.__all__)
+    assert set(worldeval._HOMES) == set(worldeval.__all__) - {"__version__"}
+    assert dir(worldeval) == worldeval.__all__
+
+
+def test_what_a_type_checker_sees_is_what_is_loaded() -> None:
+    """The imports under TYPE_CHECKING and the table of homes name the same things."""
+    tree = ast.parse((ROOT / "__init__.py").read_text())
+    seen = {
+        alias.asname or alias.name: (str(node.module), alias.name)
+        for node in ast.walk(tree)
+        if isinstance(node, ast.ImportFrom) and str(node.module).startswith("worldeval.")
+        for alias in node.names
+    }
+    renamed = worldeval._RENAMED
+    homes = {n: (f"worldeval.{home}", renamed.get(n, n)) for n, home in worldeval._HOMES.items()}
+    assert seen == homes
+
+
+@pytest.mark.parametrize("name", sorted(worldeval._HOMES))
+def test_every_public_name_can_be_loaded(name: str) -> None:
+    if name == "MetaWorld":
+        pytest.importorskip("metaworld")
+    assert getattr(worldeval, name) is not None
+
+
+def test_an_unknown_name_is_an_attribute_error() -> None:
+    with pytest.raises(AttributeError, match="no attribute 'Nonsense'"):
+        worldeval.Nonsense  # noqa: B018
+
+
+def test_importing_the_package_imports_nothing_heavy() -> None:
+    code = (
+        "import sys, worldeval, worldeval.cli\n"
+        "print(*sorted({'torch', 'numpy', 'tyro', 'pandas', 'diffusers'} & set(sys.modules)))"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout.strip() == ""
+
+
+@pytest.mark.parametrize("room", ["data", "rollout", "ranking", "commands"])
+def test_rooms_without_torch_do_not_import_it(room: str) -> None:
+    """Importing every module of these rooms leaves torch alone (it may be loaded when used)."""
+    modules = [f"worldeval.{room}.{path.stem}" for path in sorted((ROOT / room).glob("[a-z]*.py"))]
+    code = f"import sys, {', '.join(modules)}\nsys.exit('torch' in sys.modules)"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr or f"worldeval.{room} imports torch"
+
+
+# Lowest first; a module imports its own row and the rows above it in this list.
+LAYERS = [
+    {"errors"},
+    {"robots"},
+    {"types"},
+    {"data"},
+    {"policies", "judging", "ranking", "worlds"},
+    {"world_model", "rollout"},
+    {"imagination", "synthesis"},
+    {"shipped", "doctor", "demo", "commands", "cli", "__main__", "__init__"},
+]
+
+
+def test_no_room_imports_from_a_higher_layer() -> None:
+    height = {room: number for number, rooms in enumerate(LAYERS) for room in rooms}
+    wrong = []
+    for path in sorted(ROOT.rglob("*.py")):
+        here = path.relative_to(ROOT).with_suffix("").parts[0]
+        for node in ast.walk(ast.parse(path.read_text())):
+            names = [node.module] if isinstance(node, ast.ImportFrom) and node.module else []
+            names += [alias.name for alias in node.names] if isinstance(node, ast.Import) else []
+            for name in names:
+                words = name.split(".")
+                if words[0] == "worldeval" and len(words) > 1 and height[words[1]] > height[here]:
+                    wrong.append(f"{path.relative_to(ROOT)} imports {name}")
+    assert not wrong
+
+
+def test_the_installed_version_is_the_one_of_the_package() -> None:
+    assert importlib.metadata.version("worldeval") == worldeval.__version__

@@ -1,0 +1,125 @@
+"""The world model: shapes, independence of rollouts in a batch, save and load, geometry."""
+
+import numpy as np
+import pytest
+import torch
+
+from worldeval.errors import CheckpointError, MismatchError
+from worldeval.robots import CameraSpec, RobotSpec
+from worldeval.world_model.autoencoder import Autoencoder, AutoencoderConfig
+from worldeval.world_model.backbone import Backbone, BackboneConfig
+from worldeval.world_model.conditioning import geometry_maps
+from worldeval.world_model.dreamer import Dreamer
+from worldeval.world_model.model import WorldModel, WorldModelConfig
+
+DOWN = (1.0, 0.0, 0.0, 0.0, 1.0, 0.0, 0.0, 0.0, 1.0)  # looks along -z
+
+
+def robot(views: int = 2) -> RobotSpec:
+    cameras = [
+        CameraSpec(name="top", mount="fixed", fovy_rad=0.9, position_m=(0, 0.6, 0.8),
+                   rotation=DOWN),
+        CameraSpec(name="wrist", mount="hand", fovy_rad=0.9, position_m=(0, 0, 0.1),
+                   rotation=DOWN),
+        CameraSpec(name="side", mount="fixed", fovy_rad=0.9, position_m=(0.1, 0.6, 0.8),
+                   rotation=DOWN),
+    ]
+    return RobotSpec(
+        name="test", action_space="delta", action_names=("dx", "dy", "dz", "grip"),
+        action_low=(-1,) * 4, action_high=(1,) * 4, pose_names=("x", "y", "z", "grip"),
+        pose_low=(-0.5, 0.2, 0.0, -1), pose_high=(0.5, 1.0, 0.4, 1), action_scale_m=0.01,
+        control_hz=30, steps_per_frame=3, frames_per_chunk=4, image_size=(16, 16),
+        cameras=tuple(cameras[:views]),
+    )
+
+
+def model(views: int = 2) -> WorldModel:
+    torch.manual_seed(0)
+    config = WorldModelConfig.for_robot(
+        robot(views), latent_channels=3, latent_size=(2, 2),
+        backbone=BackboneConfig(widths=(16, 32), blocks=1, token_width=16),
+    )
+    made = WorldModel(config)
+    for parameter in made.parameters():  # zero-initialised layers would hide mistakes
+        parameter.data += 0.05 * torch.randn(parameter.shape)
+    return made.eval()
+
+
+def autoencoder() -> Autoencoder:
+    torch.manual_seed(1)
+    return Autoencoder(
+        AutoencoderConfig(widths=(8, 8, 8), latent_channels=3, image_size=(16, 16))
+    ).eval()
+
+
+def dream(rows: list[int], chunks: int = 3) -> np.ndarray:
+    """Frames of the rollouts ``rows`` of four, dreamt together."""
+    rng = np.random.default_rng(0)
+    frames = rng.integers(0, 255, (4, 2, 16, 16, 3), dtype=np.uint8)
+    poses = np.cumsum(rng.normal(0, 0.02, (4, 1 + 4 * chunks, 4)), axis=1).astype(np.float32)
+    poses += np.array([0, 0.6, 0.2, 0], np.float32)
+    dreamer = Dreamer(model(), autoencoder())
+    dreamer.reset(frames[rows], poses[rows, 0], [100 + r for r in rows])
+    seen = [
+        dreamer.step(poses[rows, 1 + 4 * k : 5 + 4 * k], range(len(rows)))[0]
+        for k in range(chunks)
+    ]
+    return np.concatenate(seen, axis=1)
+
+
+def test_a_batch_of_four_equals_four_batches_of_one():
+    together = dream([0, 1, 2, 3])
+    alone = np.concatenate([dream([r]) for r in range(4)])
+    assert together.shape == (4, 12, 2, 16, 16, 3)
+    assert np.abs(together.astype(int) - alone).max() <= 1  # rounding to uint8
+    assert np.abs(together[0].astype(int) - together[1]).max() > 10
+
+
+def test_rows_may_leave_the_batch():
+    dreamer = Dreamer(model(), autoencoder())
+    frames = np.zeros((3, 2, 16, 16, 3), np.uint8)
+    poses = np.full((3, 5, 4), 0.3, np.float32)
+    dreamer.reset(frames, poses[:, 0], [1, 2, 3])
+    dreamer.step(poses[:, 1:], [0, 1, 2])
+    later, info = dreamer.step(poses[[0, 2], 1:], [0, 2])
+    assert later.shape[0] == 2 and info[0]["retrieved"][0] == 0 and info[0]["nfe"] == 4
+
+
+@pytest.mark.parametrize("views", [1, 2, 3])
+def test_any_number_of_views(views):
+    torch.manual_seed(0)
+    net = Backbone(BackboneConfig(widths=(16, 32), blocks=1, token_width=16), 5, 3)
+    out = net(torch.randn(2, 4, views, 5, 4, 4), torch.randn(2, 4, 16))
+    assert out.shape == (2, 4, views, 3, 4, 4)
+
+
+def test_save_and_load_give_the_same_function(tmp_path):
+    first = model()
+    first.save(tmp_path / "wm")
+    second = WorldModel.load(tmp_path / "wm")
+    assert second.config == first.config
+    for a, b in zip(first.state_dict().values(), second.state_dict().values(), strict=True):
+        assert torch.equal(a, b)
+    with pytest.raises(CheckpointError, match="autoencoder"):
+        Autoencoder.load(tmp_path / "wm")
+
+
+def test_wrong_views_and_poses_are_named():
+    dreamer = Dreamer(model(), autoencoder())
+    with pytest.raises(MismatchError, match="3 views"):
+        dreamer.reset(np.zeros((1, 3, 16, 16, 3), np.uint8), np.zeros((1, 4), np.float32), [0])
+    dreamer.reset(np.zeros((1, 2, 16, 16, 3), np.uint8), np.zeros((1, 4), np.float32), [0])
+    with pytest.raises(MismatchError, match="4 frames"):
+        dreamer.step(np.zeros((1, 3, 4), np.float32), [0])
+
+
+def test_geometry_says_where_the_hand_and_the_table_are():
+    poses = np.array([[0.0, 0.6, 0.0, 1.0], [0.1, 0.6, 0.0, 1.0]], np.float32)
+    maps = geometry_maps(poses, robot().cameras, (9, 9))
+    top = maps[0, 0]  # straight above (0, 0.6): the hand is in the middle
+    assert np.unravel_index(top[0].argmax(), (9, 9)) == (4, 4)
+    assert np.allclose(top[0], top[2]), "on the table, the hand is its own shadow"
+    assert maps[1, 0, 0].argmax() % 9 > 4, "moving along +x moves right in this view"
+    # the table point under the middle pixel: fixed for the fixed view, moving with the wrist
+    assert maps[0, 0, 3, 4, 4] == pytest.approx(maps[1, 0, 3, 4, 4])
+    assert maps[1, 1, 3, 4, 4] - maps[0, 1, 3, 4, 4] == pytest.approx(0.1 / 0.35, abs=1e-4)

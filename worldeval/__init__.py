@@ -1,0 +1,95 @@
+"""worldeval: evaluate and improve robot policies inside an action-conditioned world model.
+
+Importing the package imports nothing else: every public name is loaded when it is first used, so
+that ``worldeval --help`` answers at once and a checkpoint-free install stays light.
+"""
+
+from __future__ import annotations
+
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+__version__ = "0.1.0"
+
+_HOMES = {
+    "ActionChunk": "types",
+    "CameraSpec": "robots",
+    "Episode": "types",
+    "EpisodeStore": "data.episodes",
+    "Imagination": "imagination.env",
+    "Judge": "types",
+    "MetaWorld": "worlds.metaworld",
+    "Observation": "types",
+    "Outcome": "types",
+    "Policy": "types",
+    "PolicySpec": "types",
+    "RobotSpec": "robots",
+    "StartState": "types",
+    "Suite": "rollout.suite",
+    "Verdict": "types",
+    "World": "types",
+    "WorldEvalError": "errors",
+    "WorldStep": "types",
+    "load_policy": "policies.loading",
+    "run_suite": "rollout.engine",
+}
+_RENAMED = {"run_suite": "run"}
+
+__all__ = [
+    "ActionChunk",
+    "CameraSpec",
+    "Episode",
+    "EpisodeStore",
+    "Imagination",
+    "Judge",
+    "MetaWorld",
+    "Observation",
+    "Outcome",
+    "Policy",
+    "PolicySpec",
+    "RobotSpec",
+    "StartState",
+    "Suite",
+    "Verdict",
+    "World",
+    "WorldEvalError",
+    "WorldStep",
+    "__version__",
+    "load_policy",
+    "run_suite",
+]
+
+if TYPE_CHECKING:
+    from worldeval.data.episodes import EpisodeStore
+    from worldeval.errors import WorldEvalError
+    from worldeval.imagination.env import Imagination
+    from worldeval.policies.loading import load_policy
+    from worldeval.robots import CameraSpec, RobotSpec
+    from worldeval.rollout.engine import run as run_suite
+    from worldeval.rollout.suite import Suite
+    from worldeval.types import (
+        ActionChunk,
+        Episode,
+        Judge,
+        Observation,
+        Outcome,
+        Policy,
+        PolicySpec,
+        StartState,
+        Verdict,
+        World,
+        WorldStep,
+    )
+    from worldeval.worlds.metaworld import MetaWorld
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _HOMES:
+        raise AttributeError(f"module 'worldeval' has no attribute {name!r}")
+    value = getattr(import_module(f"worldeval.{_HOMES[name]}"), _RENAMED.get(name, name))
+    globals()[name] = value
+    return value
+
+
+def __dir__() -> list[str]:
+    return __all__

@@ -1,0 +1,142 @@
+"""The command line: finds the verb, reads its options, runs it, and turns errors into sentences.
+
+What enters is ``argv``; what leaves is an exit code: 0 done, 2 something the user can mend (one
+line on stderr), 130 interrupted. A traceback always means a bug of ours.
+
+The table of verbs is literal and each verb is imported only when it is called, so that
+``worldeval --help`` answers at once and imports neither torch nor tyro. A verb is a frozen
+dataclass in ``worldeval/commands/`` whose fields are its options and whose ``run`` does the work.
+"""
+
+from __future__ import annotations
+
+import difflib
+import errno
+import os
+import sys
+from collections.abc import Sequence
+from importlib import import_module
+
+from worldeval.errors import WorldEvalError
+
+# verb -> (module:class, one line for the help); a group's verbs have two words.
+VERBS = {
+    "demo": ("demo:Demo", "rank the shipped policies inside the shipped world (start here)"),
+    "doctor": ("doctor:DoctorVerb", "what this machine can do, and what to install"),
+    "record": ("record:Record", "record episodes in Meta-World, many workers at once"),
+    "train autoencoder": ("train:TrainAutoencoder", "frames to latents and back"),
+    "train world-model": ("train:TrainWorldModel", "what is seen after an action chunk"),
+    "train policy": ("train:TrainPolicy", "clone behaviour from recorded episodes"),
+    "train judge": ("train:TrainJudge", "tell success from failure"),
+    "rollout": ("rollout:Rollout", "run policies from a suite's start states in a world"),
+    "replay": ("replay:Replay", "imagine recorded episodes again and measure the difference"),
+    "judge": ("judge:JudgeVerb", "give a verdict on every rollout of a folder"),
+    "rank": ("rank:Rank", "rates with intervals, ranks, agreement with the truth"),
+    "store verify": ("store:Verify", "name what is damaged in a store of episodes"),
+    "store compact": ("store:Compact", "merge a store's many small files into few"),
+}
+
+INTRO = """\
+usage: worldeval VERB [options]
+
+Evaluate robot policies inside a world model, and check it against the truth.
+"""
+
+EXAMPLES = """
+examples:
+  worldeval demo                                        the whole circle, a few minutes
+  worldeval demo --policy python:my_policy.py:MyPolicy  with your own policy in the ranking
+  worldeval rollout --policy random --world imagination --out runs/mine
+  worldeval judge runs/mine && worldeval rank runs/mine --out runs/mine-ranked
+
+`worldeval VERB --help` explains the options of one verb. Exit codes: 0 done, 2 something to
+mend (one line says what), 130 interrupted: run the same command again to continue.
+"""
+
+# What the operating system refuses for reasons of the user's: said in one line, without traceback.
+_REMEDIES = {
+    errno.ENOSPC: "free some space and run the same command again to continue",
+    errno.EDQUOT: "free some space and run the same command again to continue",
+    errno.EACCES: "choose a folder that you may write to, or change its permissions",
+    errno.EPERM: "choose a folder that you may write to, or change its permissions",
+    errno.EROFS: "choose a folder on a writable disk",
+    errno.ENOENT: "check the spelling of the path",
+    errno.ENOTDIR: "a file stands where a folder is expected; choose another path",
+    errno.EISDIR: "a folder stands where a file is expected; choose another path",
+}
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run one command line and return its exit code."""
+    words = list(sys.argv[1:] if argv is None else argv)
+    try:
+        return _dispatch(words)
+    except WorldEvalError as error:
+        return _refuse(" ".join(str(error).split()))
+    except KeyboardInterrupt:
+        print("worldeval: interrupted; run the same command again to continue", file=sys.stderr)
+        return 130
+    except BrokenPipeError:
+        # The reader of our output went away (`worldeval doctor | head`): nothing to report.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 0
+    except OSError as error:
+        if error.errno not in _REMEDIES or os.environ.get("WORLDEVAL_TRACEBACK"):
+            raise
+        place = f"{error.filename}: " if error.filename else ""
+        return _refuse(f"{place}{error.strerror}; {_REMEDIES[error.errno]}")
+
+
+def _dispatch(words: list[str]) -> int:
+    if not words or words[0] in ("-h", "--help", "help"):
+        print(INTRO + _table("") + EXAMPLES, end="")
+        return 0 if words else 2
+    if words[0] == "--version":
+        from worldeval import __version__
+
+        print(f"worldeval {__version__}")
+        return 0
+    verb, rest = words[0], words[1:]
+    if verb in _groups():
+        if not rest or rest[0] in ("-h", "--help"):
+            print(f"usage: worldeval {verb} WHAT [options]\n{_table(verb)}")
+            print(f"`worldeval {verb} WHAT --help` explains its options.")
+            return 0 if rest else 2
+        verb, rest = f"{verb} {rest[0]}", rest[1:]
+    if verb not in VERBS:
+        near = difflib.get_close_matches(verb, VERBS, n=1)
+        hint = f"did you mean `worldeval {near[0]}`?" if near else "`worldeval --help` lists them"
+        return _refuse(f"there is no verb {verb!r}; {hint}")
+    return _run(verb, rest)
+
+
+def _run(verb: str, options: list[str]) -> int:
+    import tyro
+
+    module, name = VERBS[verb][0].split(":")
+    kind = getattr(import_module(f"worldeval.commands.{module}"), name)
+    # A flag has no --no- twin to clutter the help.
+    settings = (tyro.conf.FlagCreatePairsOff, tyro.conf.OmitSubcommandPrefixes)
+    try:
+        command = tyro.cli(kind, prog=f"worldeval {verb}", args=options, config=settings)
+    except SystemExit as stop:  # the usage was printed
+        return stop.code if isinstance(stop.code, int) else 2
+    return int(command.run() or 0)
+
+
+def _groups() -> set[str]:
+    return {verb.split()[0] for verb in VERBS if " " in verb}
+
+
+def _table(group: str) -> str:
+    verbs = {v: text for v, (_, text) in VERBS.items() if v.startswith(group)}
+    return "\n" + "".join(f"  {verb:<19}{text}\n" for verb, text in verbs.items())
+
+
+def _refuse(sentence: str) -> int:
+    print(f"worldeval: {sentence}", file=sys.stderr)
+    return 2
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,85 @@
+"""Turns the words of the command line into things: worlds, stores of rollouts, fingerprints.
+
+Enters: names, paths and URIs. Leaves: an open world, the stores below a folder, and the digest that
+tells whether an output folder was begun with the same weights or the same file.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Literal
+
+from worldeval import shipped
+from worldeval.errors import ConfigError, StoreError
+from worldeval.types import World
+
+WorldName = Literal["imagination", "metaworld", "toy"]
+
+
+def open_world(
+    name: WorldName, *, world_model: Path | None = None, starts: Path | None = None
+) -> World:
+    """The world of that name. ``world_model`` and ``starts`` are for imagination; the shipped
+    ones if None."""
+    if name == "metaworld":
+        from worldeval.worlds.metaworld import MetaWorld
+
+        return MetaWorld()
+    if name == "toy":
+        from worldeval.worlds.toy import ToyWorld
+
+        return ToyWorld()
+    if name != "imagination":
+        raise ConfigError(f"world is {name!r}, expected imagination, metaworld or toy")
+    from worldeval.imagination.env import Imagination
+
+    return Imagination.open(
+        world_model or shipped.path(shipped.WORLD_MODEL), starts or shipped.path(shipped.STARTS)
+    )
+
+
+def set_threads(threads: int) -> None:
+    """How many cores torch may use; more than there are makes everything slower."""
+    if threads < 1:
+        raise ConfigError(f"threads is {threads}, expected 1 or more")
+    import torch
+
+    torch.set_num_threads(threads)
+
+
+def stores_in(folder: Path) -> list[Path]:
+    """``folder`` if it is a store, else the stores in it and in its ``rollouts``."""
+    if (folder / "meta" / "info.json").is_file():
+        return [folder]
+    below = [*folder.glob("*/meta/info.json"), *folder.glob("rollouts/*/meta/info.json")]
+    if not below:
+        raise StoreError(
+            f"{folder} holds no rollouts; give a folder that `worldeval rollout` or "
+            "`worldeval demo` wrote"
+        )
+    return sorted(info.parent.parent for info in below)
+
+
+def fingerprint(uri: str) -> str | None:
+    """Twelve digits that change with the weights or the file behind a policy's URI.
+
+    None for what has neither (``random``): its arguments are in the URI itself.
+    """
+    place = uri.partition("?")[0]
+    for prefix in ("bc:", "python:"):
+        place = place.removeprefix(prefix)
+    folder = Path(place)
+    if (folder / "config.json").is_file():
+        from worldeval.data import checkpoint
+
+        return checkpoint.digest(folder)
+    file = Path(place.rpartition(":")[0] or place)
+    if file.is_file():
+        return hashlib.sha256(file.read_bytes()).hexdigest()[:12]
+    return None
+
+
+def fingerprints(uris: Sequence[str]) -> dict[str, str | None]:
+    return {uri: fingerprint(uri) for uri in uris}

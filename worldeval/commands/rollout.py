@@ -1,0 +1,81 @@
+"""``worldeval rollout``."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import tyro
+
+from worldeval import shipped
+from worldeval.commands.opening import WorldName
+
+
+@dataclass(frozen=True, kw_only=True)
+class Rollout:
+    """Run policies from a suite's start states in a world.
+
+    Writes a store of episodes (LeRobotDataset v3.0) with run.json beside it; the same command again
+    skips the rollouts that are there.
+
+    Examples:
+      worldeval rollout --policy checkpoints/policies/expert --out runs/mine
+      worldeval rollout --policy random --policy python:mine.py:Mine?speed=2 \\\\
+          --world metaworld --per-task 5 --out runs/truth
+    """
+
+    policy: tyro.conf.UseAppendAction[tuple[str, ...]]
+    """What acts; repeat it for several. A checkpoint folder, random, zero, keyboard,
+    replay:STORE, or python:FILE.py:CLASS?argument=value."""
+    out: Path
+    """Folder to write the rollouts to."""
+    world: WorldName = "imagination"
+    """Where to act: imagination (the world model), metaworld (the simulator), toy (a test)."""
+    suite: Path = field(default_factory=lambda: shipped.folder() / shipped.SUITE)
+    """JSON file of the start states."""
+    task: tyro.conf.UseAppendAction[tuple[str, ...]] = ()
+    """Only these tasks of the suite; repeat it for several. All, if not given."""
+    per_task: int | None = None
+    """Only the first so many start states of each task."""
+    world_model: Path | None = None
+    """Checkpoint of the world model; the shipped one, if not given."""
+    starts: Path | None = None
+    """Store with the first frames for imagination; the shipped one, if not given."""
+    batch: int = 8
+    """Rollouts at once; changes the speed, not the results."""
+    threads: int = 2
+    """Cores that torch may use."""
+
+    def run(self) -> None:
+        from worldeval.commands.opening import fingerprint, fingerprints, open_world, set_threads
+        from worldeval.policies.loading import load_policy
+        from worldeval.rollout.engine import check_fit, run
+        from worldeval.rollout.provenance import write_manifest
+        from worldeval.rollout.recording import open_rollouts
+        from worldeval.rollout.suite import Suite
+        from worldeval.rollout.table import rollout_table
+
+        set_threads(self.threads)
+        suite = Suite.load(self.suite).subset(self.task or None, self.per_task)
+        world = open_world(self.world, world_model=self.world_model, starts=self.starts)
+        policies = [load_policy(uri, world.robot) for uri in self.policy]
+        for policy in policies:  # all are checked before the first begins
+            check_fit(world, policy, suite)
+        model = self.world_model or shipped.folder() / shipped.WORLD_MODEL
+        config = {
+            "world": self.world,
+            "world_model": fingerprint(str(model)) if self.world == "imagination" else None,
+            "suite": {"name": suite.name, "chunks": suite.chunks, "seed": suite.seed},
+            "policies": fingerprints(self.policy),
+        }
+        write_manifest(
+            self.out, command="rollout", config=config, seed=suite.seed, extra={"options": self}
+        )
+        with open_rollouts(self.out, world.robot) as store:
+            for policy in policies:
+                print(run(world, policy, suite, store, batch=self.batch))
+                policy.close()
+            if any(world_knows := rollout_table(store)["outcome"].isin(["success", "failure"])):
+                rollout_table(store).to_parquet(self.out / "truth.parquet", index=False)
+                print(f"{world_knows.sum()} outcomes in {self.out / 'truth.parquet'}")
+        world.close()

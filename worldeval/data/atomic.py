@@ -1,0 +1,93 @@
+"""Writing so that a kill, a full disk or a second writer never leaves half of something.
+
+A file is written beside its place, synced and renamed: a reader sees the old one or the new one.
+"""
+
+from __future__ import annotations
+
+import os
+import sys
+import weakref
+from collections.abc import Callable
+from pathlib import Path
+
+from worldeval.errors import StoreError
+
+TEMPORARY = ".tmp"
+"""Suffix of files under way; no reader of parquet or mp4 looks at it."""
+
+
+def write_atomically(path: Path, write: Callable[[Path], None]) -> None:
+    """Let ``write`` fill a temporary file, then sync it and move it to ``path``.
+
+    On any error the temporary file is removed, ``path`` is as before, and the error is passed on.
+    """
+    path.parent.mkdir(parents=True, exist_ok=True)
+    temporary = path.with_name(path.name + TEMPORARY)
+    try:
+        write(temporary)
+        sync_file(temporary)
+        os.replace(temporary, path)
+        sync_folder(path.parent)
+    except BaseException:
+        temporary.unlink(missing_ok=True)
+        raise
+
+
+def sync_file(path: Path) -> None:
+    """Have the operating system put the file's content on the disk (a full disk shows here)."""
+    descriptor = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+def sync_folder(folder: Path) -> None:
+    """Have the operating system put the folder's names on the disk."""
+    if sys.platform != "win32":  # Windows cannot open folders, and syncs names itself
+        sync_file(folder)
+
+
+class WriterLock:
+    """One writer a store: an advisory lock that the operating system drops when a writer dies."""
+
+    def __init__(self, path: Path) -> None:
+        self._path = path
+        self._release: weakref.finalize | None = None
+
+    @property
+    def held(self) -> bool:
+        return self._release is not None and self._release.alive
+
+    def acquire(self) -> None:
+        """Take the lock. Raises StoreError at once if another writer has it."""
+        if self.held:
+            return
+        descriptor = os.open(self._path, os.O_RDWR | os.O_CREAT, 0o644)
+        try:
+            _lock(descriptor)
+        except BlockingIOError:
+            os.close(descriptor)
+            raise StoreError(
+                f"{self._path.parent} is being written by another process or another store "
+                "object; close() that one first, or write to another folder"
+            ) from None
+        self._release = weakref.finalize(self, os.close, descriptor)
+
+    def release(self) -> None:
+        if self._release is not None:
+            self._release()
+
+
+def _lock(descriptor: int) -> None:
+    if sys.platform == "win32":
+        return
+    import fcntl
+
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        raise
+    except OSError:
+        return  # a file system without locks (some network mounts): one writer is up to the user

@@ -1,0 +1,100 @@
+"""Reading a whole store to name what is damaged.
+
+Every row group, every PNG and every video packet is looked at; video pictures are decoded too,
+because a flipped byte inside a packet does not change their number.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import pyarrow as pa
+
+from worldeval.data import index, rows
+from worldeval.data.lerobot import StoreLayout
+from worldeval.data.video import mp4_times, read_mp4
+from worldeval.errors import DataError
+
+
+@dataclass(frozen=True, kw_only=True)
+class Damage:
+    """One thing that is wrong: in which file, for which episode, and what."""
+
+    path: Path
+    episode_index: int
+    what: str
+
+
+def verify(root: Path, layout: StoreLayout, table: Sequence[index.Row]) -> list[Damage]:
+    """All damage in the episodes ``table`` of the store at ``root``."""
+    damage: list[Damage] = []
+    keys: set[str] = set()
+    times: dict[Path, np.ndarray] = {}
+    next_row = 0
+    for i, row in enumerate(table):
+        meta = root / "meta/episodes"
+        if row["worldeval.key"] in keys:
+            damage.append(Damage(path=meta, episode_index=i,
+                                 what=f"a second episode with key {row['worldeval.key']!r}"))
+        keys.add(row["worldeval.key"])
+        if row["dataset_from_index"] != next_row or (
+                row["dataset_to_index"] - row["dataset_from_index"] != row["length"]):
+            damage.append(Damage(path=meta, episode_index=i, what="its rows are counted wrongly"))
+        next_row = row["dataset_to_index"]
+        path = root / index.data_of(row)
+        what = _attempt(path, lambda p=path, i=i: _check_rows(p, layout, table, i))
+        if what:
+            damage.append(Damage(path=path, episode_index=i, what=what))
+        for key in layout.video_keys:
+            video = root / index.video_of(row, key)
+            what = _attempt(video, lambda v=video, k=key, r=row: _check_video(v, layout, r, k, times))
+            if what:
+                damage.append(Damage(path=video, episode_index=i, what=what))
+    return damage
+
+
+def _attempt(path: Path, check: Callable[[], str | None]) -> str | None:
+    if not path.is_file():
+        return "the file is missing"
+    try:
+        return check()
+    except (DataError, OSError, pa.ArrowException) as error:
+        return f"the file cannot be read: {error}"
+
+
+def _check_rows(
+    path: Path, layout: StoreLayout, table: Sequence[index.Row], i: int
+) -> str | None:
+    length = table[i]["length"]
+    data = index.read_row_group(path, i - index.first_in_file(table, i), length,
+                                layout.data_schema().names)
+    if set(data["episode_index"].to_pylist()) != {i}:
+        return f"its rows belong to another episode than {i}"
+    first = table[i]["dataset_from_index"]
+    if data["index"].to_pylist() != list(range(first, first + length)):
+        return "its rows are not in order"
+    if not np.isfinite(rows.trajectory(layout, data).poses).all():
+        return "its poses hold NaN"
+    if not layout.video_keys:
+        rows.images(layout, data, layout.views, np.arange(length))
+    return None
+
+
+def _check_video(
+    path: Path, layout: StoreLayout, row: index.Row, key: str, times: dict[Path, np.ndarray]
+) -> str | None:
+    if path not in times:
+        times[path] = mp4_times(path)[0]
+    start = row[f"videos/{key}/from_timestamp"]
+    wanted = start + np.arange(row["length"]) / layout.fps
+    found = times[path]
+    nearest = np.abs(found[:, None] - wanted).min(0) if len(found) else np.full(len(wanted), np.inf)
+    if not (nearest < 1e-4).all():  # LeRobot's own tolerance
+        return f"it has {int((nearest < 1e-4).sum())} of its {row['length']} frames"
+    frames = read_mp4(path, start_s=start, count=row["length"])
+    if frames.shape[1:3] != layout.image_size:
+        return f"it has {frames.shape[1]}x{frames.shape[2]} px, expected {layout.image_size}"
+    return None

@@ -1,0 +1,63 @@
+"""The exceptions that worldeval raises at its public borders.
+
+::
+
+    WorldEvalError
+      + ConfigError            a setting has a value that cannot be used
+      + DataError              an episode, a dataset or a video cannot be used
+      |   + StoreError         an episode store is damaged or unwritable
+      |   + MismatchError      two sides disagree on views, rate, pose, units, size
+      + CheckpointError        a checkpoint is missing, damaged or of another kind
+      + PolicyError            a policy answered with something unusable
+      + WorldError             a world (simulator or imagination) could not step
+      |   + StartStateError    a start state does not exist in this world
+      + MissingDependencyError an optional package is not installed
+
+Every message says what was given, what was expected, and what to do. The command line prints the
+message alone, as one sentence, and exits with 2; a traceback always means a bug of ours.
+"""
+
+from __future__ import annotations
+
+
+class WorldEvalError(Exception):
+    """Base of all errors that a user of worldeval is expected to read."""
+
+
+class ConfigError(WorldEvalError, ValueError):
+    """A setting has a value that cannot be used."""
+
+
+class DataError(WorldEvalError):
+    """An episode, a dataset or a video cannot be used."""
+
+
+class StoreError(DataError):
+    """An episode store is damaged or cannot be written."""
+
+
+class MismatchError(DataError, ValueError):
+    """Two sides disagree on views, rate, pose, units or size."""
+
+
+class CheckpointError(WorldEvalError):
+    """A checkpoint is missing, damaged or of another kind."""
+
+
+class PolicyError(WorldEvalError):
+    """A policy answered with something unusable."""
+
+
+class WorldError(WorldEvalError):
+    """A world could not be reset or stepped."""
+
+
+class StartStateError(WorldError, KeyError):
+    """A start state does not exist in this world."""
+
+    def __str__(self) -> str:  # KeyError would print the repr of its argument
+        return str(self.args[0]) if self.args else ""
+
+
+class MissingDependencyError(WorldEvalError, ImportError):
+    """An optional package is not installed."""

@@ -1,0 +1,259 @@
+"""What a judge learns from: frames of episodes in a flat file, and balanced draws from them.
+
+Enters: episode stores (recorded episodes; imagined replays whose success is the TRUE outcome of the
+same actions, ``extra["world"] = "imagination"``). Leaves: batches of (moments of a frame, poses,
+instruction, label), each a function of the seed and the step alone, so that a resumed training
+draws what an unbroken one would have drawn.
+
+Labels say "solved by this frame": the running maximum of ``success_at``. Hard negatives are frames
+at which a task holds, shown with an instruction of the opposed task: a drawer that is open has not
+been closed, so the label is known. No other frame is given another task's words.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import shutil
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+import numpy as np
+
+from worldeval.data.episodes import EpisodeStore
+from worldeval.data.video import to_model
+from worldeval.errors import ConfigError, DataError, MismatchError, StoreError
+from worldeval.judging.classifier import moments_of
+from worldeval.types import Episode
+
+UNKNOWN = -1
+
+
+@dataclass(frozen=True, kw_only=True)
+class EpisodeRow:
+    """Where an episode lies in the cache. Frames ``first`` ... ``first + length - 1``."""
+
+    key: str
+    task: str
+    instruction: str
+    world: str
+    success: bool
+    first: int
+    length: int
+
+
+@dataclass(frozen=True, kw_only=True)
+class Batch:
+    """images (B, moments, V, C, H, W) in [-1, 1], poses (B, 2, P), labels (B,), instructions."""
+
+    images: np.ndarray
+    poses: np.ndarray
+    labels: np.ndarray
+    instructions: list[str]
+
+
+class FrameCache:
+    """All frames of several stores, decoded once into one memory-mapped file.
+
+    frames: (N, V, H, W, C) uint8; poses: (N, P); solved: (N,) int8, 1 solved by this frame, 0 not
+    yet, -1 unknown; holds: (N,) int8, the same for the world's flag at this very frame.
+    """
+
+    def __init__(self, folder: Path) -> None:
+        header = json.loads((folder / "cache.json").read_text())
+        self.rows = [EpisodeRow(**row) for row in header["rows"]]
+        self.frames = np.memmap(
+            folder / "frames.bin", np.uint8, "r", shape=tuple(header["frames_shape"])
+        )
+        self.poses = np.load(folder / "poses.npy")
+        self.solved = np.load(folder / "solved.npy")
+        self.holds = np.load(folder / "holds.npy")
+
+    @classmethod
+    def build(
+        cls, stores: Sequence[EpisodeStore], folder: Path, views: tuple[str, ...]
+    ) -> FrameCache:
+        """Open the cache in ``folder``, decoding the stores again only if they have changed."""
+        identity = _identity(stores, views)
+        header_path = folder / "cache.json"
+        if header_path.is_file():
+            if json.loads(header_path.read_text())["identity"] == identity:
+                return cls(folder)
+            header_path.unlink()
+        try:
+            shutil.rmtree(folder, ignore_errors=True)
+            folder.mkdir(parents=True)
+            rows, frame_shape = _decode(stores, folder, views)
+            header = {
+                "identity": identity,
+                "rows": [asdict(row) for row in rows],
+                "frames_shape": [sum(row.length for row in rows), *frame_shape],
+            }
+            # Written last: a cache without it was interrupted and is made again.
+            partial = folder / "cache.json.tmp"
+            partial.write_text(json.dumps(header))
+            partial.replace(header_path)
+        except OSError as error:
+            raise StoreError(
+                f"cannot write the frame cache {folder}: {error.strerror or error}; it needs the "
+                "decoded size of all training frames, so free some space"
+            ) from error
+        return cls(folder)
+
+
+class Sampler:
+    """Draws batches: equally often every (task, success, world), then an episode, then a frame."""
+
+    def __init__(
+        self,
+        cache: FrameCache,
+        *,
+        lag: int,
+        batch: int,
+        seed: int,
+        solved_share: float,
+        near_share: float,
+        near_frames: int,
+        opposed_share: float,
+        rewording_share: float,
+        instructions: Mapping[str, Sequence[str]],
+        opposed: Mapping[str, str],
+    ) -> None:
+        for task, other in opposed.items():
+            if not instructions.get(other):
+                raise ConfigError(
+                    f"task {task!r} is opposed to {other!r}, which has no wording in instructions; "
+                    "give at least one"
+                )
+        self.cache, self.lag, self.batch, self.seed = cache, lag, batch, seed
+        self.solved_share, self.near_share = solved_share, near_share
+        self.near_frames, self.opposed_share = near_frames, opposed_share
+        self.rewording_share = rewording_share
+        self.instructions, self.opposed = dict(instructions), dict(opposed)
+        self._solved, self._open, self._held = [], [], []
+        groups: dict[tuple[str, bool, str], list[int]] = {}
+        for index, row in enumerate(cache.rows):
+            span = slice(row.first, row.first + row.length)
+            self._solved.append(np.flatnonzero(cache.solved[span] == 1))
+            self._open.append(np.flatnonzero(cache.solved[span] == 0))
+            self._held.append(np.flatnonzero(cache.holds[span] == 1))
+            if len(self._solved[-1]) + len(self._open[-1]):
+                groups.setdefault((row.task, row.success, row.world), []).append(index)
+        if {success for _, success, _ in groups} != {True, False}:
+            raise DataError(
+                f"{len(cache.rows)} training episodes hold only one outcome (groups: "
+                f"{sorted(groups)}); a judge needs successes and failures"
+            )
+        self.groups = {name: np.array(members) for name, members in sorted(groups.items())}
+        self._members = list(self.groups.values())
+
+    def draw(self, step: int) -> Batch:
+        """The batch of training step ``step``."""
+        rng = np.random.default_rng([self.seed, step])
+        episodes, times, labels, instructions = [], [], [], []
+        for _ in range(self.batch):
+            members = self._members[rng.integers(len(self._members))]
+            index = int(members[rng.integers(len(members))])
+            time, label, instruction = self._draw_frame(index, rng)
+            episodes.append(self.cache.rows[index].first)
+            times.append(time)
+            labels.append(label)
+            instructions.append(instruction)
+        moments = moments_of(np.array(times), self.lag) + np.array(episodes)[:, None]
+        return Batch(
+            images=to_model(self.cache.frames[moments]),
+            poses=self.cache.poses[moments[:, [0, -1]]],
+            labels=np.array(labels, np.float32),
+            instructions=instructions,
+        )
+
+    def _draw_frame(self, index: int, rng: np.random.Generator) -> tuple[int, int, str]:
+        row = self.cache.rows[index]
+        held = self._held[index]
+        other = self.opposed.get(row.task)
+        if other and len(held) and rng.random() < self.opposed_share:
+            words = self.instructions[other]
+            return int(rng.choice(held)), 0, words[rng.integers(len(words))]
+        instruction = row.instruction
+        wordings = self.instructions.get(row.task)
+        if wordings and rng.random() < self.rewording_share:
+            instruction = wordings[rng.integers(len(wordings))]
+        solved, pending = self._solved[index], self._open[index]
+        if len(solved) and (not len(pending) or rng.random() < self.solved_share):
+            return int(rng.choice(solved)), 1, instruction
+        if rng.random() < self.near_share:  # almost solved, or where a failure ended up
+            pending = pending[-self.near_frames :]
+        return int(rng.choice(pending)), 0, instruction
+
+
+def labels_of(episode: Episode) -> tuple[np.ndarray, np.ndarray]:
+    """(solved, holds) as in ``FrameCache``, (T+1,) int8 each."""
+    if episode.success_at is not None:
+        holds = episode.success_at.astype(np.int8)
+        return np.maximum.accumulate(holds), holds
+    solved = np.full(episode.length, UNKNOWN, np.int8)
+    if episode.success is False:
+        solved[:] = 0  # never solved: so at no frame, whatever happened between
+    elif episode.success:
+        solved[-1] = 1  # solved by the end; since when is not known
+    return solved, np.full(episode.length, UNKNOWN, np.int8)
+
+
+def world_of(episode: Episode) -> str:
+    return str(episode.extra.get("world") or "recorded")
+
+
+def _decode(
+    stores: Sequence[EpisodeStore], folder: Path, views: tuple[str, ...]
+) -> tuple[list[EpisodeRow], tuple[int, ...]]:
+    rows: list[EpisodeRow] = []
+    parts: dict[str, list[np.ndarray]] = {"poses": [], "solved": [], "holds": []}
+    shape: tuple[int, ...] | None = None
+    first = 0
+    with (folder / "frames.bin").open("wb") as file:
+        for store in stores:
+            for index in range(len(store)):
+                episode = store.episode(index)
+                if episode.success is None and episode.success_at is None:
+                    continue  # nobody knows how it ended: nothing to learn from
+                missing = [view for view in views if view not in episode.views]
+                if missing:
+                    raise MismatchError(
+                        f"episode {episode.key!r} has the views {tuple(episode.views)}, expected "
+                        f"{views}: {missing} are missing"
+                    )
+                frames = episode.frames[:, [episode.views.index(view) for view in views]]
+                if shape is None:
+                    shape = frames.shape[1:]
+                if frames.shape[1:] != shape:
+                    raise MismatchError(
+                        f"episode {episode.key!r} has frames {frames.shape[1:]}, the ones before "
+                        f"it {shape}; all stores need the same views and size"
+                    )
+                file.write(np.ascontiguousarray(frames).data)
+                solved, holds = labels_of(episode)
+                parts["poses"].append(episode.poses.astype(np.float32))
+                parts["solved"].append(solved)
+                parts["holds"].append(holds)
+                success = bool(episode.success) if episode.success is not None else solved[-1] == 1
+                rows.append(
+                    EpisodeRow(
+                        key=episode.key, task=episode.task, instruction=episode.instruction,
+                        world=world_of(episode), success=bool(success), first=first,
+                        length=len(frames),
+                    )
+                )
+                first += len(frames)
+    if shape is None:
+        raise DataError("no training episode has a known outcome; record or label some first")
+    for name, arrays in parts.items():
+        np.save(folder / f"{name}.npy", np.concatenate(arrays))
+    return rows, shape
+
+
+def _identity(stores: Sequence[EpisodeStore], views: tuple[str, ...]) -> list[object]:
+    """What the cache was made from: stores are append-only, so their keys identify them."""
+    return [list(views)] + [
+        hashlib.sha256("\n".join(sorted(store.keys)).encode()).hexdigest() for store in stores
+    ]

@@ -1,0 +1,445 @@
+"""Trains a ``SuccessClassifier``, calibrates it on validation rollouts, and says how good it is.
+
+Enters: episode stores with true outcomes, recorded and imagined. Leaves, in ``out``: the judge's
+checkpoint, ``metrics.jsonl``, ``validation.json`` (counts per world, task, and both),
+``validation.parquet`` (one row a rollout) and ``state.pt``, from which a killed training goes on
+exactly where it was: batches, augmentation and learning rate depend on seed and step alone.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+import os
+import time
+import zlib
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import torch
+import torch.nn.functional as F
+
+from worldeval.data.episodes import EpisodeStore
+from worldeval.errors import CheckpointError, ConfigError, DataError, MismatchError
+from worldeval.judging.augmentation import AugmentConfig, augment
+from worldeval.judging.calibration import Calibration, calibrate, count, reliability
+from worldeval.judging.classifier import SuccessClassifier
+from worldeval.judging.network import JudgeConfig, JudgeNetwork
+from worldeval.judging.samples import FrameCache, Sampler, world_of
+
+Progress = Callable[[dict[str, Any]], None]
+_FREE_FIELDS = ("log_every", "save_every", "device")  # may differ when a training goes on
+
+
+@dataclass(frozen=True, kw_only=True)
+class JudgeTrainConfig:
+    """How a judge is trained and calibrated."""
+
+    steps: int = 3000
+    batch: int = 64
+    learning_rate: float = 2e-3
+    weight_decay: float = 0.02
+    warmup_steps: int = 100
+    solved_share: float = 0.6
+    """Of the draws from a successful episode, those at frames where it is solved."""
+    near_share: float = 0.5
+    """Of the unsolved frames, those from the last ``near_frames`` unsolved ones."""
+    near_frames: int = 8
+    opposed_share: float = 0.15
+    """Of the draws from successes of an opposed task, those shown with the opposite words."""
+    rewording_share: float = 0.5
+    """Draws that use another wording of their own task."""
+    pose_dropout: float = 0.3
+    """Draws whose poses are hidden, lest the pixels be ignored."""
+    augmentation: AugmentConfig = field(default_factory=AugmentConfig)
+    stride: int = 2
+    smooth: int = 3
+    target_precision: float = 0.95
+    max_abstention: float = 0.2
+    seed: int = 0
+    log_every: int = 50
+    save_every: int = 250
+    device: str = "cpu"
+
+    def __post_init__(self) -> None:
+        for name in ("steps", "batch", "near_frames", "stride", "smooth", "log_every",
+                     "save_every"):  # fmt: skip
+            if getattr(self, name) < 1:
+                raise ConfigError(f"{name} is {getattr(self, name)!r}, expected at least 1")
+        for name in ("learning_rate",):
+            if not getattr(self, name) > 0:
+                raise ConfigError(f"{name} is {getattr(self, name)!r}, expected above 0")
+        for name in ("solved_share", "near_share", "opposed_share", "rewording_share",
+                     "pose_dropout", "target_precision", "max_abstention"):  # fmt: skip
+            if not 0 <= getattr(self, name) <= 1:
+                raise ConfigError(f"{name} is {getattr(self, name)!r}, expected between 0 and 1")
+
+
+@dataclass(frozen=True, kw_only=True)
+class JudgeReport:
+    """What ``train_judge`` answers; ``summary`` is also in ``validation.json``."""
+
+    checkpoint: Path
+    steps: int
+    summary: dict[str, Any]
+
+
+def train_judge(
+    config: JudgeConfig,
+    out: str | Path,
+    *,
+    training: JudgeTrainConfig,
+    stores: Sequence[EpisodeStore],
+    validation: Sequence[EpisodeStore],
+    instructions: Mapping[str, Sequence[str]] | None = None,
+    opposed: Mapping[str, str] | None = None,
+    progress: Progress | None = None,
+) -> JudgeReport:
+    """Train (or go on training) the judge in ``out`` and calibrate it.
+
+    instructions: wordings of each task; opposed: task -> the task that cannot hold at the same
+    time, for hard negatives. Decoded frames are cached beside ``out`` until the end.
+    """
+    out = Path(out)
+    cache_folder = out.with_name(f".{out.name}.frames")
+    out.mkdir(parents=True, exist_ok=True)
+    cache = FrameCache.build(stores, cache_folder, config.views)
+    _check_fit(config, cache)
+    sampler = Sampler(
+        cache,
+        lag=config.lag,
+        batch=training.batch,
+        seed=training.seed,
+        solved_share=training.solved_share,
+        near_share=training.near_share,
+        near_frames=training.near_frames,
+        opposed_share=training.opposed_share,
+        rewording_share=training.rewording_share,
+        instructions=instructions or {},
+        opposed=opposed or {},
+    )
+    network = _optimise(config, training, sampler, out, progress)
+    judge = SuccessClassifier(
+        network, Calibration(), stride=training.stride, smooth=training.smooth,
+        device=training.device,
+    )
+    # Weights are kept as float16; the calibration has to belong to exactly those.
+    network.load_state_dict(
+        {name: value.half().float() for name, value in network.state_dict().items()}
+    )
+    rollouts = score_stores(judge, validation)
+    summary = calibrate_judge(
+        judge, rollouts, target=training.target_precision, max_abstention=training.max_abstention
+    )
+    summary["groups"] = {"/".join(map(str, n)): len(m) for n, m in sampler.groups.items()}
+    judge.save(
+        out,
+        card={"training": asdict(training), "validation": summary,
+              "opposed": dict(opposed or {})},
+    )  # fmt: skip
+    write_validation(out, rollouts, summary)
+    for path in cache_folder.iterdir():
+        path.unlink()
+    cache_folder.rmdir()
+    return JudgeReport(checkpoint=out, steps=training.steps, summary=summary)
+
+
+def score_stores(judge: SuccessClassifier, stores: Sequence[EpisodeStore]) -> pd.DataFrame:
+    """One row per rollout of known outcome: key, task, world, label, score, frames, seconds."""
+    rows = []
+    for store in stores:
+        for index in range(len(store)):
+            episode = store.episode(index)
+            if episode.success is None:
+                continue
+            begin = time.perf_counter()
+            score = judge.score(episode)
+            rows.append(
+                {
+                    "key": episode.key,
+                    "task": episode.task,
+                    "world": world_of(episode),
+                    "policy": str(episode.extra.get("policy", "")),
+                    "label": bool(episode.success),
+                    "score": score,
+                    "frames": len(judge.frame_times(episode.length)),
+                    "seconds": time.perf_counter() - begin,
+                }
+            )
+    if not rows:
+        raise DataError("no validation rollout has a known outcome; give a store that has some")
+    table = pd.DataFrame(rows)
+    return table[np.isfinite(table["score"])].reset_index(drop=True)
+
+
+def calibrate_judge(
+    judge: SuccessClassifier,
+    rollouts: pd.DataFrame,
+    *,
+    target: float = 0.95,
+    max_abstention: float = 0.2,
+) -> dict[str, Any]:
+    """Set the judge's calibration from ``score_stores`` rows and summarise how it does.
+
+    Every world weighs the same. The counts are cross-fitted: each half of the rollouts is judged
+    with the calibration of the other, so they do not flatter; the calibration that is kept is that
+    of all. Adds the columns probability and outcome to ``rollouts``.
+    """
+    scores, labels = rollouts["score"].to_numpy(), rollouts["label"].to_numpy(bool)
+    worlds = rollouts["world"]
+    weights = (1.0 / worlds.map(worlds.value_counts())).to_numpy(float)
+
+    def fitted(chosen: np.ndarray) -> tuple[Calibration, bool]:
+        return calibrate(
+            scores[chosen], labels[chosen], target=target, max_abstention=max_abstention,
+            weights=weights[chosen],
+        )
+
+    everything = np.ones(len(scores), bool)
+    judge.calibration, reached = fitted(everything)
+    half = rollouts["key"].map(lambda key: zlib.crc32(key.encode()) % 2 == 0).to_numpy(bool)
+    crossed = all(0 < labels[side].sum() < side.sum() for side in (half, ~half))
+    probability = np.zeros(len(scores))
+    outcomes = np.empty(len(scores), object)
+    for side in (half, ~half):
+        used = fitted(~side)[0] if crossed else judge.calibration
+        probability[side] = used.probability(scores[side])
+        outcomes[side] = [used.outcome(p) for p in probability[side]]
+    rollouts["probability"] = probability
+    rollouts["outcome"] = [outcome.value for outcome in outcomes]
+
+    def rates(mask: np.ndarray) -> dict[str, Any]:
+        return count(list(outcomes[mask]), labels[mask]).to_row()
+
+    def by(columns: list[str]) -> list[dict[str, Any]]:
+        return [
+            {**dict(zip(columns, name, strict=True)), **rates(rollouts.index.isin(group.index))}
+            for name, group in rollouts.groupby(columns)
+        ]
+
+    table = reliability(probability, labels)
+    return {
+        "calibration": asdict(judge.calibration),
+        "target_precision": target,
+        "target_reached": reached,
+        "cross_fitted": crossed,
+        "overall": rates(everything),
+        "worlds": by(["world"]),
+        "tasks": by(["task"]),
+        "worlds_tasks": by(["world", "task"]),
+        "brier": table.attrs["brier"],
+        "ece": table.attrs["ece"],
+        "reliability": table.dropna().to_dict("records"),
+        "frames_per_second": float(rollouts["frames"].sum() / max(rollouts["seconds"].sum(), 1e-9)),
+    }
+
+
+def recalibrate(
+    folder: str | Path,
+    stores: Sequence[EpisodeStore],
+    *,
+    target: float = 0.95,
+    max_abstention: float = 0.2,
+    device: str = "cpu",
+) -> JudgeReport:
+    """Fit only the calibration of a trained judge anew, e.g. on replays of a new world model."""
+    from worldeval.data.checkpoint import read_header
+
+    folder = Path(folder)
+    judge = SuccessClassifier.load(folder, device=device)
+    card = read_header(folder)["card"]
+    rollouts = score_stores(judge, stores)
+    summary = calibrate_judge(judge, rollouts, target=target, max_abstention=max_abstention)
+    judge.save(folder, card={**card, "validation": summary})
+    write_validation(folder, rollouts, summary)
+    steps = card.get("training", {}).get("steps", 0)
+    return JudgeReport(checkpoint=folder, steps=steps, summary=summary)
+
+
+def write_validation(out: Path, rollouts: pd.DataFrame, summary: Mapping[str, Any]) -> None:
+    """``validation.json`` and ``validation.parquet``; NaN becomes null."""
+    rollouts.to_parquet(out / "validation.parquet", index=False)
+    (out / "validation.json").write_text(json.dumps(_finite(summary), indent=1) + "\n")
+
+
+def _optimise(
+    config: JudgeConfig,
+    training: JudgeTrainConfig,
+    sampler: Sampler,
+    out: Path,
+    progress: Progress | None,
+) -> JudgeNetwork:
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(training.seed)
+        network = JudgeNetwork(config)
+    poses = sampler.cache.poses
+    network.pose_centre.copy_(torch.from_numpy(poses.mean(0)))
+    network.pose_spread.copy_(torch.from_numpy(poses.std(0).clip(1e-3)))
+    network.to(training.device)
+    decayed = [p for p in network.parameters() if p.ndim > 1]
+    plain = [p for p in network.parameters() if p.ndim <= 1]
+    optimiser = torch.optim.AdamW(
+        [{"params": decayed, "weight_decay": training.weight_decay},
+         {"params": plain, "weight_decay": 0.0}],
+        lr=training.learning_rate,
+    )  # fmt: skip
+    identity = _identity(config, training)
+    step = _restore(out, network, optimiser, identity, training.device)
+    metrics = out / "metrics.jsonl"
+    _forget_after(metrics, step)
+    network.train()
+    begin, seen = time.perf_counter(), 0
+    losses: list[float] = []
+    hits: list[float] = []
+    while step < training.steps:
+        rate = _learning_rate(training, step)
+        for group in optimiser.param_groups:
+            group["lr"] = rate
+        loss, right = _loss(network, sampler, training, step)
+        if not math.isfinite(loss.item()):
+            raise DataError(
+                f"the loss became {loss.item()} at step {step}; lower learning_rate "
+                f"({training.learning_rate}) and start in a new folder"
+            )
+        optimiser.zero_grad(set_to_none=True)
+        loss.backward()
+        torch.nn.utils.clip_grad_norm_(network.parameters(), 1.0)
+        optimiser.step()
+        step += 1
+        seen += training.batch
+        losses.append(loss.item())
+        hits.append(right)
+        if step % training.log_every == 0 or step == training.steps:
+            seconds = time.perf_counter() - begin
+            line = {
+                "step": step, "loss": float(np.mean(losses)), "accuracy": float(np.mean(hits)),
+                "learning_rate": rate, "samples_per_second": seen / seconds,
+            }  # fmt: skip
+            with metrics.open("a") as file:
+                file.write(json.dumps(line) + "\n")
+            if progress:
+                progress(line)
+            losses, hits, begin, seen = [], [], time.perf_counter(), 0
+        if step % training.save_every == 0 or step == training.steps:
+            _keep(out, network, optimiser, identity, step)
+    return network.eval()
+
+
+def _loss(
+    network: JudgeNetwork, sampler: Sampler, training: JudgeTrainConfig, step: int
+) -> tuple[torch.Tensor, float]:
+    batch = sampler.draw(step)
+    rng = np.random.default_rng([training.seed, step, 1])  # apart from the sampler's own
+    images = torch.from_numpy(batch.images).to(training.device)
+    images = augment(images, training.augmentation, rng)
+    labels = torch.from_numpy(batch.labels).to(training.device)
+    known = (rng.random(len(labels)) >= training.pose_dropout).astype(np.float32)
+    logits = network(
+        images,
+        network.bag(batch.instructions),
+        torch.from_numpy(batch.poses).to(training.device),
+        torch.from_numpy(known).to(training.device),
+    )
+    right = ((logits > 0) == (labels > 0.5)).float().mean().item()
+    return F.binary_cross_entropy_with_logits(logits, labels), right
+
+
+def _learning_rate(training: JudgeTrainConfig, step: int) -> float:
+    """Linear warm-up, then a cosine to zero."""
+    if step < training.warmup_steps:
+        return training.learning_rate * (step + 1) / training.warmup_steps
+    span = max(training.steps - training.warmup_steps, 1)
+    share = (step - training.warmup_steps) / span
+    return training.learning_rate * 0.5 * (1 + math.cos(math.pi * share))
+
+
+def _identity(config: JudgeConfig, training: JudgeTrainConfig) -> dict[str, Any]:
+    merged = {**asdict(config), **asdict(training)}
+    for name in _FREE_FIELDS:
+        merged.pop(name)
+    return json.loads(json.dumps(merged))  # tuples as lists, as they come back from a file
+
+
+def _keep(
+    out: Path,
+    network: JudgeNetwork,
+    optimiser: torch.optim.Optimizer,
+    identity: Mapping[str, Any],
+    step: int,
+) -> None:
+    """Write ``state.pt`` beside its place and rename it: a kill leaves the old or the new one."""
+    path = out / "state.pt"
+    staging = path.with_suffix(".pt.tmp")
+    state = {"step": step, "network": network.state_dict(), "optimiser": optimiser.state_dict(),
+             "identity": json.dumps(identity)}  # fmt: skip
+    try:
+        with staging.open("wb") as file:
+            torch.save(state, file)
+            file.flush()
+            os.fsync(file.fileno())
+        os.replace(staging, path)
+    except OSError as error:
+        raise CheckpointError(
+            f"cannot write {path}: {error.strerror or error}; free some space and run the same "
+            "command again, it goes on from the last state"
+        ) from error
+
+
+def _restore(
+    out: Path,
+    network: JudgeNetwork,
+    optimiser: torch.optim.Optimizer,
+    identity: Mapping[str, Any],
+    device: str,
+) -> int:
+    path = out / "state.pt"
+    if not path.is_file():
+        return 0
+    state = torch.load(path, map_location=device, weights_only=True)
+    before = json.loads(state["identity"])
+    for name, value in identity.items():
+        if before.get(name) != value:
+            raise MismatchError(
+                f"{path} was begun with {name} {before.get(name)!r}, but now it is {value!r}; use "
+                "the old value, another folder, or remove the file"
+            )
+    network.load_state_dict(state["network"])
+    optimiser.load_state_dict(state["optimiser"])
+    return int(state["step"])
+
+
+def _forget_after(metrics: Path, step: int) -> None:
+    """Drop lines of steps that a kill undid, so that every step is logged once."""
+    if not metrics.is_file():
+        return
+    kept = []
+    for line in metrics.read_text().splitlines():
+        try:
+            if json.loads(line)["step"] <= step:
+                kept.append(line)
+        except (ValueError, KeyError):  # half a line, from the kill
+            continue
+    metrics.write_text("".join(line + "\n" for line in kept))
+
+
+def _check_fit(config: JudgeConfig, cache: FrameCache) -> None:
+    size, pose_dim = tuple(cache.frames.shape[2:4]), cache.poses.shape[1]
+    if size != tuple(config.image_size) or pose_dim != config.pose_dim:
+        raise MismatchError(
+            f"the stores have frames of {size} pixels and poses of {pose_dim} numbers, the judge "
+            f"is configured for {tuple(config.image_size)} and {config.pose_dim}"
+        )
+
+
+def _finite(value: Any) -> Any:
+    if isinstance(value, Mapping):
+        return {name: _finite(item) for name, item in value.items()}
+    if isinstance(value, list | tuple):
+        return [_finite(item) for item in value]
+    if isinstance(value, float) and not math.isfinite(value):
+        return None
+    return value

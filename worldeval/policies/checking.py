@@ -1,0 +1,147 @@
+"""Does a policy fit the robot, and is what it answered usable?
+
+Enters: a policy (anything with ``spec``, ``reset``, ``act``, ``close``), a RobotSpec, and later its
+action chunks. Leaves: nothing, or clean float32 actions within the robot's bounds; every
+disagreement raises, before the first step where that is possible. Two sides that disagree silently
+(a camera, a rate, the sense of a gripper) are the classic way to a wrong ranking.
+
+``check_policy`` asks nothing of the policy but its attributes; ``try_policy`` also lets it act once
+on made-up observations, which is what an author wants to run before a long evaluation.
+"""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+import numpy as np
+
+from worldeval.errors import MismatchError, PolicyError
+from worldeval.robots import RobotSpec
+from worldeval.types import Observation, Policy, PolicySpec
+
+POSE = "pose"
+"""Key of the commanded pose in ``Observation.state``; see ``RobotSpec.pose_names``."""
+
+STATE_KEYS = (POSE,)
+
+TOLERANCE = 1e-3
+"""How far an action may leave its bounds (float rounding of a squashed output) and be clipped."""
+
+
+def check_policy(policy: Any, robot: RobotSpec) -> None:
+    """Raise PolicyError if ``policy`` is not one, MismatchError if it does not fit ``robot``."""
+    spec = getattr(policy, "spec", None)
+    if not isinstance(spec, PolicySpec):
+        raise PolicyError(
+            f"{type(policy).__name__} has no usable `spec`: found {spec!r}, expected a "
+            "worldeval.types.PolicySpec; set self.spec in its __init__"
+        )
+    methods = ("reset", "act", "close")
+    missing = [name for name in methods if not callable(getattr(policy, name, None))]
+    if missing:
+        raise PolicyError(
+            f"policy {spec.name!r} ({type(policy).__name__}) has no method {missing[0]!r}, "
+            "expected reset, act and close; see worldeval.types.Policy for their arguments"
+        )
+    check_spec(spec, robot)
+
+
+def check_spec(spec: PolicySpec, robot: RobotSpec) -> None:
+    """Compare what a policy needs and gives with what the robot shows and takes."""
+
+    def differ(field: str, given: object, expected: str, remedy: str) -> MismatchError:
+        return MismatchError(
+            f"policy {spec.name!r} has {field} {given!r}, but robot {robot.name!r} has {expected}; "
+            f"{remedy}"
+        )
+
+    for camera in spec.cameras:
+        if camera not in robot.views:
+            raise differ("camera", camera, f"cameras {list(robot.views)}", "rename or drop it")
+    if spec.image_size is not None and not _is_size(spec.image_size):
+        raise differ("image_size", spec.image_size, f"images of {robot.image_size}",
+                     "give (height, width) in pixels, or None for what the robot has")
+    for key in spec.state_keys:
+        if key not in STATE_KEYS:
+            raise differ("state key", key, f"states {list(STATE_KEYS)}", "rename or drop it")
+    if spec.action_space != robot.action_space:
+        raise differ("action_space", spec.action_space, repr(robot.action_space),
+                     "convert its actions and declare the robot's action space")
+    if spec.action_dim != robot.action_dim:
+        raise differ("action_dim", spec.action_dim,
+                     f"{robot.action_dim} ({', '.join(robot.action_names)})",
+                     "answer with one number for each of them")
+    if not math.isclose(spec.rate_hz, robot.control_hz, rel_tol=1e-3):
+        raise differ("rate_hz", spec.rate_hz, f"a control rate of {robot.control_hz} Hz",
+                     "resample its actions to that rate")
+    if not 1 <= spec.execute <= spec.chunk:
+        raise differ("execute", spec.execute, f"to carry out 1 to chunk = {spec.chunk} steps",
+                     "set execute to at most chunk")
+    if spec.execute % robot.steps_per_frame:
+        raise differ("execute", spec.execute, f"{robot.steps_per_frame} control steps a frame",
+                     f"set execute to a multiple of {robot.steps_per_frame}")
+
+
+def check_actions(actions: Any, spec: PolicySpec, robot: RobotSpec, batch: int) -> np.ndarray:
+    """``actions`` as (batch, chunk, A) float32 within the robot's bounds, or PolicyError.
+
+    Numbers that leave their bounds by at most TOLERANCE are clipped; anything beyond is refused,
+    because clipping it in silence would evaluate another policy than the one given.
+    """
+    try:
+        array = np.asarray(actions, dtype=np.float32)
+    except (TypeError, ValueError, RuntimeError) as error:
+        raise PolicyError(
+            f"policy {spec.name!r} answered with {type(actions).__name__}, expected an array of "
+            f"numbers ({error}); return a float32 numpy array"
+        ) from error
+    expected = (batch, spec.chunk, robot.action_dim)
+    if array.shape != expected:
+        raise PolicyError(
+            f"policy {spec.name!r} answered with shape {array.shape}, expected {expected} = "
+            "(batch, chunk, action_dim); return one chunk for each observation, or correct its spec"
+        )
+    if not np.isfinite(array).all():
+        row, step, axis = np.argwhere(~np.isfinite(array))[0]
+        raise PolicyError(
+            f"policy {spec.name!r} answered {array[row, step, axis]} for "
+            f"{robot.action_names[axis]!r} (row {row}, step {step}), expected finite numbers; look "
+            "for a division by zero or diverged weights"
+        )
+    low = np.asarray(robot.action_low, np.float32)
+    high = np.asarray(robot.action_high, np.float32)
+    outside = (array < low - TOLERANCE) | (array > high + TOLERANCE)
+    if outside.any():
+        row, step, axis = np.argwhere(outside)[0]
+        raise PolicyError(
+            f"policy {spec.name!r} answered {array[row, step, axis]:.6g} for "
+            f"{robot.action_names[axis]!r} (row {row}, step {step}), expected a number in "
+            f"[{low[axis]:g}, {high[axis]:g}]; clip or rescale its actions to the robot's units"
+        )
+    return np.clip(array, low, high)
+
+
+def try_policy(policy: Policy, robot: RobotSpec, *, batch: int = 2) -> np.ndarray:
+    """``check_policy``, then one reset and one act on made-up observations; the checked actions."""
+    check_policy(policy, robot)
+    spec = policy.spec
+    rng = np.random.default_rng(0)
+    height, width = spec.image_size or robot.image_size
+    ids = [f"try/{row}" for row in range(batch)]
+    pose = np.mean([robot.pose_low, robot.pose_high], axis=0).astype(np.float32)
+    observations = [
+        Observation(
+            images={name: rng.integers(0, 256, (height, width, 3), np.uint8)
+                    for name in spec.cameras},
+            state={key: pose.copy() for key in spec.state_keys},
+            instruction="try this policy", rollout_id=name, step=0)
+        for name in ids
+    ]
+    policy.reset(ids, [o.instruction for o in observations], list(range(batch)))
+    return check_actions(policy.act(observations), spec, robot, batch)
+
+
+def _is_size(value: object) -> bool:
+    return (isinstance(value, tuple | list) and len(value) == 2
+            and all(isinstance(n, int) and n > 0 for n in value))

@@ -1,0 +1,214 @@
+"""One URI, one policy.
+
+Enters: a URI and the robot. Leaves: a policy that ``check_policy`` has accepted for that robot::
+
+    random  zero  keyboard                   random?speed=0.3
+    replay:STORE_DIR                         recorded actions; ?policy=NAME says whose
+    replay-shuffled:STORE_DIR                other episodes' actions, as a control
+    bc:CHECKPOINT_DIR   or the plain path    a cloned policy; ?name=NAME renames it
+    python:path/to/file.py:ClassName?k=v     a class or factory in a file
+    python:package.module:factory            ... or in an importable module
+
+Arguments after ``?`` go to the class by keyword; each is read as JSON (numbers, true, null) where
+it is JSON and as text where not. A class or factory that takes ``robot`` is given the robot. Other
+packages add schemes through the entry-point group ``worldeval.policies``: the entry's name is the
+scheme, its target is called like the built-in ones, as ``target(rest, robot, **arguments)``.
+"""
+
+from __future__ import annotations
+
+import difflib
+import hashlib
+import importlib
+import importlib.util
+import inspect
+import json
+import sys
+from collections.abc import Callable, Iterable
+from importlib.metadata import entry_points
+from pathlib import Path
+from types import ModuleType
+from typing import Any
+from urllib.parse import unquote
+
+from worldeval.errors import ConfigError, PolicyError, WorldEvalError
+from worldeval.policies.checking import check_policy
+from worldeval.robots import RobotSpec
+from worldeval.types import Policy
+
+ENTRY_POINTS = "worldeval.policies"
+
+ALONE: dict[str, str] = {
+    "random": "worldeval.policies.scripted:RandomPolicy",
+    "zero": "worldeval.policies.scripted:ZeroPolicy",
+    "keyboard": "worldeval.policies.keyboard:KeyboardPolicy",
+}
+"""Schemes with nothing after them: target(robot, **arguments)."""
+
+WITH_PLACE: dict[str, str] = {
+    "replay": "worldeval.policies.replay:ReplayPolicy",
+    "replay-shuffled": "worldeval.policies.replay:ShuffledReplayPolicy",
+    "bc": "worldeval.policies.behaviour_cloning:load",
+}
+"""Schemes that name a place: target(place, robot, **arguments)."""
+
+
+def load_policy(uri: str, robot: RobotSpec) -> Policy:
+    """The policy that ``uri`` names, checked against ``robot``; see the module docstring."""
+    head, arguments = _split_arguments(uri)
+    scheme, colon, rest = head.partition(":")
+    if scheme in ALONE:
+        if rest:
+            raise ConfigError(f"policy {uri!r}: {scheme!r} takes nothing after it; write "
+                              f"{scheme!r} or {scheme + '?name=value'!r}")
+        policy = _call(_resolve(ALONE[scheme]), (robot,), arguments, uri)
+    elif scheme in WITH_PLACE:
+        if not rest:
+            raise ConfigError(f"policy {uri!r} names no place; write {scheme}:FOLDER")
+        policy = _call(_resolve(WITH_PLACE[scheme]), (rest, robot), arguments, uri)
+    elif scheme == "python":
+        policy = _from_python(rest, robot, arguments, uri)
+    elif colon and (found := _entry_point(scheme)) is not None:
+        policy = _call(found, (rest, robot), arguments, uri, foreign=True)
+    elif (Path(head) / "config.json").is_file():
+        policy = _call(_resolve(WITH_PLACE["bc"]), (head, robot), arguments, uri)
+    elif not colon and (found := _entry_point(scheme)) is not None:
+        policy = _call(found, ("", robot), arguments, uri, foreign=True)
+    else:
+        raise _unknown(uri, head, scheme)
+    check_policy(policy, robot)
+    return policy
+
+
+def schemes() -> list[str]:
+    """Every scheme that ``load_policy`` knows here, third parties' included."""
+    return sorted({*ALONE, *WITH_PLACE, "python", *(e.name for e in _entries())})
+
+
+def _unknown(uri: str, head: str, scheme: str) -> WorldEvalError:
+    path = Path(head)
+    if path.suffix == ".py" or ".py:" in head:
+        return ConfigError(f"policy {uri!r} looks like a Python file; write "
+                           f"python:{head if '.py:' in head else head + ':ClassName'}")
+    if path.exists():
+        return PolicyError(f"{head} is no policy checkpoint (there is no config.json); give a "
+                           "folder that `worldeval train policy` wrote")
+    if "/" in head:
+        return PolicyError(f"policy {uri!r} is neither a checkpoint folder that exists nor a known "
+                           f"scheme; known schemes are {', '.join(schemes())}")
+    return ConfigError(f"unknown policy {uri!r}{_did_you_mean(scheme, schemes())}; known schemes "
+                       f"are {', '.join(schemes())}, or give the folder of a checkpoint")
+
+
+def _split_arguments(uri: str) -> tuple[str, dict[str, Any]]:
+    head, _, query = uri.partition("?")
+    arguments: dict[str, Any] = {}
+    for pair in filter(None, query.split("&")):
+        name, equals, text = pair.partition("=")
+        if not equals or not name.isidentifier():
+            raise ConfigError(f"policy {uri!r}: cannot read {pair!r}, expected name=value pairs "
+                              "joined by & after ?")
+        text = unquote(text)
+        try:
+            arguments[name] = json.loads(text)
+        except ValueError:
+            arguments[name] = text
+    return head, arguments
+
+
+def _from_python(rest: str, robot: RobotSpec, arguments: dict[str, Any], uri: str) -> Any:
+    where, colon, attribute = rest.rpartition(":")
+    if not colon or not where or not attribute:
+        raise ConfigError(f"policy {uri!r}: expected python:FILE.py:ClassName or "
+                          "python:package.module:factory")
+    module = _module(where, uri)
+    target = getattr(module, attribute, None)
+    if target is None:
+        names = [name for name, value in vars(module).items()
+                 if callable(value) and not name.startswith("_")]
+        raise PolicyError(f"{where} has no {attribute!r}{_did_you_mean(attribute, names)}; it has "
+                          f"{', '.join(names) or 'no class or function'}")
+    if not callable(target):
+        raise PolicyError(f"{where}:{attribute} is {type(target).__name__}, expected a class or a "
+                          "function that returns a policy")
+    if "robot" in _parameters(target):
+        arguments = {"robot": robot, **arguments}
+    return _call(target, (), arguments, uri, foreign=True)
+
+
+def _module(where: str, uri: str) -> ModuleType:
+    try:
+        if not where.endswith(".py"):
+            return importlib.import_module(where)
+        path = Path(where).expanduser().resolve()
+        if not path.is_file():
+            raise PolicyError(f"policy {uri!r}: there is no file {path}; check its path")
+        name = "worldeval_policy_" + hashlib.sha256(str(path).encode()).hexdigest()[:12]
+        spec = importlib.util.spec_from_file_location(name, path)
+        assert spec is not None and spec.loader is not None  # true of every .py file
+        module = importlib.util.module_from_spec(spec)
+        sys.modules[name] = module  # dataclasses look their module up by name
+        spec.loader.exec_module(module)
+        return module
+    except WorldEvalError:
+        raise
+    except Exception as error:  # whatever a stranger's module raises is theirs to read
+        raise PolicyError(f"policy {uri!r}: {where} cannot be imported "
+                          f"({type(error).__name__}: {error}); correct it or its path") from error
+
+
+def _call(target: Callable[..., Any], positional: tuple[Any, ...], arguments: dict[str, Any],
+          uri: str, *, foreign: bool = False) -> Any:
+    known = _parameters(target)
+    for name in arguments:
+        if known and name not in known and "**" not in known:
+            offered = known[len(positional):]
+            raise ConfigError(f"policy {uri!r} takes no argument {name!r}"
+                              f"{_did_you_mean(name, offered)}; it takes "
+                              f"{', '.join(offered) or 'none'}")
+    if not foreign:
+        return target(*positional, **arguments)
+    try:
+        return target(*positional, **arguments)
+    except WorldEvalError:
+        raise
+    except Exception as error:  # a stranger's constructor may raise anything
+        raise PolicyError(f"policy {uri!r} could not be made ({type(error).__name__}: {error}); "
+                          "correct its arguments or its __init__") from error
+
+
+def _parameters(target: Callable[..., Any]) -> list[str]:
+    try:
+        parameters = inspect.signature(target).parameters.values()
+    except (TypeError, ValueError):  # some builtins have none to show
+        return []
+    return ["**" if p.kind is p.VAR_KEYWORD else p.name for p in parameters]
+
+
+def _resolve(target: str) -> Callable[..., Any]:
+    module, _, attribute = target.partition(":")
+    found: Callable[..., Any] = getattr(importlib.import_module(module), attribute)
+    return found
+
+
+def _entries() -> Iterable[Any]:
+    return entry_points(group=ENTRY_POINTS)
+
+
+def _entry_point(scheme: str) -> Callable[..., Any] | None:
+    for entry in _entries():
+        if entry.name == scheme:
+            try:
+                loaded: Callable[..., Any] = entry.load()
+            except Exception as error:  # a stranger's package may fail in any way
+                raise PolicyError(
+                    f"scheme {scheme!r} comes from {entry.value}, which cannot be imported "
+                    f"({type(error).__name__}: {error}); repair or uninstall that package"
+                ) from error
+            return loaded
+    return None
+
+
+def _did_you_mean(word: str, known: Iterable[str]) -> str:
+    close = difflib.get_close_matches(word, list(known), n=1)
+    return f" (did you mean {close[0]!r}?)" if close else ""

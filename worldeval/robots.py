@@ -1,0 +1,136 @@
+"""Robots and cameras as values: names, units, rates, frames, senses. numpy only.
+
+Everything in which two sides of an evaluation can silently disagree is a field here, compared
+before the first step (``check_policy`` in ``rollout/engine.py``). A chunk of actions becomes the
+poses that condition a world model by ``RobotSpec.integrate``.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+
+from worldeval.errors import ConfigError
+
+
+@dataclass(frozen=True, kw_only=True)
+class CameraSpec:
+    """A calibrated pinhole camera with square pixels.
+
+    Camera axes are MuJoCo's and OpenGL's: x right, y up, looking along -z.
+    mount: "fixed" (position and rotation in the base frame) or "hand" (position relative to the
+        commanded hand position in base axes; the hand does not turn).
+    rotation: (9,) row-major camera-to-base rotation matrix.
+    """
+
+    name: str
+    mount: str
+    fovy_rad: float
+    position_m: tuple[float, float, float]
+    rotation: tuple[float, ...]
+
+    def __post_init__(self) -> None:
+        if self.mount not in ("fixed", "hand"):
+            raise ConfigError(
+                f"camera {self.name!r}: mount is {self.mount!r}, expected 'fixed' or 'hand'"
+            )
+        if len(self.rotation) != 9:
+            raise ConfigError(
+                f"camera {self.name!r}: rotation has {len(self.rotation)} numbers, expected 9"
+            )
+
+    def centre_m(self, hand_in_base_m: np.ndarray) -> np.ndarray:
+        """Camera centre in the base frame for hand positions (..., 3); (..., 3)."""
+        offset = np.asarray(self.position_m, np.float32)
+        if self.mount == "hand":
+            return np.asarray(hand_in_base_m, np.float32) + offset
+        return np.broadcast_to(offset, np.shape(hand_in_base_m))
+
+    def project(self, points_in_base_m: np.ndarray, hand_in_base_m: np.ndarray) -> np.ndarray:
+        """Image coordinates of points (..., 3) while the hand is at (..., 3).
+
+        Returns (..., 3): u right and v down in [0, 1] over the (square) image, and the depth
+        along the optical axis in metres (negative behind the camera).
+        """
+        rotation = np.asarray(self.rotation, np.float32).reshape(3, 3)
+        seen = (points_in_base_m - self.centre_m(hand_in_base_m)) @ rotation
+        depth = -seen[..., 2]
+        scale = 0.5 / np.tan(self.fovy_rad / 2)
+        safe = np.where(np.abs(depth) < 1e-6, 1e-6, depth)
+        u = 0.5 + scale * seen[..., 0] / safe
+        v = 0.5 - scale * seen[..., 1] / safe
+        return np.stack([u, v, depth], axis=-1).astype(np.float32)
+
+
+@dataclass(frozen=True, kw_only=True)
+class RobotSpec:
+    """A robot as data.
+
+    The pose is what conditions a world model: the commanded hand position and gripper, in that
+    order, one row a frame. ``integrate`` turns control steps into it.
+    """
+
+    name: str
+    action_space: str
+    action_names: tuple[str, ...]
+    action_low: tuple[float, ...]
+    action_high: tuple[float, ...]
+    pose_names: tuple[str, ...]
+    pose_low: tuple[float, ...]
+    pose_high: tuple[float, ...]
+    action_scale_m: float
+    """Metres of commanded motion for an action of 1."""
+    control_hz: float
+    steps_per_frame: int
+    """S: control steps between two frames."""
+    frames_per_chunk: int
+    image_size: tuple[int, int]
+    cameras: tuple[CameraSpec, ...]
+    gripper_sense: str = "close_positive"
+
+    def __post_init__(self) -> None:
+        if not len(self.action_names) == len(self.action_low) == len(self.action_high):
+            raise ConfigError(f"robot {self.name!r}: action names and bounds differ in length")
+        if not len(self.pose_names) == len(self.pose_low) == len(self.pose_high):
+            raise ConfigError(f"robot {self.name!r}: pose names and bounds differ in length")
+
+    @property
+    def frame_hz(self) -> float:
+        return self.control_hz / self.steps_per_frame
+
+    @property
+    def chunk_steps(self) -> int:
+        """K: control steps in one chunk."""
+        return self.steps_per_frame * self.frames_per_chunk
+
+    @property
+    def views(self) -> tuple[str, ...]:
+        return tuple(camera.name for camera in self.cameras)
+
+    @property
+    def action_dim(self) -> int:
+        return len(self.action_names)
+
+    @property
+    def pose_dim(self) -> int:
+        return len(self.pose_names)
+
+    def integrate(self, pose: np.ndarray, actions: np.ndarray) -> np.ndarray:
+        """Commanded poses at frame rate after delta-position actions.
+
+        pose: (..., P) at the start; actions: (..., K, A) with K a multiple of S.
+        Returns (..., K / S, P). The hand is clipped to its bounds at every control step, as the
+        controller does; the gripper component is the last command, clipped.
+        """
+        low, high = np.asarray(self.pose_low), np.asarray(self.pose_high)
+        current = np.asarray(pose, np.float64).copy()
+        clipped = np.clip(actions, self.action_low, self.action_high)
+        poses = []
+        for k in range(actions.shape[-2]):
+            current[..., :-1] += clipped[..., k, :-1] * self.action_scale_m
+            current[..., -1] = clipped[..., k, -1]
+            current = np.clip(current, low, high)
+            if (k + 1) % self.steps_per_frame == 0:
+                poses.append(current.copy())
+        return np.stack(poses, axis=-2).astype(np.float32)

@@ -1,0 +1,326 @@
+"""The rollout loop, the only one: a policy acts in a world from the start states of a suite.
+
+Enters: a ``World`` (simulator, imagination or recording), a ``Policy``, a ``Suite`` and a store.
+Leaves: one episode a rollout in the store, and a ``RunReport``. The way of one chunk::
+
+    observations -> policy.act -> check_actions -> robot.integrate -> world.step -> recording
+
+Rollouts advance in batches. What a rollout sees depends on its suite's seed and its start state
+only (``rollout_seed``): not on the batch, its place there, or on how others of the batch end. So a
+batch of four equals four batches of one, as far as world and policy keep that promise too.
+
+A rollout ends when the world flags success, else after ``suite.chunks`` chunks. When a policy or a
+world fails in a batch, the rollouts that had not ended are begun again one at a time, which repeats
+them exactly; the guilty one alone is kept as an error, with its frames so far.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from typing import NoReturn
+
+import numpy as np
+from tqdm import tqdm
+
+from worldeval.data.episodes import EpisodeStore
+from worldeval.errors import (
+    ConfigError,
+    MismatchError,
+    PolicyError,
+    StartStateError,
+    WorldError,
+    WorldEvalError,
+)
+from worldeval.policies.checking import check_actions, check_policy
+from worldeval.robots import RobotSpec
+from worldeval.rollout.observing import check_step, observe, take
+from worldeval.rollout.recording import Recording, rollout_key
+from worldeval.rollout.report import ChunkEvent, RunInterrupted, RunReport
+from worldeval.rollout.suite import Suite, rollout_seed
+from worldeval.types import (
+    ActionChunk,
+    Episode,
+    Outcome,
+    Policy,
+    StartState,
+    World,
+    WorldStep,
+)
+
+PATIENCE = 4
+"""A policy whose first rollouts end in this many errors, and nothing else, stops the run."""
+PARTS = ("policy", "model", "decode", "write")
+
+
+
+def run(
+    world: World,
+    policy: Policy,
+    suite: Suite,
+    store: EpisodeStore,
+    *,
+    batch: int,
+    seed: int | None = None,
+    progress: bool = True,
+    on_chunk: Callable[[ChunkEvent], None] | None = None,
+) -> RunReport:
+    """Roll out every start state of the suite that the store does not hold yet.
+
+    batch: rollouts at once. seed: of all chance; the suite's own if None.
+    Raises MismatchError or PolicyError if policy, world, suite and robot do not fit together,
+    StartStateError for a start state that the world does not have, RunInterrupted on Ctrl-C.
+    Whatever it raises, finished rollouts are in the store and are skipped by the next run.
+    """
+    if batch < 1:
+        raise ConfigError(f"batch is {batch!r}, expected 1 or more rollouts at once")
+    check_fit(world, policy, suite)
+    return _Run(world, policy, suite, store, suite.seed if seed is None else seed, on_chunk).all(
+        batch, progress
+    )
+
+
+def check_fit(world: World, policy: Policy, suite: Suite) -> None:
+    """Compare world, policy and suite before the first step; raise on any disagreement."""
+    robot = world.robot
+    if suite.robot != robot.name:
+        raise MismatchError(
+            f"suite {suite.name!r} is for robot {suite.robot!r}, world {world.name!r} has "
+            f"{robot.name!r}; choose a suite for this robot"
+        )
+    check_policy(policy, robot)
+    execute, per_frame = policy.spec.execute, robot.steps_per_frame
+    if execute % per_frame or not 0 < execute <= policy.spec.chunk:
+        raise MismatchError(
+            f"policy {policy.spec.name!r} executes {execute} of {policy.spec.chunk} control steps, "
+            f"expected a multiple of {per_frame} (control steps a frame) up to its chunk"
+        )
+    frames = getattr(world, "frames_per_step", None)
+    if frames is not None and execute != frames * per_frame:
+        raise MismatchError(
+            f"policy {policy.spec.name!r} executes {execute} control steps at a time, world "
+            f"{world.name!r} takes exactly {frames * per_frame} ({frames} frames); set the "
+            f"policy's execute to {frames * per_frame}"
+        )
+    if frames is not None and (suite.chunks * robot.chunk_steps) % execute:
+        raise MismatchError(
+            f"suite {suite.name!r} lasts {suite.chunks * robot.chunk_steps} control steps, "
+            f"expected a multiple of the {execute} that world {world.name!r} takes at a time"
+        )
+
+
+class _Run:
+    """State of one call of ``run``."""
+
+    def __init__(
+        self, world: World, policy: Policy, suite: Suite, store: EpisodeStore, seed: int,
+        on_chunk: Callable[[ChunkEvent], None] | None,
+    ) -> None:
+        self.world, self.policy, self.suite, self.store = world, policy, suite, store
+        self.robot: RobotSpec = world.robot
+        self.name = policy.spec.name
+        self.seed = seed
+        self.on_chunk = on_chunk
+        self.outcomes = {outcome.value: 0 for outcome in Outcome}
+        self.seconds = dict.fromkeys(PARTS, 0.0)
+        self.frames = 0
+        self.began_s = time.perf_counter()
+        self.total_steps = suite.chunks * self.robot.chunk_steps
+        held = store.keys
+        self.todo = [s for s in suite.starts if rollout_key(self.name, s.start_id) not in held]
+        self.resumed = len(suite.starts) - len(self.todo)
+        # Until the policy has once ended a rollout without an error, errors are held back: if
+        # there is nothing but errors, the policy or the set-up is at fault and the user is told,
+        # rather than a store filled with errors that a mended policy would then skip.
+        self.proven = self.resumed > 0
+        self.held_back: list[tuple[Episode, WorldEvalError]] = []
+
+    def all(self, batch: int, progress: bool) -> RunReport:
+        frames = self.total_steps // self.robot.steps_per_frame
+        with tqdm(
+            total=len(self.todo) * frames, unit="frame", desc=f"{self.name} in {self.world.name}",
+            disable=None if progress else True, dynamic_ncols=True,
+        ) as self.bar:
+            try:
+                for i in range(0, len(self.todo), batch):
+                    self._batch(self.todo[i : i + batch])
+                    done = min(i + batch, len(self.todo))
+                    self.bar.update(done * frames - self.bar.n)  # rollouts that ended early
+            except KeyboardInterrupt as stop:
+                report = self.report()
+                raise RunInterrupted(
+                    f"interrupted: {report.rollouts + self.resumed} of {len(self.suite.starts)} "
+                    f"rollouts of {self.name!r} are kept; run the same command again to continue",
+                    report,
+                ) from stop
+        if self.held_back:
+            self._give_up()
+        return self.report()
+
+    def report(self) -> RunReport:
+        return RunReport(
+            policy=self.name, world=self.world.name, outcomes=dict(self.outcomes),
+            resumed=self.resumed, frames=self.frames, seconds=dict(self.seconds),
+            wall_s=time.perf_counter() - self.began_s,
+        )
+
+    def _batch(self, starts: Sequence[StartState]) -> None:
+        error, unfinished = self._roll(starts)
+        if error is None:
+            return
+        if isinstance(error, StartStateError):  # the suite does not belong to this world
+            raise error
+        if len(starts) == 1:
+            self._keep(unfinished[0].finish(error=str(error)), error)
+            return
+        again = [recording.start for recording in unfinished]
+        unfinished.clear()  # frees their frames
+        for start in again:
+            self._batch([start])
+
+    def _roll(
+        self, starts: Sequence[StartState]
+    ) -> tuple[PolicyError | WorldError | None, list[Recording]]:
+        """Roll out a batch; episodes are kept as they end.
+
+        Returns what failed, if anything, and the recordings that had not ended by then.
+        """
+        robot, execute = self.robot, self.policy.spec.execute
+        seeds = [rollout_seed(self.seed, s.start_id, "world") for s in starts]
+        active = [
+            Recording(start=start, world=self.world.name, policy=self.name, robot=robot, seed=seed,
+                      most_frames=self.total_steps // robot.steps_per_frame + 1)
+            for start, seed in zip(starts, seeds, strict=True)
+        ]
+        rows = list(range(len(starts)))
+        try:
+            with self._blame_world():
+                seen = self.world.reset(starts, seeds)
+                check_step(seen, len(starts), 1, robot, self.world.name)
+            with self._blame_policy():
+                self.policy.reset(
+                    [s.start_id for s in starts], [s.instruction for s in starts],
+                    [rollout_seed(self.seed, s.start_id, "policy") for s in starts],
+                )
+            for i, recording in enumerate(active):
+                recording.begin(seen.frames[i, 0], seen.poses[i, 0],
+                                None if seen.success is None else bool(seen.success[i, 0]))
+            for steps in range(0, self.total_steps, execute):
+                actions, policy_s = self._act(seen, active, steps)
+                actions = actions[:, : min(execute, self.total_steps - steps)]
+                chunk = ActionChunk(actions=actions,
+                                    poses=robot.integrate(seen.poses[:, -1], actions))
+                began = time.perf_counter()
+                with self._blame_world():
+                    seen = self.world.step(chunk, rows)
+                    check_step(seen, len(rows), chunk.poses.shape[1], robot, self.world.name)
+                world_s = time.perf_counter() - began
+                self._record(seen, active, actions, steps, policy_s, world_s)
+                if self.on_chunk is not None:
+                    self.on_chunk(ChunkEvent(
+                        policy=self.name, starts=tuple(r.start for r in active),
+                        steps=steps + actions.shape[1], frames=seen.frames, poses=seen.poses,
+                        success=seen.success, info=seen.info,
+                    ))
+                going = [i for i, recording in enumerate(active) if not recording.succeeded]
+                for recording in active:
+                    if recording.succeeded:
+                        self._keep(recording.finish())
+                rows, active = [rows[i] for i in going], [active[i] for i in going]
+                if not rows:
+                    break
+                seen = take(seen, going)
+        except (PolicyError, WorldError) as error:
+            return error, active
+        while active:
+            self._keep(active.pop(0).finish())  # its frames are freed before the next
+        return None, []
+
+    def _act(
+        self, seen: WorldStep, active: Sequence[Recording], steps: int
+    ) -> tuple[np.ndarray, float]:
+        began = time.perf_counter()
+        spec = self.policy.spec
+        with self._blame_policy():
+            observations = [
+                observe(spec, self.robot, recording.start, seen.frames[i, -1], seen.poses[i, -1],
+                        steps)
+                for i, recording in enumerate(active)
+            ]
+            answer = self.policy.act(observations)
+            actions = check_actions(answer, spec, self.robot, len(active))
+        return actions, time.perf_counter() - began
+
+    def _record(
+        self, seen: WorldStep, active: Sequence[Recording], actions: np.ndarray, steps: int,
+        policy_s: float, world_s: float,
+    ) -> None:
+        """Keep a chunk. Seconds are shares: summed over a batch's rows they are the clock's."""
+        for i, recording in enumerate(active):
+            began = time.perf_counter()
+            info = dict(seen.info[i])
+            named = {k: float(v) for k, v in info.pop("seconds", {}).items()}
+            seconds = {
+                "policy": policy_s / len(active),
+                "model": max(0.0, world_s / len(active) - sum(named.values())),
+                "decode": 0.0,
+                **named,
+            }
+            # "write" of a chunk is its copy into the rollout's buffer; encoding to disk happens
+            # once, at the end of the rollout, and is counted in RunReport.seconds.
+            log = {"step": steps, **info, "seconds": seconds}
+            recording.add(frames=seen.frames[i], poses=seen.poses[i], actions=actions[i],
+                          success=None if seen.success is None else seen.success[i], log=log)
+            seconds["write"] = time.perf_counter() - began
+            recording.chunks[-1]["seconds"] = seconds
+            for part, value in seconds.items():
+                self.seconds[part] = self.seconds.get(part, 0.0) + value
+        self.frames += seen.frames.shape[0] * seen.frames.shape[1]
+        self.bar.update(seen.frames.shape[0] * seen.frames.shape[1])
+
+    def _keep(self, episode: Episode, error: WorldEvalError | None = None) -> None:
+        """Write an episode; hold errors back until the policy is known to work at all."""
+        if error is not None and not self.proven:
+            self.held_back.append((episode, error))
+            if len(self.held_back) >= PATIENCE:
+                self._give_up()
+            return
+        self.proven = True
+        waiting = [held for held, _ in self.held_back]
+        self.held_back = []
+        for one in [*waiting, episode]:
+            began = time.perf_counter()
+            self.store.append(one)
+            self.seconds["write"] += time.perf_counter() - began
+            self.outcomes[one.extra["outcome"]] += 1
+
+    def _give_up(self) -> NoReturn:
+        error = self.held_back[0][1]
+        raise type(error)(
+            f"{error} (all {len(self.held_back)} rollouts that were tried ended in an error, so "
+            "the run was stopped and none of them kept)"
+        ) from error
+
+    @contextmanager
+    def _blame_policy(self) -> Iterator[None]:
+        """Anything that a user's policy raises is a PolicyError, not a crash of the run."""
+        try:
+            yield
+        except WorldEvalError:
+            raise
+        except Exception as error:
+            raise PolicyError(
+                f"policy {self.name!r} raised {type(error).__name__}: {error}"
+            ) from error
+
+    @contextmanager
+    def _blame_world(self) -> Iterator[None]:
+        try:
+            yield
+        except WorldEvalError:
+            raise
+        except Exception as error:
+            raise WorldError(
+                f"world {self.world.name!r} raised {type(error).__name__}: {error}"
+            ) from error

@@ -1,0 +1,231 @@
+"""``run.json``: what made an output folder, so that it can be repeated, or continued unchanged.
+
+Enters: the command, its configuration and its seed. Leaves: a manifest beside the output with the
+configuration, versions, git state, arguments, time and machine. A folder that was begun with other
+settings is refused: a resumed run must equal an uninterrupted one. Nothing heavy is imported;
+versions come from package metadata.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import dataclasses
+import enum
+import importlib.metadata
+import json
+import os
+import platform
+import subprocess
+import sys
+from collections.abc import Collection, Mapping
+from datetime import UTC, datetime
+from pathlib import Path, PurePath
+from typing import Any
+
+import worldeval
+from worldeval.errors import ConfigError, StoreError
+
+MANIFEST = "run.json"
+_FORMAT = "worldeval-run-1"
+_PACKAGES = (
+    "worldeval", "numpy", "torch", "pandas", "pyarrow", "av", "opencv-python-headless",
+    "safetensors", "accelerate", "gymnasium", "metaworld", "mujoco",
+)
+_ABSENT = "(absent)"
+
+
+def write_manifest(
+    folder: str | Path,
+    *,
+    command: str,
+    config: Any,
+    seed: int | None,
+    extra: Mapping[str, Any] | None = None,
+    allow_changes: bool | Collection[str] = (),
+) -> Path:
+    """Write ``folder/run.json`` atomically and return its path.
+
+    config: a dataclass or mapping; paths, enums, tuples and numpy scalars become JSON.
+    extra: free JSON beside it (device, checkpoints, ...), not compared.
+    allow_changes: dotted names of settings that may differ from those of an earlier run in the
+        folder ("workers", "suite.name"), or True for any.
+
+    In a folder that already holds a manifest, the command, the seed and every other setting must
+    be equal, else ConfigError names the first that differs. Times of continuing are appended
+    under ``resumed``; ``time`` stays that of the first run.
+    """
+    folder = Path(folder)
+    settings = {"command": command, "seed": seed, "config": jsonable(config)}
+    now = {
+        "time": datetime.now(UTC).isoformat(timespec="seconds"),
+        "argv": list(sys.argv),
+        "git": git_state(),
+        "versions": versions(),
+        "machine": machine(),
+    }
+    manifest = {"format": _FORMAT, **settings, **now, "extra": jsonable(extra or {}), "resumed": []}
+    path = folder / MANIFEST
+    if path.exists():
+        earlier = read_manifest(folder)
+        if allow_changes is not True:
+            _refuse_changes(earlier, settings, folder, allow_changes or ())
+        began = {k: earlier[k] for k in now if k in earlier}
+        manifest = {**manifest, **began, "resumed": [*earlier.get("resumed", []), now]}
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise StoreError(
+            f"output folder {str(folder)!r} cannot be made ({error.strerror or error}); choose a "
+            "folder that you may write to"
+        ) from error
+    return write_atomically(path, json.dumps(manifest, indent=1, ensure_ascii=False) + "\n")
+
+
+def read_manifest(folder: str | Path) -> dict[str, Any]:
+    """The manifest of an output folder. ConfigError if there is none or it is damaged."""
+    path = Path(folder) / MANIFEST
+    try:
+        manifest = json.loads(path.read_text(encoding="utf-8"))
+    except FileNotFoundError as error:
+        raise ConfigError(
+            f"{str(folder)!r} has no {MANIFEST}, expected the output folder of a worldeval command"
+        ) from error
+    except (OSError, ValueError) as error:
+        raise ConfigError(f"{str(path)!r} cannot be read ({error}); delete it if the output in "
+                          "its folder is not needed, or choose another folder") from error
+    if not isinstance(manifest, dict) or manifest.get("format") != _FORMAT:
+        raise ConfigError(f"{str(path)!r} is not a manifest of worldeval ({_FORMAT})")
+    return manifest
+
+
+def write_atomically(path: str | Path, text: str) -> Path:
+    """Write a text file so that a kill leaves the old or the new one. StoreError if it cannot."""
+    path = Path(path)
+    staging = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with open(staging, "w", encoding="utf-8") as file:
+            file.write(text)
+            file.flush()
+            os.fsync(file.fileno())
+        os.replace(staging, path)
+    except OSError as error:
+        with contextlib.suppress(OSError):
+            staging.unlink(missing_ok=True)
+        raise StoreError(
+            f"{str(path)!r} cannot be written ({error.strerror or error}); free some space or "
+            "choose a folder that you may write to"
+        ) from error
+    return path
+
+
+def jsonable(value: Any) -> Any:
+    """The value as JSON knows it: dataclasses as objects, paths and enums as text."""
+    if dataclasses.is_dataclass(value) and not isinstance(value, type):
+        return {f.name: jsonable(getattr(value, f.name)) for f in dataclasses.fields(value)}
+    if isinstance(value, Mapping):
+        return {str(k): jsonable(v) for k, v in value.items()}
+    if isinstance(value, (list, tuple)):
+        return [jsonable(v) for v in value]
+    if isinstance(value, (set, frozenset)):
+        return sorted(jsonable(v) for v in value)
+    if isinstance(value, enum.Enum):
+        return jsonable(value.value)
+    if isinstance(value, PurePath):
+        return str(value)
+    if hasattr(value, "tolist"):  # numpy arrays and scalars
+        return jsonable(value.tolist())
+    if isinstance(value, (str, int, bool)) or value is None:
+        return value
+    if isinstance(value, float):  # JSON has neither NaN nor infinity
+        return value if value == value and abs(value) != float("inf") else str(value)
+    raise ConfigError(f"a setting of type {type(value).__name__} ({value!r}) cannot be kept as "
+                      "JSON, expected numbers, text, paths, lists, mappings or dataclasses")
+
+
+def versions() -> dict[str, str | None]:
+    """Python and the packages that matter; None where not installed. Imports none of them."""
+    found: dict[str, str | None] = {"python": platform.python_version()}
+    for name in _PACKAGES:
+        try:
+            found[name] = importlib.metadata.version(name)
+        except importlib.metadata.PackageNotFoundError:
+            found[name] = None
+    return found
+
+
+def git_state() -> dict[str, Any] | None:
+    """Commit of the code that runs and whether it was changed since; None if it is not in git."""
+    package = Path(worldeval.__file__).resolve().parent
+    root = _git(package, "rev-parse", "--show-toplevel")
+    # An installed copy may lie inside somebody else's repository: that is not our history.
+    if root is None or Path(root).resolve() != package.parent:
+        return None
+    changed = _git(package, "status", "--porcelain", "--untracked-files=no")
+    return {
+        "commit": _git(package, "rev-parse", "--verify", "--quiet", "HEAD"),
+        "dirty": None if changed is None else bool(changed),
+    }
+
+
+def machine() -> dict[str, Any]:
+    """Processor count and memory, as far as the system tells."""
+    try:
+        ram_bytes = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
+    except (AttributeError, ValueError, OSError):
+        ram_bytes = None
+    usable = getattr(os, "sched_getaffinity", None)
+    return {
+        "platform": platform.platform(),
+        "processor": platform.machine(),
+        "cpus": os.cpu_count(),
+        "usable_cpus": len(usable(0)) if usable else os.cpu_count(),
+        "ram_bytes": ram_bytes,
+    }
+
+
+def _git(folder: Path, *arguments: str) -> str | None:
+    try:
+        done = subprocess.run(
+            ["git", "-C", str(folder), *arguments], capture_output=True, text=True, timeout=5,
+            check=True, stdin=subprocess.DEVNULL,
+        )
+    except (OSError, subprocess.SubprocessError):
+        return None
+    return done.stdout.strip()
+
+
+def _refuse_changes(
+    earlier: Mapping[str, Any], now: Mapping[str, Any], folder: Path, allowed: Collection[str]
+) -> None:
+    for name, old, new in _differences(
+        {k: earlier.get(k, _ABSENT) for k in now}, json.loads(json.dumps(now)), ""
+    ):
+        name = name.removeprefix("config.")
+        parts = name.split(".")
+        if any(".".join(parts[: i + 1]) in allowed for i in range(len(parts))):
+            continue
+        raise ConfigError(
+            f"folder {str(folder)!r} was begun with {name} = {old!r}, now it is {new!r}; use the "
+            "same settings to continue it, or choose another folder"
+        )
+
+
+def _differences(old: Any, new: Any, name: str) -> list[tuple[str, Any, Any]]:
+    if isinstance(old, dict) and isinstance(new, dict):
+        found = []
+        for key in [*new, *(k for k in old if k not in new)]:
+            inner = f"{name}.{key}" if name else key
+            found += _differences(old.get(key, _ABSENT), new.get(key, _ABSENT), inner)
+        return found
+    if isinstance(old, list) and isinstance(new, list) and len(old) == len(new):
+        return [d for i, pair in enumerate(zip(old, new, strict=True))
+                for d in _differences(*pair, f"{name}.{i}")]
+    return [] if old == new else [(name, _short(old), _short(new))]
+
+
+def _short(value: Any) -> Any:
+    """A list of 300 start states does not belong into one sentence."""
+    if isinstance(value, list) and len(value) > 8:
+        return f"a list of {len(value)}"
+    return value

@@ -1,0 +1,153 @@
+"""What is kept of one rollout while it runs, and the episode that it becomes.
+
+Enters: the start frame, then each chunk's frames, actions and log. Leaves: an ``Episode`` with key
+``policy/start_id`` for the store. Frames are kept in one buffer of the rollout's full length, made
+at the start, so that memory does not grow while it runs and is freed when it is written.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from worldeval.data.episodes import EpisodeStore
+from worldeval.robots import RobotSpec
+from worldeval.rollout.provenance import jsonable
+from worldeval.types import Episode, Outcome, StartState
+
+
+def rollout_key(policy: str, start_id: str) -> str:
+    """The name of a rollout in a store."""
+    return f"{policy}/{start_id}"
+
+
+def open_rollouts(root: str | Path, robot: RobotSpec, *, images: str = "video") -> EpisodeStore:
+    """Open or create a store for rollouts of ``robot``; images: "video" or "lossless"."""
+    return EpisodeStore.open_or_create(
+        root,
+        views=robot.views,
+        image_size=robot.image_size,
+        pose_names=robot.pose_names,
+        action_names=robot.action_names,
+        steps_per_frame=robot.steps_per_frame,
+        fps=robot.frame_hz,
+        robot_type=robot.name,
+        images=images,
+        expert_actions=False,
+        extra={"kind": "rollouts"},
+    )
+
+
+class Recording:
+    """One rollout under way."""
+
+    def __init__(
+        self,
+        *,
+        start: StartState,
+        world: str,
+        policy: str,
+        robot: RobotSpec,
+        seed: int,
+        most_frames: int,
+    ) -> None:
+        self.start = start
+        self.world = world
+        self.policy = policy
+        self.key = rollout_key(policy, start.start_id)
+        self.chunks: list[dict[str, Any]] = []
+        self._robot = robot
+        self._seed = seed
+        self._count = 0
+        height, width = robot.image_size
+        shape = (most_frames, len(robot.views), height, width, 3)
+        self._frames = np.zeros(shape, np.uint8)
+        self._poses = np.zeros((most_frames, robot.pose_dim), np.float32)
+        self._actions = np.zeros(
+            (most_frames - 1, robot.steps_per_frame, robot.action_dim), np.float32
+        )
+        self._success = np.zeros(most_frames, bool)
+        self._has_flag = False
+
+    @property
+    def steps(self) -> int:
+        """Control steps carried out."""
+        return max(0, self._count - 1) * self._robot.steps_per_frame
+
+    @property
+    def succeeded(self) -> bool:
+        """Whether the world has flagged success after the start."""
+        return bool(self._success[1 : self._count].any())
+
+    def begin(self, frame: np.ndarray, pose: np.ndarray, success: bool | None) -> None:
+        """The start: frame (V, H, W, 3), pose (P,)."""
+        self._frames[0], self._poses[0] = frame, pose
+        self._has_flag = success is not None
+        self._success[0] = bool(success)
+        self._count = 1
+
+    def add(
+        self,
+        *,
+        frames: np.ndarray,
+        poses: np.ndarray,
+        actions: np.ndarray,
+        success: np.ndarray | None,
+        log: Mapping[str, Any],
+    ) -> None:
+        """One chunk: frames (T, V, H, W, 3), poses (T, P), actions (K, A), success (T,)."""
+        new = slice(self._count, self._count + len(frames))
+        self._frames[new], self._poses[new] = frames, poses
+        self._actions[self._count - 1 : new.stop - 1] = actions.reshape(
+            len(frames), self._robot.steps_per_frame, self._robot.action_dim
+        )
+        if success is not None:
+            self._success[new] = success
+        self._count = new.stop
+        self.chunks.append(jsonable(log))
+
+    def finish(self, error: str = "") -> Episode:
+        """The episode. ``error`` is the text of what ended it early, empty otherwise.
+
+        A rollout that could not even begin is kept with a black start frame, so that it is
+        counted among the errors instead of vanishing.
+        """
+        if self._count == 0:
+            pose = np.clip(np.zeros(self._robot.pose_dim), self._robot.pose_low,
+                           self._robot.pose_high)
+            self.begin(np.zeros_like(self._frames[0]), pose, None)
+        count = self._count
+        if error:
+            outcome, success = Outcome.ERROR, None
+        elif not self._has_flag:
+            outcome, success = Outcome.UNDECIDED, None
+        else:
+            success = self.succeeded
+            outcome = Outcome.SUCCESS if success else Outcome.FAILURE
+        return Episode(
+            key=self.key,
+            task=self.start.task,
+            instruction=self.start.instruction,
+            views=self._robot.views,
+            frames=self._frames[:count],
+            poses=self._poses[:count],
+            actions=self._actions[: count - 1],
+            success_at=self._success[:count] if self._has_flag else None,
+            success=success,
+            extra={
+                "policy": self.policy,
+                "world": self.world,
+                "start_id": self.start.start_id,
+                "split": self.start.split,
+                "start_seed": self.start.seed,
+                "seed": self._seed,
+                "steps": self.steps,
+                "outcome": outcome.value,
+                "error": error,
+                "chunks": json.dumps(self.chunks),
+            },
+        )

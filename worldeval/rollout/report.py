@@ -1,0 +1,71 @@
+"""What a run tells while it goes on and when it ends."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+from typing import Any
+
+import numpy as np
+
+from worldeval.types import Outcome, StartState
+
+
+@dataclass(frozen=True, kw_only=True)
+class ChunkEvent:
+    """What ``on_chunk`` is told after every chunk of a batch; rows are those that were stepped."""
+
+    policy: str
+    starts: tuple[StartState, ...]
+    steps: int
+    """Control steps since the start."""
+    frames: np.ndarray
+    """(B, T, V, H, W, C) uint8, the new frames."""
+    poses: np.ndarray
+    """(B, T, P) float32, the commanded poses at these frames."""
+    success: np.ndarray | None
+    """(B, T) bool, the world's own flag, or None."""
+    info: Sequence[dict[str, Any]]
+
+
+@dataclass(frozen=True, kw_only=True)
+class RunReport:
+    """What a run did. ``outcomes`` counts this run's rollouts; ``resumed`` were there before."""
+
+    policy: str
+    world: str
+    outcomes: dict[str, int]
+    """All four, by ``Outcome`` value."""
+    resumed: int
+    frames: int
+    """New frames, the start frames not counted; each has all views."""
+    wall_s: float
+    seconds: dict[str, float]
+    """By part: policy, model (the world, less what it names itself), decode, write."""
+
+    @property
+    def rollouts(self) -> int:
+        return sum(self.outcomes.values())
+
+    @property
+    def frames_per_s(self) -> float:
+        return self.frames / self.wall_s if self.wall_s > 0 else 0.0
+
+    def to_json(self) -> dict[str, Any]:
+        return {**asdict(self), "rollouts": self.rollouts, "frames_per_s": self.frames_per_s}
+
+    def __str__(self) -> str:
+        counts = ", ".join(f"{self.outcomes[o.value]} {o.value}" for o in Outcome)
+        before = f" (+ {self.resumed} from before)" if self.resumed else ""
+        return (
+            f"{self.policy} in {self.world}: {self.rollouts} rollouts{before}: {counts}; "
+            f"{self.frames_per_s:.1f} frames/s"
+        )
+
+
+class RunInterrupted(KeyboardInterrupt):
+    """Ctrl-C during a run; its text says what is kept and how to go on. ``report`` is so far."""
+
+    def __init__(self, message: str, report: RunReport) -> None:
+        super().__init__(message)
+        self.report = report

@@ -1,0 +1,50 @@
+"""Where the embedded world lies: ``checkpoints/`` of this repository, and what it holds.
+
+Looked for in ``$WORLDEVAL_CHECKPOINTS``, then in the current folder, then beside the package (a
+clone, installed with ``pip install -e``).
+"""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+from worldeval.errors import CheckpointError
+
+AUTOENCODER = "autoencoder"
+WORLD_MODEL = "world-model"
+JUDGE = "judge"
+POLICIES = "policies"
+SUITE = "suite/suite.json"
+DEMO_SUITE = "suite/demo.json"
+STARTS = "suite/starts"
+TRUTH = "suite/truth.parquet"
+TRUTH_CLIPS = "suite/truth-clips"
+
+
+def folder() -> Path:
+    """The folder ``checkpoints/``, whether or not it exists."""
+    named = os.environ.get("WORLDEVAL_CHECKPOINTS")
+    if named:
+        return Path(named)
+    here = Path("checkpoints")
+    beside = Path(__file__).resolve().parent.parent / "checkpoints"
+    return here if here.is_dir() or not beside.is_dir() else beside
+
+
+def path(part: str) -> Path:
+    """Path of one part, such as ``shipped.JUDGE``; CheckpointError where it is missing."""
+    found = folder() / part
+    if not found.exists():
+        raise CheckpointError(
+            f"{found} is missing; run from a clone of the repository, or set "
+            "WORLDEVAL_CHECKPOINTS to the folder 'checkpoints' of one"
+        )
+    return found
+
+
+def policies() -> dict[str, Path]:
+    """Names and folders of the shipped candidates, sorted by name."""
+    return {
+        config.parent.name: config.parent for config in sorted(path(POLICIES).glob("*/config.json"))
+    }

@@ -1,0 +1,207 @@
+"""The words that all rooms of worldeval share. numpy only; importing this costs nothing.
+
+Axis legend (law for every shape comment in this package)::
+
+    B  rollout in a batch        C    image or latent channel     M  memory frame
+    T  frame                     H W  pixels                      N  token
+    V  view (camera)             A    action dimension            P  pose dimension
+    K  control step in a chunk   S    control step within a frame
+
+Video inside models is float32 ``(B, T, V, C, H, W)`` in [-1, 1]; *frames* at the borders (worlds,
+policies, judges, files) are uint8 ``(B, T, V, H, W, C)`` RGB. ``data/video.py`` alone converts.
+Frame 0 of an episode is its start; frame t+1 is what is seen after the S control steps of action
+row t. A rollout's row order never mixes with its identity: everything is keyed by ``rollout_id``.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from enum import StrEnum
+from typing import Any, Protocol
+
+import numpy as np
+
+from worldeval.robots import RobotSpec
+
+
+class Outcome(StrEnum):
+    """How a rollout ended. Unknown is a value: neither UNDECIDED nor ERROR is ever a failure."""
+
+    SUCCESS = "success"
+    FAILURE = "failure"
+    UNDECIDED = "undecided"
+    ERROR = "error"
+
+
+@dataclass(frozen=True, kw_only=True)
+class StartState:
+    """Where a rollout starts: a task, a seed of its scene, and the words of the instruction.
+
+    ``start_id`` is unique in a suite (``"drawer-open/evaluation/0003"``); ``seed`` fixes the
+    scene, so the same start state serves a simulator and a recorded first frame.
+    """
+
+    start_id: str
+    task: str
+    seed: int
+    split: str
+    instruction: str
+
+
+@dataclass(frozen=True, kw_only=True)
+class Observation:
+    """What one rollout shows a policy. Images are (H, W, 3) uint8 RGB, states (D,) float32."""
+
+    images: Mapping[str, np.ndarray]
+    state: Mapping[str, np.ndarray]
+    instruction: str
+    rollout_id: str
+    step: int
+    """Control steps since the start."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class ActionChunk:
+    """A batch of action chunks in physical units, and the poses they command.
+
+    actions: (B, K, A) float32, as the robot's controller takes them.
+    poses: (B, T, P) float32, the commanded pose at each of the T = K / S frames to come.
+    """
+
+    actions: np.ndarray
+    poses: np.ndarray
+
+
+@dataclass(frozen=True, kw_only=True)
+class WorldStep:
+    """What a world answers to a batch of chunks; rows are those that were stepped.
+
+    frames: (B, T, V, H, W, C) uint8, the T new frames.
+    poses: (B, T, P) float32, the commanded poses at these frames.
+    success: (B, T) bool, the world's own flag at each new frame; None where it has none
+        (imagination cannot know: a judge decides).
+    info: one JSON-able dict a row (retrieved memory frames, sampler, evaluations, seconds).
+    """
+
+    frames: np.ndarray
+    poses: np.ndarray
+    success: np.ndarray | None
+    info: Sequence[dict[str, Any]]
+
+
+class World(Protocol):
+    """A batch of rollouts that can be reset and stepped by action chunks.
+
+    A policy must not be able to tell which world it is in; a ranking must not either.
+    """
+
+    name: str
+    robot: RobotSpec
+
+    def reset(self, starts: Sequence[StartState], seeds: Sequence[int]) -> WorldStep:
+        """Begin ``len(starts)`` rollouts. ``seeds`` drive the world's own chance, one a rollout.
+
+        Returns the start frames as a step with T = 1 (``poses`` is the start pose).
+        Raises StartStateError for a start state that this world does not have.
+        """
+        ...
+
+    def step(self, chunk: ActionChunk, rows: Sequence[int]) -> WorldStep:
+        """Advance the rollouts ``rows`` (indices into the last reset) by one chunk each."""
+        ...
+
+    def close(self) -> None: ...
+
+
+@dataclass(frozen=True, kw_only=True)
+class PolicySpec:
+    """What a policy needs and gives, compared with the robot before the first step."""
+
+    name: str
+    cameras: tuple[str, ...]
+    image_size: tuple[int, int] | None
+    """(H, W) it wants; None takes what the world has."""
+    state_keys: tuple[str, ...]
+    action_space: str
+    """Name of the action space, equal to ``RobotSpec.action_space``."""
+    action_dim: int
+    chunk: int
+    """Control steps in one answer."""
+    execute: int
+    """Control steps of it that are carried out before the policy is asked again."""
+    rate_hz: float
+    """Control rate for which its actions are meant."""
+
+
+class Policy(Protocol):
+    """Maps observations of a batch of rollouts to action chunks."""
+
+    spec: PolicySpec
+
+    def reset(
+        self, rollout_ids: Sequence[str], instructions: Sequence[str], seeds: Sequence[int]
+    ) -> None:
+        """A new batch begins; forget everything about earlier ones."""
+        ...
+
+    def act(self, observations: Sequence[Observation]) -> np.ndarray:
+        """(B, chunk, A) float32 in physical units, row i for ``observations[i]``."""
+        ...
+
+    def close(self) -> None: ...
+
+
+@dataclass(kw_only=True)
+class Episode:
+    """One episode, recorded or imagined: T+1 frames and the T actions between them.
+
+    frames: (T+1, V, H, W, C) uint8, views in the order of ``views``.
+    poses: (T+1, P) float32 commanded poses.
+    actions: (T, S, A) float32, the S control steps that lead from frame t to t+1.
+    success_at: (T+1,) bool, the world's own flag at each frame, or None where unknown.
+    expert_actions: (T, S, A) what an expert would have done instead, or None.
+    instruction: the words given to the policy. task: the suite's name of the task.
+    success: whether the episode counts as solved; None where nobody has judged it.
+    key: unique name in its store; a store never holds two episodes of one key.
+    extra: flat, JSON-able facts (seed, policy, kind, judge, ...), kept as columns.
+    """
+
+    key: str
+    task: str
+    instruction: str
+    views: tuple[str, ...]
+    frames: np.ndarray
+    poses: np.ndarray
+    actions: np.ndarray
+    success_at: np.ndarray | None = None
+    expert_actions: np.ndarray | None = None
+    success: bool | None = None
+    extra: dict[str, Any] = field(default_factory=dict)
+
+    @property
+    def length(self) -> int:
+        """Number of frames, T+1."""
+        return len(self.frames)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Verdict:
+    """What a judge says of one rollout."""
+
+    key: str
+    """Key of the judged episode."""
+    outcome: Outcome
+    probability: float | None
+    """Of success, where the judge has one."""
+    judge: str
+    """Name and version of who judged."""
+    reason: str = ""
+
+
+class Judge(Protocol):
+    """Turns episodes into verdicts; never sees which world or policy they come from."""
+
+    name: str
+
+    def judge(self, episodes: Sequence[Episode]) -> list[Verdict]: ...

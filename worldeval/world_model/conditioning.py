@@ -1,0 +1,104 @@
+"""What tells the backbone where the hand goes: geometry maps and one token a frame.
+
+In: normalised or physical poses at each frame. Out: (1) geometry maps (B, T, V, G, h, w): for every
+calibrated view, where the commanded hand and its shadow on the table fall, and which point of the
+table each latent pixel looks at (this moves with the hand in the wrist view, and there it is what
+lets attention match a place seen before); (2) one token a frame (B, T, E) from its pose, its role
+(memory, current, future or empty slot) and its noise level. Frame-level conditioning as in
+Ctrl-World (arXiv 2510.10125, section 3.1), with feature-wise modulation in place of attention over
+a single token, which is the same thing (a softmax over one key is 1).
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from worldeval.robots import CameraSpec
+
+GEOMETRY_CHANNELS = 6
+ROLES = ("empty", "memory", "current", "future")
+TABLE_HEIGHT_M = 0.0
+
+
+@dataclass(frozen=True, kw_only=True)
+class WorkspaceFrame:
+    """Centre and half-width of the part of the table that maps to [-1, 1] in geometry maps."""
+
+    centre_m: tuple[float, float] = (0.0, 0.65)
+    half_m: float = 0.35
+
+
+def geometry_maps(
+    poses: np.ndarray, cameras: Sequence[CameraSpec], size: tuple[int, int],
+    workspace: WorkspaceFrame = WorkspaceFrame(),  # noqa: B008 (frozen)
+) -> np.ndarray:
+    """(..., P) physical poses (x, y, z, ..., gripper) -> (..., V, 6, h, w) float32.
+
+    Channels: Gaussian at the hand; the same times the gripper command; Gaussian at the hand's
+    shadow on the table; table x and y under each pixel (clipped to +-2, 0 above the horizon); 1
+    where the table is seen.
+    """
+    lead = poses.shape[:-1]
+    flat = poses.reshape(-1, poses.shape[-1]).astype(np.float32)  # (N, P)
+    hand, grip = flat[:, :3], flat[:, -1]
+    shadow = hand * np.array([1, 1, 0], np.float32) + np.array(
+        [0, 0, TABLE_HEIGHT_M], np.float32
+    )
+    h, w = size
+    v, u = np.meshgrid((np.arange(h) + 0.5) / h, (np.arange(w) + 0.5) / w, indexing="ij")
+    out = np.zeros((len(flat), len(cameras), GEOMETRY_CHANNELS, h, w), np.float32)
+    for i, camera in enumerate(cameras):
+        at_hand = _gaussian(camera.project(hand, hand), u, v, 0.09)  # (N, h, w)
+        out[:, i, 0] = at_hand
+        out[:, i, 1] = at_hand * grip[:, None, None]
+        out[:, i, 2] = _gaussian(camera.project(shadow, hand), u, v, 0.09)
+        scale = 2 * math.tan(camera.fovy_rad / 2)
+        rays = np.stack([(u - 0.5) * scale, (0.5 - v) * scale, -np.ones_like(u)], -1)
+        rays = rays @ np.asarray(camera.rotation, np.float32).reshape(3, 3).T  # (h, w, 3) in base
+        centre = camera.centre_m(hand)  # (N, 3)
+        down = np.where(rays[..., 2] < -1e-3, -rays[..., 2], np.inf)
+        reach = (centre[:, 2] - TABLE_HEIGHT_M)[:, None, None] / down  # metres along the ray
+        seen = (reach > 0).astype(np.float32)
+        for axis in (0, 1):
+            place = centre[:, axis, None, None] + reach * rays[..., axis]
+            place = (place - workspace.centre_m[axis]) / workspace.half_m
+            out[:, i, 3 + axis] = np.clip(place, -2, 2) * seen
+        out[:, i, 5] = seen
+    return out.reshape(*lead, *out.shape[1:])
+
+
+def _gaussian(projected: np.ndarray, u: np.ndarray, v: np.ndarray, width: float) -> np.ndarray:
+    """(N, 3) projected points -> (N, h, w) bumps of the given width (fraction of the image)."""
+    du = u - projected[:, 0, None, None]
+    dv = v - projected[:, 1, None, None]
+    bump = np.exp(-(du**2 + dv**2) / (2 * width**2))
+    return (bump * (projected[:, 2, None, None] > 0)).astype(np.float32)
+
+
+class FrameToken(nn.Module):
+    """One token a frame from its pose, its role and the noise level of its latent."""
+
+    def __init__(self, pose_dim: int, frames: int, width: int) -> None:
+        super().__init__()
+        self.pose = nn.Sequential(
+            nn.Linear(2 * pose_dim, width), nn.SiLU(), nn.Linear(width, width)
+        )
+        self.role = nn.Embedding(len(ROLES), width)
+        self.place = nn.Parameter(0.02 * torch.randn(frames, width))
+        self.noise = nn.Sequential(nn.Linear(32, width), nn.SiLU(), nn.Linear(width, width))
+        self.mix = nn.Sequential(nn.SiLU(), nn.Linear(width, width), nn.SiLU())
+        self.register_buffer("frequencies", torch.exp(torch.linspace(-1.5, 3.5, 16)),
+                             persistent=False)
+
+    def forward(self, poses: Tensor, relative: Tensor, roles: Tensor, c_noise: Tensor) -> Tensor:
+        """poses, relative (B, T, P), roles (B, T) int64, c_noise (B, T) -> (B, T, E)."""
+        angles = c_noise[..., None] * self.frequencies
+        noise = self.noise(torch.cat([angles.sin(), angles.cos()], -1))
+        pose = self.pose(torch.cat([poses, relative], -1))
+        return self.mix(pose + self.role(roles) + self.place + noise)

@@ -1,0 +1,233 @@
+"""One resumable training loop for everything in this package that learns by gradient.
+
+In: a module, a function that computes the loss of step ``i``, and how long. Out: trained and
+exponentially averaged (EMA) weights, ``metrics.jsonl``, and a state from which the same command
+goes on exactly. The loop keeps no hidden state: a step's data and noise are drawn from
+(seed, step), the learning rate is a function of the step, and the state file holds weights, EMA and
+AdamW moments as safetensors. So a run that was killed and one that was not give the same weights.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from accelerate import Accelerator
+from safetensors.torch import load_file, save_file
+from torch import Tensor, nn
+from tqdm import tqdm
+
+from worldeval.errors import CheckpointError, ConfigError
+
+
+@dataclass(frozen=True, kw_only=True)
+class LoopConfig:
+    """How long and how fast to learn."""
+
+    steps: int = 10_000
+    batch: int = 16
+    """Samples a step over all processes."""
+    learning_rate: float = 6e-4
+    warmup: int = 200
+    decay: float = 0.35
+    """Last part of training in which the learning rate falls linearly to zero."""
+    weight_decay: float = 1e-4
+    clip: float = 1.0
+    ema: float = 0.999
+    seed: int = 0
+    threads: int = 2
+    mixed_precision: str = "no"
+    """"bf16" on a GPU; a CPU without bfloat16 units is 10 to 100 times slower with it."""
+    report_every: int = 50
+    save_every_s: float = 60.0
+    validate_every: int = 1000
+
+    def __post_init__(self) -> None:
+        if self.steps < 1 or self.batch < 1:
+            raise ConfigError(f"steps is {self.steps} and batch {self.batch}; expected at least 1")
+        if self.mixed_precision not in ("no", "bf16"):
+            raise ConfigError(
+                f"mixed_precision is {self.mixed_precision!r}, expected 'no' or 'bf16'"
+            )
+
+    def rate(self, step: int) -> float:
+        """Learning rate at a step: warm-up, constant, linear decay."""
+        rise = min(1.0, (step + 1) / max(1, self.warmup))
+        fall = min(1.0, (self.steps - step) / max(1.0, self.decay * self.steps))
+        return self.learning_rate * rise * fall
+
+
+def step_generator(seed: int, step: int) -> torch.Generator:
+    """The randomness of one step, the same however the run got there."""
+    return torch.Generator().manual_seed(
+        int(np.random.SeedSequence([seed, step]).generate_state(1, np.uint64)[0] >> 1)
+    )
+
+
+class Loop:
+    """Runs ``loss(module, step, generator) -> (loss, metrics)`` for ``config.steps`` steps."""
+
+    def __init__(self, module: nn.Module, config: LoopConfig, folder: str | Path) -> None:
+        self.config = config
+        self.folder = Path(folder)
+        self.folder.mkdir(parents=True, exist_ok=True)
+        torch.set_num_threads(config.threads)
+        self.accelerator = Accelerator(
+            mixed_precision=config.mixed_precision, cpu=not torch.cuda.is_available()
+        )
+        optimizer = torch.optim.AdamW(
+            module.parameters(), lr=config.learning_rate, weight_decay=config.weight_decay,
+            betas=(0.9, 0.99), fused=True,
+        )
+        self.raw = module
+        self.module, self.optimizer = self.accelerator.prepare(module, optimizer)
+        self.averaged = {n: p.detach().clone() for n, p in module.state_dict().items()}
+        self.step = 0
+        self._restore()
+
+    @property
+    def share(self) -> slice:
+        """The rows of a global batch that this process computes."""
+        return slice(self.accelerator.process_index, None, self.accelerator.num_processes)
+
+    def run(
+        self,
+        loss: Callable[[nn.Module, int, torch.Generator], tuple[Tensor, dict[str, float]]],
+        validate: Callable[[int], dict[str, Any]] | None = None,
+        title: str = "training",
+    ) -> None:
+        """Train from wherever the state stands. Ctrl-C saves the state before it leaves."""
+        config, main = self.config, self.accelerator.is_main_process
+        bar = tqdm(
+            total=config.steps, initial=self.step, desc=title, disable=not main, unit="step",
+            mininterval=1.0,
+        )
+        saved_at = reported_at = time.monotonic()
+        sums: dict[str, float] = {}
+        counted = 0
+        try:
+            while self.step < config.steps:
+                for group in self.optimizer.param_groups:
+                    group["lr"] = config.rate(self.step)
+                value, metrics = loss(
+                    self.module, self.step, step_generator(config.seed, self.step)
+                )
+                self.accelerator.backward(value)
+                norm = self.accelerator.clip_grad_norm_(self.module.parameters(), config.clip)
+                if not torch.isfinite(norm):
+                    raise ConfigError(
+                        f"{title}: the gradient is not finite at step {self.step}; lower the "
+                        f"learning rate ({config.learning_rate}) or look for NaN in the data"
+                    )
+                self.optimizer.step()
+                self.optimizer.zero_grad(set_to_none=True)
+                self.step += 1
+                self._average()
+                for name, number in {"loss": float(value.detach()), **metrics}.items():
+                    sums[name] = sums.get(name, 0.0) + number
+                counted += 1
+                bar.update()
+                if self.step % config.report_every == 0 or self.step == config.steps:
+                    now = time.monotonic()
+                    row = {name: total / counted for name, total in sums.items()}
+                    row["samples_per_s"] = counted * config.batch / (now - reported_at)
+                    row["learning_rate"] = config.rate(self.step - 1)
+                    self.report(row)
+                    bar.set_postfix(loss=f"{row['loss']:.4f}")
+                    sums, counted, reported_at = {}, 0, now
+                if validate and (
+                    self.step % config.validate_every == 0 or self.step == config.steps
+                ):
+                    with self.averaged_weights():
+                        self.report(validate(self.step))
+                if time.monotonic() - saved_at > config.save_every_s:
+                    self.save()
+                    saved_at = time.monotonic()
+        finally:
+            bar.close()
+            self.save()
+
+    def report(self, row: dict[str, Any]) -> None:
+        """Append one line to ``metrics.jsonl``."""
+        if self.accelerator.is_main_process and row:
+            with (self.folder / "metrics.jsonl").open("a") as file:
+                file.write(json.dumps({"step": self.step, **row}) + "\n")
+
+    @contextmanager
+    def averaged_weights(self) -> Iterator[nn.Module]:
+        """The module with its EMA weights, in evaluation mode, for as long as the block lasts."""
+        raw = self.raw
+        current = {n: t.detach().clone() for n, t in raw.state_dict().items()}
+        raw.load_state_dict(self.averaged)
+        raw.eval()
+        try:
+            yield raw
+        finally:
+            raw.load_state_dict(current)
+            raw.train()
+
+    def _average(self) -> None:
+        decay = min(self.config.ema, (1 + self.step) / (10 + self.step))
+        with torch.no_grad():
+            for name, tensor in self.raw.state_dict().items():
+                if tensor.is_floating_point():
+                    self.averaged[name].lerp_(tensor, 1 - decay)
+                else:
+                    self.averaged[name].copy_(tensor)
+
+    def save(self) -> None:
+        """Write the state atomically (main process)."""
+        if not self.accelerator.is_main_process:
+            return
+        tensors = {"step": torch.tensor([self.step])}
+        tensors |= {f"weights/{n}": t.contiguous() for n, t in self.raw.state_dict().items()}
+        tensors |= {f"averaged/{n}": t.contiguous() for n, t in self.averaged.items()}
+        for name, parameter in self.raw.named_parameters():
+            for key, value in self.optimizer.state.get(parameter, {}).items():
+                tensors[f"optimizer/{key}/{name}"] = torch.as_tensor(value).contiguous()
+        path = self.folder / "state.safetensors"
+        staging = path.with_suffix(f".{os.getpid()}.tmp")
+        try:
+            save_file({n: t.detach().cpu().clone() for n, t in tensors.items()}, staging)
+            os.replace(staging, path)
+        except OSError as error:
+            raise CheckpointError(
+                f"cannot write {path}: {error.strerror or error}; the previous state is kept, "
+                "free some space and run the same command again"
+            ) from error
+
+    def _restore(self) -> None:
+        path = self.folder / "state.safetensors"
+        if not path.is_file():
+            return
+        tensors = load_file(path)
+        device = next(self.raw.parameters()).device
+        weights = {n[8:]: t for n, t in tensors.items() if n.startswith("weights/")}
+        try:
+            self.raw.load_state_dict(weights)
+        except RuntimeError as error:
+            raise CheckpointError(
+                f"{path} was written by a run of another architecture; choose another --out or "
+                f"remove it ({str(error).splitlines()[0]})"
+            ) from None
+        self.averaged = {
+            n[9:]: t.to(device) for n, t in tensors.items() if n.startswith("averaged/")
+        }
+        for name, parameter in self.raw.named_parameters():
+            found = {
+                key.split("/", 2)[1]: t for key, t in tensors.items()
+                if key.startswith("optimizer/") and key.split("/", 2)[2] == name
+            }
+            if found:
+                self.optimizer.state[parameter] = {
+                    key: t.to(device) if key != "step" else t for key, t in found.items()
+                }
+        self.step = int(tensors["step"])

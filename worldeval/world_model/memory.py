@@ -1,0 +1,136 @@
+"""Pose-conditioned memory: which past frames the world model looks at.
+
+In: the commanded poses of everything seen so far and of the frames to come. Out: indices into the
+past, one row a rollout, and which of them are real. Ctrl-World (arXiv 2510.10125, section 3.2)
+takes fixed strided offsets and lets attention match poses; ``PoseRetrieval`` picks by pose, so that
+a place that was left long ago is found again however long ago it was.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import numpy as np
+
+from worldeval.errors import ConfigError
+
+Strategy = Callable[[np.ndarray, np.ndarray, int], list[int]]
+"""(past poses (n, P) normalised, the last being the current frame; future poses (T, P); slots)
+-> at most ``slots`` indices into the past, oldest first, never the current frame itself."""
+
+
+def nothing(past: np.ndarray, future: np.ndarray, slots: int) -> list[int]:
+    """No memory: the current frame alone."""
+    return []
+
+
+@dataclass(frozen=True, kw_only=True)
+class StridedOffsets:
+    """The published scheme: fixed offsets back from the current frame, clamped to the first.
+
+    Ctrl-World's policy rollouts use frame 0 and -12, -9, -6, -3 (in units of its frames).
+    ``stride`` frames lie between the slots; the first frame always fills one.
+    """
+
+    stride: int = 4
+
+    def __call__(self, past: np.ndarray, future: np.ndarray, slots: int) -> list[int]:
+        current = len(past) - 1
+        offsets = [max(current - self.stride * k, 0) for k in range(slots - 1, 0, -1)]
+        return [i for i in sorted({0, *offsets}) if i < current][:slots]
+
+
+@dataclass(frozen=True, kw_only=True)
+class PoseRetrieval:
+    """The first frame, some recency, and past frames whose poses are nearest to those to come.
+
+    recent: how many frames back the one recency slot looks.
+    min_gap: nearest frames must be at least this many frames older than the current one (closer
+        ones add nothing to the current frame) and this far from each other.
+    gripper_weight: weight of the last pose component in the distance.
+    """
+
+    recent: int = 4
+    min_gap: int = 4
+    gripper_weight: float = 0.15
+
+    def __call__(self, past: np.ndarray, future: np.ndarray, slots: int) -> list[int]:
+        current = len(past) - 1
+        if current < 1 or slots < 1:
+            return []
+        chosen = [0]
+        recent = current - self.recent
+        if slots > 1 and recent > 0:
+            chosen.append(recent)
+        weight = np.ones(past.shape[1])
+        weight[-1] = self.gripper_weight
+        # distance to the nearest of the poses to come, (n,)
+        apart = (np.abs(past[:, None] - future[None]) ** 2 @ weight).min(axis=1)
+        for candidate in np.argsort(apart, kind="stable"):
+            if len(chosen) >= slots:
+                break
+            index = int(candidate)
+            if index > current - self.min_gap:
+                continue
+            if all(abs(index - other) >= self.min_gap for other in chosen):
+                chosen.append(index)
+        return sorted(chosen)
+
+
+STRATEGIES: dict[str, Strategy] = {
+    "none": nothing,
+    "strided": StridedOffsets(),
+    "pose": PoseRetrieval(),
+}
+
+
+def strategy(name: str) -> Strategy:
+    """A strategy by name; raises ConfigError naming the known ones."""
+    if name not in STRATEGIES:
+        raise ConfigError(f"memory strategy {name!r} is unknown, expected one of {list(STRATEGIES)}")
+    return STRATEGIES[name]
+
+
+def retrieve(
+    choose: Strategy, past: np.ndarray, future: np.ndarray, slots: int
+) -> tuple[np.ndarray, np.ndarray]:
+    """Indices (M,) int64 into ``past`` and validity (M,) bool; empty slots point at 0.
+
+    past: (n, P) normalised poses, the last one current. future: (T, P).
+    """
+    chosen = choose(past, future, slots)
+    indices = np.zeros(slots, np.int64)
+    valid = np.zeros(slots, bool)
+    start = slots - len(chosen)  # right-aligned: the most recent memory sits beside the present
+    indices[start:] = chosen
+    valid[start:] = True
+    return indices, valid
+
+
+class MemoryBank:
+    """Everything one rollout has seen, as latents with their poses.
+
+    Latents are (V, C, h, w) float32 arrays or tensors; the bank stores float16 copies, 6 KiB a
+    frame in the embedded world.
+    """
+
+    def __init__(self) -> None:
+        self._latents: list = []
+        self._poses: list[np.ndarray] = []
+
+    def __len__(self) -> int:
+        return len(self._poses)
+
+    def add(self, latent, pose: np.ndarray) -> None:
+        """Append one frame: its latent and its normalised pose (P,)."""
+        self._latents.append(latent.half() if hasattr(latent, "half") else latent)
+        self._poses.append(np.asarray(pose, np.float32))
+
+    @property
+    def poses(self) -> np.ndarray:
+        """(n, P) normalised poses, the last one current."""
+        return np.stack(self._poses)
+
+    def latent(self, index: int):
+        return self._latents[index]

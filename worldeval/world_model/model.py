@@ -1,0 +1,219 @@
+"""The world model: from what was seen and a commanded motion to what will be seen, as latents.
+
+In: latents of the current frame and of retrieved memory frames, the poses of all of them and of the
+frames to come. Out: latents of the F future frames of all views. Ties the rooms together: geometry
+maps and tokens (conditioning), the U-Net (backbone), EDM (denoiser), the solver (sampler).
+Noise on the conditioning during training (Ctrl-World, section 3.3) is what keeps autoregression
+from drifting; its level is told to the network, so sampling can ask for "nearly clean".
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from worldeval.data import checkpoint
+from worldeval.data.normalize import BoundNormalizer
+from worldeval.errors import ConfigError, MismatchError
+from worldeval.robots import CameraSpec, RobotSpec
+from worldeval.world_model.backbone import Backbone, BackboneConfig
+from worldeval.world_model.conditioning import (
+    GEOMETRY_CHANNELS,
+    ROLES,
+    FrameToken,
+    geometry_maps,
+)
+from worldeval.world_model.denoiser import DenoiserConfig, precondition
+from worldeval.world_model.sampler import SamplerConfig, sample
+
+KIND = "world-model"
+ANCHORS = ("current", "zero")
+
+
+@dataclass(frozen=True, kw_only=True)
+class WorldModelConfig:
+    """Everything a checkpoint needs to be run; the robot's part is copied from its RobotSpec."""
+
+    robot: str
+    views: tuple[str, ...]
+    cameras: tuple[CameraSpec, ...]
+    pose_low: tuple[float, ...]
+    pose_high: tuple[float, ...]
+    frame_hz: float
+    latent_channels: int
+    latent_size: tuple[int, int]
+    memory_slots: int = 3
+    future: int = 4
+    anchor: str = "current"
+    geometry: bool = True
+    conditioning_noise: float = 0.05
+    """Noise level that sampling claims for (and adds to) its conditioning."""
+    memory: str = "pose"
+    autoencoder: str = ""
+    """Digest of the autoencoder whose latents it was trained on."""
+    backbone: BackboneConfig = field(default_factory=BackboneConfig)
+    denoiser: DenoiserConfig = field(default_factory=DenoiserConfig)
+    sampler: SamplerConfig = field(default_factory=SamplerConfig)
+
+    def __post_init__(self) -> None:
+        if self.anchor not in ANCHORS:
+            raise ConfigError(f"anchor is {self.anchor!r}, expected one of {ANCHORS}")
+        if self.future < 1 or self.memory_slots < 0:
+            raise ConfigError(
+                f"future is {self.future} and memory_slots {self.memory_slots}; expected at least "
+                "1 and 0"
+            )
+
+    @classmethod
+    def for_robot(cls, robot: RobotSpec, **settings: Any) -> WorldModelConfig:
+        return cls(
+            robot=robot.name, views=robot.views, cameras=robot.cameras,
+            pose_low=robot.pose_low, pose_high=robot.pose_high, frame_hz=robot.frame_hz,
+            future=robot.frames_per_chunk, **settings,
+        )
+
+    @property
+    def frames(self) -> int:
+        return self.memory_slots + 1 + self.future
+
+    @property
+    def normalizer(self) -> BoundNormalizer:
+        return BoundNormalizer(low=self.pose_low, high=self.pose_high)
+
+    @classmethod
+    def from_json(cls, config: dict[str, Any]) -> WorldModelConfig:
+        parts = dict(config)
+        parts["cameras"] = tuple(
+            CameraSpec(**{**c, "position_m": tuple(c["position_m"]),
+                          "rotation": tuple(c["rotation"])})
+            for c in config["cameras"]
+        )
+        parts["backbone"] = BackboneConfig(
+            **{**config["backbone"], "widths": tuple(config["backbone"]["widths"])}
+        )
+        parts["denoiser"] = DenoiserConfig(**config["denoiser"])
+        parts["sampler"] = SamplerConfig(**config["sampler"])
+        for name in ("views", "pose_low", "pose_high", "latent_size"):
+            parts[name] = tuple(config[name])
+        return cls(**parts)
+
+
+@dataclass(kw_only=True)
+class Context:
+    """What a batch of clips is conditioned on.
+
+    current: (B, V, C, h, w) latents; memory: (B, M, V, C, h, w); valid: (B, M) bool.
+    poses: (B, M+1+F, P) float32 numpy, physical, in clip order.
+    level: (B,) noise level of the conditioning latents.
+    """
+
+    current: Tensor
+    memory: Tensor
+    valid: Tensor
+    poses: np.ndarray
+    level: Tensor
+
+
+class WorldModel(nn.Module):
+    """F network, its conditioning, and ``imagine``; trained by ``world_model/training.py``."""
+
+    def __init__(self, config: WorldModelConfig) -> None:
+        super().__init__()
+        self.config = config
+        width = config.backbone.token_width
+        self.token = FrameToken(len(config.pose_low), config.frames, width)
+        geometry = GEOMETRY_CHANNELS if config.geometry else 0
+        self.backbone = Backbone(
+            config.backbone, 2 * config.latent_channels + geometry, config.latent_channels
+        )
+
+    def prepare(self, context: Context) -> dict[str, Tensor]:
+        """Everything that stays the same over the steps of one sample."""
+        c = self.config
+        device = context.current.device
+        b, m, t = len(context.current), c.memory_slots, c.frames
+        poses = torch.from_numpy(c.normalizer.normalize(context.poses)).to(device)
+        relative = (poses - poses[:, m : m + 1]) * 2
+        roles = torch.full((b, t), ROLES.index("future"), device=device)
+        roles[:, :m] = torch.where(
+            context.valid, ROLES.index("memory"), ROLES.index("empty")
+        )
+        roles[:, m] = ROLES.index("current")
+        keep = context.valid[:, :, None, None, None, None]
+        past = torch.where(keep, context.memory - context.current[:, None], 0.0)
+        still = torch.zeros_like(context.current)[:, None]
+        repeated = context.current[:, None].expand(b, t, *context.current.shape[1:])
+        fixed = [repeated]
+        if c.geometry:
+            maps = geometry_maps(context.poses, c.cameras, c.latent_size)
+            fixed.append(torch.from_numpy(maps).to(device))
+        return {
+            "poses": poses, "relative": relative, "roles": roles,
+            "history": torch.cat([past, still], dim=1),  # (B, M+1, V, C, h, w)
+            "fixed": torch.cat(fixed, dim=3),  # (B, T, V, C+G, h, w)
+            "level": (context.level + 1e-2).log() / 4,
+            "anchor": context.current[:, None] if c.anchor == "current"
+            else torch.zeros_like(context.current[:, None]),
+        }
+
+    def network(self, prepared: dict[str, Tensor], x: Tensor, c_noise: Tensor) -> Tensor:
+        """F(c_in x; c_noise) for the future frames: x (B, F, V, C, h, w), c_noise (B,)."""
+        c = self.config
+        history = prepared["history"] / c.denoiser.sigma_data
+        clip = torch.cat([torch.cat([history, x], dim=1), prepared["fixed"]], dim=3)
+        noise = prepared["level"][:, None].repeat(1, c.frames)
+        noise[:, c.memory_slots + 1 :] = c_noise[:, None]
+        token = self.token(prepared["poses"], prepared["relative"], prepared["roles"], noise)
+        return self.backbone(clip, token)[:, c.memory_slots + 1 :]
+
+    def denoise(self, prepared: dict[str, Tensor], x: Tensor, sigma: Tensor) -> Tensor:
+        """D(x; sigma): expected clean difference to the anchor, (B, F, V, C, h, w)."""
+        return precondition(
+            lambda y, c_noise: self.network(prepared, y, c_noise), x, sigma, self.config.denoiser
+        )
+
+    @torch.inference_mode()
+    def imagine(
+        self, context: Context, generators: Sequence[torch.Generator],
+        sampler: SamplerConfig | None = None,
+    ) -> Tensor:
+        """Latents (B, F, V, C, h, w) of the frames to come, one generator a rollout."""
+        c = self.config
+        sampler = sampler or c.sampler
+        shape = (c.future, len(c.views), c.latent_channels, *c.latent_size)
+        if context.current.shape[1:] != shape[1:]:
+            raise MismatchError(
+                f"current latents are {tuple(context.current.shape[1:])}, this model expects "
+                f"{shape[1:]} (views, channels, height, width)"
+            )
+        noise = torch.stack([torch.randn(shape, generator=g) for g in generators])
+        prepared = self.prepare(context)
+        device = context.current.device
+
+        def denoise(x: Tensor, sigma: float) -> Tensor:
+            return self.denoise(prepared, x, torch.full((len(x),), sigma, device=device))
+
+        return sample(denoise, noise.to(device), sampler) + prepared["anchor"]
+
+    def save(self, folder: str | Path, card: dict[str, Any] | None = None) -> None:
+        tensors = {name: t.detach().cpu().float().numpy() for name, t in self.state_dict().items()}
+        checkpoint.save(folder, kind=KIND, config=asdict(self.config), tensors=tensors, card=card)
+
+    @classmethod
+    def load(cls, folder: str | Path) -> WorldModel:
+        """From a checkpoint folder; raises CheckpointError if it is missing or damaged."""
+        config, tensors = checkpoint.load(folder, kind=KIND)
+        model = cls(WorldModelConfig.from_json(config))
+        model.load_state_dict({name: torch.from_numpy(t) for name, t in tensors.items()})
+        return model.eval().requires_grad_(False)
+
+
+def degrade(latents: Tensor, level: Tensor, noise: Tensor) -> Tensor:
+    """Conditioning noise: latents (B, ...) plus ``level`` (B,) times unit noise."""
+    return latents + level.reshape(-1, *[1] * (latents.ndim - 1)) * noise

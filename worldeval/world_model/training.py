@@ -1,0 +1,376 @@
+"""Training of the autoencoder and of the world model from an episode store.
+
+In: a store of episodes (``data/episodes.py``). Out: checkpoint folders for ``Autoencoder.load`` and
+``WorldModel.load``, with metrics as JSON lines, sample videos, and a state to go on from. Frames
+are decoded once; latents are computed once and cached beside the run.
+"""
+
+from __future__ import annotations
+
+import json
+import time
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass, field, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+from tqdm import tqdm
+
+from worldeval.data import checkpoint
+from worldeval.data.episodes import EpisodeStore
+from worldeval.data.normalize import ChannelNormalizer
+from worldeval.data.video import to_frames, to_model
+from worldeval.data.windows import window_starts
+from worldeval.errors import DataError, MismatchError
+from worldeval.robots import RobotSpec
+from worldeval.world_model.autoencoder import Autoencoder, AutoencoderConfig, reconstruction_loss
+from worldeval.world_model.backbone import BackboneConfig
+from worldeval.world_model.denoiser import DenoiserConfig, draw_sigma, weighted_error
+from worldeval.world_model.loop import Loop, LoopConfig, step_generator
+from worldeval.world_model.memory import retrieve, strategy
+from worldeval.world_model.model import Context, WorldModel, WorldModelConfig, degrade
+
+
+@dataclass(frozen=True, kw_only=True)
+class AutoencoderTrainConfig:
+    """Settings of ``worldeval train autoencoder``."""
+
+    store: str
+    model: AutoencoderConfig = field(default_factory=AutoencoderConfig)
+    loop: LoopConfig = field(
+        default_factory=lambda: LoopConfig(steps=6000, batch=48, learning_rate=1e-3, ema=0.998)
+    )
+    latent_noise: float = 0.1
+    """Noise on the latents while training, as a share of their spread."""
+    max_episodes: int | None = None
+
+
+@dataclass(frozen=True, kw_only=True)
+class WorldModelTrainConfig:
+    """Settings of ``worldeval train world-model``."""
+
+    store: str
+    autoencoder: str
+    validation: str | None = None
+    """Store of held-out episodes; None validates on nothing."""
+    backbone: BackboneConfig = field(default_factory=lambda: BackboneConfig(widths=(64, 128)))
+    denoiser: DenoiserConfig = field(default_factory=DenoiserConfig)
+    loop: LoopConfig = field(default_factory=lambda: LoopConfig(steps=60_000, batch=16))
+    memory_slots: int = 3
+    memory_mix: tuple[tuple[str, float], ...] = (("pose", 0.6), ("strided", 0.25), ("none", 0.15))
+    """Retrieval strategies seen in training and their shares."""
+    current_noise: float = 0.25
+    """Conditioning noise of a sample is uniform below this (in units of the latents' spread)."""
+    imagined: tuple[str, ...] = ()
+    """Stores of imagined replays of training episodes, by key ``replay/<key>``: their frames then
+    serve as conditioning with the true future as target, which teaches the model its own drift."""
+    imagined_share: float = 0.3
+    max_episodes: int | None = None
+
+
+@dataclass(kw_only=True)
+class FrameTable:
+    """All frames of a store in memory: (N, V, H, W, C) uint8 with episode borders."""
+
+    frames: np.ndarray
+    poses: np.ndarray
+    first: np.ndarray
+    """(E+1,) row of each episode's first frame, and the end."""
+    keys: list[str]
+    tasks: list[str]
+
+    @property
+    def lengths(self) -> np.ndarray:
+        return np.diff(self.first)
+
+
+def load_frames(store: EpisodeStore, limit: int | None = None) -> FrameTable:
+    """Decode every frame of a store once."""
+    if len(store) == 0:
+        raise DataError(f"{store.root} holds no episodes; record some with `worldeval record`")
+    count = min(len(store), limit or len(store))
+    frames, poses, lengths, keys, tasks = [], [], [], [], []
+    for i in tqdm(range(count), desc="reading episodes", unit="episode", mininterval=1.0):
+        episode = store.episode(i)
+        frames.append(episode.frames)
+        poses.append(episode.poses)
+        lengths.append(episode.length)
+        keys.append(episode.key)
+        tasks.append(episode.task)
+    return FrameTable(
+        frames=np.concatenate(frames), poses=np.concatenate(poses),
+        first=np.concatenate([[0], np.cumsum(lengths)]), keys=keys, tasks=tasks,
+    )
+
+
+def train_autoencoder(config: AutoencoderTrainConfig, out: str | Path) -> Path:
+    """Train, normalise the latents, save to ``out``; returns ``out``."""
+    out = Path(out)
+    table = load_frames(EpisodeStore.open(config.store), config.max_episodes)
+    _check_size(table.frames.shape[2:4], config.model.image_size)
+    flat = table.frames.reshape(-1, *table.frames.shape[2:])  # (N*V, H, W, C)
+    torch.manual_seed(config.loop.seed)
+    model = Autoencoder(config.model)
+    started = time.time()
+    loop = Loop(model, config.loop, out / "training")
+    size = config.loop.batch
+
+    def loss(module: nn.Module, step: int, generator: torch.Generator) -> tuple[Tensor, dict]:
+        rows = torch.randint(len(flat), (size,), generator=generator)[loop.share]
+        video = torch.from_numpy(to_model(flat[rows.numpy()]))
+        # a shift by whole pixels, so that the latents do not depend on where the 8x8 grid lies
+        dy, dx = torch.randint(-4, 5, (2,), generator=generator).tolist()
+        video = video.roll((dy, dx), dims=(2, 3)).to(loop.accelerator.device)
+        raw: Autoencoder = loop.raw  # type: ignore[assignment]
+        latents = raw.raw_latents(video)
+        spread = latents.detach().std(dim=(0, 2, 3), keepdim=True)
+        noise = torch.randn((size, *latents.shape[1:]), generator=generator)[loop.share]
+        decoded = raw.decoder(latents + config.latent_noise * spread * noise.to(latents.device))
+        value = reconstruction_loss(decoded, video) + 1e-4 * latents.square().mean()
+        return value, {"psnr": _psnr(decoded, video)}
+
+    loop.run(loss, title="autoencoder")
+    with loop.averaged_weights():
+        sample = flat[step_rows(len(flat), 4096)]
+        model.set_normalizer(ChannelNormalizer.fit(_batched(model.raw_latents, to_model(sample))))
+        decoded = _batched(lambda x: model.decode(model.encode(x)), to_model(sample[:512]))
+        quality = {"psnr_db": _psnr(torch.from_numpy(decoded),
+                                    torch.from_numpy(to_model(sample[:512])))}
+        card = {"train": _jsonable(config), "episodes": len(table.keys), "psnr_train": quality,
+                "seconds": time.time() - started, "threads": config.loop.threads}
+        model.save(out, card)
+    return out
+
+
+def step_rows(count: int, wanted: int) -> np.ndarray:
+    """At most ``wanted`` rows, evenly spread over ``count``."""
+    return np.unique(np.linspace(0, count - 1, min(wanted, count)).astype(np.int64))
+
+
+def cache_latents(
+    table: FrameTable, model: Autoencoder, path: Path, digest: str
+) -> np.ndarray:
+    """(N, V, C, h, w) float16 latents of all frames, computed once and kept in ``path``."""
+    note = path.with_suffix(".json")
+    stamp = {"autoencoder": digest, "episodes": len(table.keys), "frames": len(table.frames),
+             "keys": hash_keys(table.keys)}
+    if path.is_file() and note.is_file() and json.loads(note.read_text()) == stamp:
+        return np.load(path, mmap_mode="r")
+    path.parent.mkdir(parents=True, exist_ok=True)
+    parts = [
+        _batched(model.encode, to_model(table.frames[i : i + 512])).astype(np.float16)
+        for i in tqdm(range(0, len(table.frames), 512), desc="latents", unit="batch")
+    ]
+    latents = np.concatenate(parts)
+    np.save(path, latents)
+    note.write_text(json.dumps(stamp))
+    return latents
+
+
+def hash_keys(keys: Sequence[str]) -> str:
+    import hashlib
+
+    return hashlib.sha256("\n".join(keys).encode()).hexdigest()[:16]
+
+
+class ClipSource:
+    """Draws training clips: present, retrieved memory, future, with their poses."""
+
+    def __init__(
+        self, table: FrameTable, latents: np.ndarray, model: WorldModelConfig,
+        mix: Sequence[tuple[str, float]],
+    ) -> None:
+        self.table, self.latents, self.model = table, latents, model
+        self.windows = window_starts([int(n) for n in table.lengths], model.future)
+        self.strategies = [strategy(name) for name, _ in mix]
+        share = np.asarray([s for _, s in mix], np.float64)
+        self.share = share / share.sum()
+        self.normal = model.normalizer.normalize(table.poses)
+        self.alternative: dict[int, np.ndarray] = {}
+        """Episode index -> imagined latents (T+1, V, C, h, w) of its replay."""
+
+    def draw(
+        self, count: int, generator: torch.Generator, rows: slice, imagined_share: float = 0.0
+    ) -> tuple[Context, Tensor]:
+        """A batch: its context (clean) and the future latents (B, F, V, C, h, w)."""
+        rng = np.random.default_rng(int(torch.randint(2**62, (1,), generator=generator)))
+        picks = rng.integers(len(self.windows), size=count)[rows]
+        kinds = rng.choice(len(self.share), p=self.share, size=count)[rows]
+        own = (rng.random(count) < imagined_share)[rows]
+        m, f = self.model.memory_slots, self.model.future
+        current, memory, valid, poses, future = [], [], [], [], []
+        for pick, kind, drifted in zip(picks, kinds, own, strict=True):
+            episode, t = self.windows[pick]
+            base = self.table.first[episode]
+            past = self.normal[base : base + t + 1]
+            ahead = self.normal[base + t + 1 : base + t + 1 + f]
+            indices, good = retrieve(self.strategies[kind], past, ahead, m)
+            seen = self.latents[base : base + t + 1]
+            if drifted and int(episode) in self.alternative:
+                seen = self.alternative[int(episode)][: t + 1]
+            current.append(seen[t])
+            memory.append(seen[indices])
+            valid.append(good)
+            future.append(self.latents[base + t + 1 : base + t + 1 + f])
+            poses.append(self.table.poses[base + np.concatenate(
+                [indices, np.arange(t, t + 1 + f)])])
+        tensor = lambda parts: torch.from_numpy(np.stack(parts).astype(np.float32))  # noqa: E731
+        context = Context(
+            current=tensor(current), memory=tensor(memory), valid=torch.from_numpy(np.stack(valid)),
+            poses=np.stack(poses), level=torch.zeros(len(picks)),
+        )
+        return context, tensor(future)
+
+
+def clip_loss(
+    model: WorldModel, module: nn.Module, context: Context, future: Tensor, noise_below: float,
+    generator: torch.Generator, count: int, rows: slice, device: torch.device,
+) -> tuple[Tensor, Tensor]:
+    """EDM loss of ``rows`` of a global batch of ``count``; (scalar, mean error per view (V,)).
+
+    All chance is drawn for the global batch and then cut, so that the loss does not depend on how
+    many processes share it.
+    """
+
+    def normal(like: Tensor) -> Tensor:
+        return torch.randn((count, *like.shape[1:]), generator=generator)[rows]
+
+    level = (torch.rand(count, generator=generator) * noise_below)[rows]
+    context = replace(
+        context, level=level.to(device), valid=context.valid.to(device),
+        current=degrade(context.current, level, normal(context.current)).to(device),
+        memory=degrade(context.memory, level, normal(context.memory)).to(device),
+    )
+    prepared = model.prepare(context)
+    clean = future.to(device) - prepared["anchor"]
+    sigma = draw_sigma(count, model.config.denoiser, generator)[rows].to(device)
+    noise = normal(future).to(device)
+    noisy = clean + sigma.reshape(-1, 1, 1, 1, 1, 1) * noise
+    error = weighted_error(module(prepared, noisy, sigma), clean, sigma, model.config.denoiser)
+    return error.mean(), error.detach().mean(dim=(0, 1, 3, 4, 5))
+
+
+class _Denoise(nn.Module):
+    """Puts ``WorldModel.denoise`` behind ``forward``, which data parallelism wraps."""
+
+    def __init__(self, model: WorldModel) -> None:
+        super().__init__()
+        self.model = model
+
+    def forward(self, prepared: dict[str, Tensor], x: Tensor, sigma: Tensor) -> Tensor:
+        return self.model.denoise(prepared, x, sigma)
+
+
+def train_world_model(
+    config: WorldModelTrainConfig, out: str | Path, robot: RobotSpec,
+    start_from: str | None = None,
+) -> Path:
+    """Train on cached latents and save to ``out``. ``start_from``: checkpoint to fine-tune."""
+    from worldeval.world_model.validation import replay_quality
+
+    out = Path(out)
+    store = EpisodeStore.open(config.store)
+    table = load_frames(store, config.max_episodes)
+    if table.poses.shape[1] != robot.pose_dim or table.frames.shape[1] != len(robot.views):
+        raise MismatchError(
+            f"{config.store} has {table.frames.shape[1]} views and poses of "
+            f"{table.poses.shape[1]}, robot {robot.name!r} has {len(robot.views)} and "
+            f"{robot.pose_dim}; record with the same robot"
+        )
+    autoencoder = Autoencoder.load(config.autoencoder)
+    digest = checkpoint.digest(config.autoencoder)
+    latents = cache_latents(table, autoencoder, out / "training" / "latents.npy", digest)
+    torch.manual_seed(config.loop.seed)
+    settings = WorldModelConfig.for_robot(
+        robot, latent_channels=autoencoder.config.latent_channels,
+        latent_size=autoencoder.config.latent_size, memory_slots=config.memory_slots,
+        autoencoder=digest, backbone=config.backbone, denoiser=config.denoiser,
+    )
+    model = WorldModel.load(start_from) if start_from else WorldModel(settings)
+    model.train().requires_grad_(True)
+    source = ClipSource(table, np.asarray(latents), model.config, config.memory_mix)
+    for folder in config.imagined:
+        _add_imagined(source, EpisodeStore.open(folder), autoencoder)
+    del table.frames
+    started = time.time()
+    loop = Loop(_Denoise(model), config.loop, out / "training")
+    device = loop.accelerator.device
+    views = model.config.views
+
+    def loss(module: nn.Module, step: int, generator: torch.Generator) -> tuple[Tensor, dict]:
+        share = config.imagined_share if source.alternative else 0.0
+        context, future = source.draw(config.loop.batch, generator, loop.share, share)
+        value, per_view = clip_loss(
+            model, module, context, future, config.current_noise, generator,
+            config.loop.batch, loop.share, device,
+        )
+        return value, {f"loss_{v}": float(e) for v, e in zip(views, per_view, strict=True)}
+
+    validation = EpisodeStore.open(config.validation) if config.validation else None
+
+    def validate(step: int) -> dict[str, Any]:
+        model.save(out, _card(config, table, loop, started))
+        if validation is None:
+            return {}
+        return replay_quality(
+            model, autoencoder, validation, episodes=8, video=out / "training" / f"{step:07d}.mp4"
+        )
+
+    loop.run(loss, validate, title="world model")
+    with loop.averaged_weights():
+        model.save(out, _card(config, table, loop, started))
+    return out
+
+
+def _card(config: WorldModelTrainConfig, table: FrameTable, loop: Loop, started: float) -> dict:
+    return {"train": _jsonable(config), "episodes": len(table.keys), "steps": loop.step,
+            "clips": loop.step * config.loop.batch, "seconds_this_run": time.time() - started,
+            "device": str(loop.accelerator.device), "processes": loop.accelerator.num_processes,
+            "threads": config.loop.threads}
+
+
+def _add_imagined(source: ClipSource, store: EpisodeStore, autoencoder: Autoencoder) -> None:
+    rows = {key: i for i, key in enumerate(source.table.keys)}
+    for i in tqdm(range(len(store)), desc="imagined replays", unit="episode"):
+        episode = store.episode(i)
+        origin = episode.key.removeprefix("replay/")
+        if origin in rows and episode.length == source.table.lengths[rows[origin]]:
+            source.alternative[rows[origin]] = _batched(
+                autoencoder.encode, to_model(episode.frames)
+            ).astype(np.float16)
+
+
+def _batched(function, video: np.ndarray, size: int = 256) -> np.ndarray:
+    """Apply a torch function to a float array in batches, without gradients."""
+    with torch.inference_mode():
+        return np.concatenate([
+            function(torch.from_numpy(video[i : i + size])).numpy()
+            for i in range(0, len(video), size)
+        ])
+
+
+def _psnr(decoded: Tensor, video: Tensor) -> float:
+    """PSNR in dB of tensors in [-1, 1] (peak to peak 2)."""
+    return float(10 * torch.log10(4 / (decoded.detach() - video).square().mean()))
+
+
+def _check_size(found: tuple[int, ...], expected: tuple[int, int]) -> None:
+    if tuple(found) != tuple(expected):
+        raise MismatchError(
+            f"frames are {tuple(found)}, the autoencoder expects {tuple(expected)}; record with "
+            "that image size or change model.image_size"
+        )
+
+
+def _jsonable(config: Any) -> dict[str, Any]:
+    return json.loads(json.dumps(asdict(config), default=str))
+
+
+__all__ = [
+    "AutoencoderTrainConfig", "ClipSource", "FrameTable", "WorldModelTrainConfig",
+    "cache_latents", "clip_loss", "load_frames", "step_generator", "to_frames",
+    "train_autoencoder", "train_world_model",
+]

@@ -1,0 +1,60 @@
+"""A quick look at a world model in training: replay a few held-out episodes and compare.
+
+In: a model with its autoencoder and a validation store. Out: PSNR per view against the repeated
+first frame, and a video of imagined (top) beside true (bottom). The full fidelity report is
+``imagination/replay.py``; this one has to cost seconds.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from worldeval.data.episodes import EpisodeStore
+from worldeval.data.video import tile_views, write_mp4
+from worldeval.world_model.autoencoder import Autoencoder
+from worldeval.world_model.dreamer import Dreamer
+from worldeval.world_model.model import WorldModel
+
+
+def replay_quality(
+    model: WorldModel, autoencoder: Autoencoder, store: EpisodeStore, *, episodes: int = 8,
+    video: Path | None = None,
+) -> dict[str, Any]:
+    """PSNR in dB per view of autoregressive replays, model and repeated first frame."""
+    picked = [
+        store.episode(int(i))
+        for i in np.unique(np.linspace(0, len(store) - 1, min(episodes, len(store))).astype(int))
+    ]
+    future = model.config.future
+    chunks = min((e.length - 1) // future for e in picked)
+    true = np.stack([e.frames[: chunks * future + 1] for e in picked])
+    poses = np.stack([e.poses[: chunks * future + 1] for e in picked])
+    dreamer = Dreamer(model, autoencoder)
+    dreamer.reset(true[:, 0], poses[:, 0], range(len(picked)))
+    rows = range(len(picked))
+    parts = [
+        dreamer.step(poses[:, 1 + k * future : 1 + (k + 1) * future], rows)[0]
+        for k in range(chunks)
+    ]
+    imagined = np.concatenate(parts, axis=1)
+    still = np.broadcast_to(true[:, :1], imagined.shape)
+    result: dict[str, Any] = {}
+    for i, view in enumerate(model.config.views):
+        result[f"psnr_{view}"] = _psnr(imagined[:, :, i], true[:, 1:, i])
+        result[f"psnr_first_{view}"] = _psnr(still[:, :, i], true[:, 1:, i])
+    if video is not None:
+        above = np.concatenate(list(tile_views(imagined[k]) for k in range(min(4, len(picked)))), 2)
+        below = np.concatenate(
+            list(tile_views(true[k, 1:]) for k in range(min(4, len(picked)))), axis=2
+        )
+        write_mp4(video, np.concatenate([above, below], axis=1), fps=10)
+    return result
+
+
+def _psnr(a: np.ndarray, b: np.ndarray) -> float:
+    """Mean over frames of the PSNR in dB of uint8 frames (..., H, W, C)."""
+    error = ((a.astype(np.float32) - b) ** 2).mean(axis=(-3, -2, -1))
+    return float(np.mean(10 * np.log10(255.0**2 / np.maximum(error, 0.1))))

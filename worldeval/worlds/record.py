@@ -1,0 +1,257 @@
+"""Recording episodes of the embedded world on all cores.
+
+What enters: a ``RecordConfig``. What leaves: an ``EpisodeStore`` of episodes of fixed length with
+frames, commanded poses, executed actions, the clean expert's action at each visited state, and
+Meta-World's success flag. Failures are recorded on purpose: a world model that has only seen
+experts dreams that everything works (design.md, "The embedded world").
+
+Episode number i of a task depends on (seed, split, task, i) alone, so it is the same whatever the
+number of workers, and a run that was stopped continues where it was: keys in the store are
+skipped. Episodes arrive in rounds over the tasks, so a partial store is balanced already.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import multiprocessing
+import os
+import signal
+from collections import deque
+from collections.abc import Iterator
+from concurrent.futures import Future, ProcessPoolExecutor
+from concurrent.futures.process import BrokenProcessPool
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+from tqdm import tqdm
+
+from worldeval.data.episodes import EpisodeStore
+from worldeval.errors import ConfigError, WorldError
+from worldeval.types import Episode
+from worldeval.worlds.sawyer import ROBOT, SPLITS, TASKS, start_state
+
+if TYPE_CHECKING:
+    from worldeval.worlds.metaworld import MetaWorld
+
+KINDS = ("expert", "noisy", "failing", "random", "memory")
+_GOLDEN = 0.6180339887498949
+
+
+@dataclass(frozen=True, kw_only=True)
+class RecordConfig:
+    """What to record. mix: weight of each kind of driver (``worlds/experts.py``)."""
+
+    tasks: tuple[str, ...] = tuple(TASKS)
+    episodes_per_task: int = 90
+    mix: tuple[tuple[str, float], ...] = (
+        ("expert", 0.35),
+        ("noisy", 0.35),
+        ("failing", 0.20),
+        ("random", 0.10),
+    )
+    split: str = "training"
+    seed: int = 0
+    first_index: int = 0
+    workers: int = 2
+    chunks: int = 10
+    images: str = "lossless"
+
+    def __post_init__(self) -> None:
+        unknown = [task for task in self.tasks if task not in TASKS]
+        if unknown or not self.tasks:
+            raise ConfigError(f"tasks is {self.tasks!r}, expected some of {', '.join(TASKS)}")
+        if self.split not in SPLITS:
+            raise ConfigError(f"split is {self.split!r}, expected one of {', '.join(SPLITS)}")
+        if self.images not in ("video", "lossless"):
+            raise ConfigError(f"images is {self.images!r}, expected 'video' or 'lossless'")
+        for name in ("episodes_per_task", "workers", "chunks"):
+            if getattr(self, name) < 1:
+                raise ConfigError(f"{name} is {getattr(self, name)}, expected 1 or more")
+        for kind, weight in self.mix:
+            if kind not in KINDS or weight < 0:
+                raise ConfigError(
+                    f"mix has {kind!r}: {weight}, expected weights >= 0 of {', '.join(KINDS)}"
+                )
+        if sum(weight for _, weight in self.mix) <= 0:
+            raise ConfigError(f"mix is {self.mix!r}, expected a sum above 0")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Job:
+    """One episode to record."""
+
+    task: str
+    index: int
+    kind: str
+    split: str
+    seed: int
+    chunks: int
+
+    @property
+    def key(self) -> str:
+        return f"{self.task}/{self.split}/{self.index:04d}/{self.kind}-{self.seed}"
+
+
+def kind_at(mix: tuple[tuple[str, float], ...], index: int) -> str:
+    """Kind of the index-th episode: a golden-ratio sequence keeps every prefix near the mix."""
+    total = sum(weight for _, weight in mix)
+    place, reached = (0.5 + index * _GOLDEN) % 1.0, 0.0
+    for kind, weight in mix:
+        reached += weight / total
+        if place < reached:
+            return kind
+    return mix[-1][0]
+
+
+def jobs(config: RecordConfig) -> list[Job]:
+    """All episodes of a configuration, in rounds over its tasks."""
+    first = config.first_index
+    return [
+        Job(
+            task=task,
+            index=index,
+            kind=kind_at(config.mix, index),
+            split=config.split,
+            seed=config.seed,
+            chunks=config.chunks,
+        )
+        for index in range(first, first + config.episodes_per_task)
+        for task in config.tasks
+    ]
+
+
+def record_episode(job: Job, world: MetaWorld) -> Episode:
+    """Run one episode. The frame count is fixed: after success, experts hold still."""
+    from worldeval.worlds.experts import Expert, driver_of
+
+    start = start_state(job.split, job.task, job.index)
+    digest = hashlib.sha256(f"{job.key}/{start.seed}".encode()).digest()
+    rng = np.random.default_rng(int.from_bytes(digest[:8], "big"))
+    simulation = world.simulation(job.task)
+    simulation.reset(start.seed)
+    driver, expert = driver_of(job.kind, simulation, rng), Expert(job.task)
+    count, stride = job.chunks * ROBOT.frames_per_chunk, ROBOT.steps_per_frame
+    frames = [world.draw(simulation)]
+    poses = [simulation.pose.copy()]
+    success = [simulation.success]
+    actions = np.zeros((count, stride, ROBOT.action_dim), np.float32)
+    expert_actions = np.zeros_like(actions)
+    for t in range(count):
+        reached = False
+        for s in range(stride):
+            expert_actions[t, s] = expert.act(simulation)
+            actions[t, s] = driver.act(simulation)
+            reached |= simulation.step(actions[t, s])
+        frames.append(world.draw(simulation))
+        poses.append(simulation.pose.copy())
+        success.append(reached)
+    return Episode(
+        key=job.key,
+        task=job.task,
+        instruction=start.instruction,
+        views=ROBOT.views,
+        frames=np.stack(frames),
+        poses=np.array(poses, np.float32),
+        actions=actions,
+        success_at=np.array(success, bool),
+        expert_actions=expert_actions,
+        success=any(success),
+        extra={
+            "kind": job.kind,
+            "seed": start.seed,
+            "split": job.split,
+            "start_id": start.start_id,
+            "scene": simulation.task.scene,
+        },
+    )
+
+
+_world: MetaWorld | None = None
+"""The simulator of a worker process; building environments anew for every episode costs more
+than an episode."""
+
+
+def _start_worker() -> None:
+    # Ctrl-C reaches the whole group; the parent alone decides, and lets running episodes go.
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+
+
+def _work(job: Job) -> Episode:
+    global _world
+    if _world is None:
+        from worldeval.worlds.metaworld import MetaWorld
+
+        _world = MetaWorld()
+    return record_episode(job, _world)
+
+
+def _episodes(todo: list[Job], workers: int) -> Iterator[Episode]:
+    """Episodes in the order of ``todo``, whatever the number of workers."""
+    if workers == 1:
+        from worldeval.worlds.metaworld import MetaWorld
+
+        world = MetaWorld()
+        try:
+            for job in todo:
+                yield record_episode(job, world)
+        finally:
+            world.close()
+        return
+    # Set for the children, which read it on start; the parent's numpy has long been loaded.
+    os.environ.setdefault("OMP_NUM_THREADS", "1")
+    context = multiprocessing.get_context("spawn")
+    pool = ProcessPoolExecutor(workers, mp_context=context, initializer=_start_worker)
+    waiting: deque[Future[Episode]] = deque()
+    queue = iter(todo)
+    try:
+        for job in queue:
+            waiting.append(pool.submit(_work, job))
+            if len(waiting) >= 3 * workers:
+                yield waiting.popleft().result()
+        while waiting:
+            yield waiting.popleft().result()
+    except BrokenProcessPool as error:
+        raise WorldError(
+            "a recording worker died (often for lack of memory); run the same command again to "
+            "continue, with fewer workers"
+        ) from error
+    finally:
+        pool.shutdown(wait=True, cancel_futures=True)
+
+
+def open_store(config: RecordConfig, out: str | Path) -> EpisodeStore:
+    return EpisodeStore.open_or_create(
+        Path(out),
+        views=ROBOT.views,
+        image_size=ROBOT.image_size,
+        pose_names=ROBOT.pose_names,
+        action_names=ROBOT.action_names,
+        steps_per_frame=ROBOT.steps_per_frame,
+        fps=int(ROBOT.frame_hz),
+        robot_type=ROBOT.name,
+        images=config.images,
+        expert_actions=True,
+    )
+
+
+def record(config: RecordConfig, out: str | Path, *, progress: bool = True) -> EpisodeStore:
+    """Record what is missing into the store at ``out`` and return it.
+
+    Ctrl-C leaves every finished episode in the store; calling again continues.
+    """
+    store = open_store(config, out)
+    todo = [job for job in jobs(config) if job.key not in store]
+    bar = tqdm(total=len(todo), desc=f"record {config.split}", disable=not progress, unit="episode")
+    solved = 0
+    try:
+        with bar:
+            for done, episode in enumerate(_episodes(todo, min(config.workers, max(1, len(todo))))):
+                store.append(episode)
+                solved += bool(episode.success)
+                bar.set_postfix(success=f"{solved / (done + 1):.0%}", refresh=False)
+                bar.update()
+    finally:
+        store.close()
+    return store

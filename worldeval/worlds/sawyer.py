@@ -1,0 +1,238 @@
+"""The embedded robot and its tasks as values: no simulator is imported here.
+
+What enters: nothing. What leaves: ``ROBOT`` (Meta-World's Sawyer: rates, bounds, three calibrated
+cameras), ``TASKS`` (names, scenes, wordings, opposed tasks) and ``start_states``. The
+demonstration and imagined worlds need exactly this much and run without MuJoCo.
+
+A seed fixes a *scene*, not a task: tasks of one scene share their seeds, so ``drawer-open`` and
+``drawer-close`` begin with the same picture and only the words tell them apart.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from worldeval.errors import ConfigError, StartStateError
+from worldeval.robots import CameraSpec, RobotSpec
+from worldeval.types import StartState
+
+SPLITS = ("training", "validation", "evaluation")
+_SEEDS_PER_SPLIT = 2**40
+
+
+@dataclass(frozen=True, kw_only=True)
+class Task:
+    """One task of the embedded world.
+
+    meta_world: name of the Meta-World environment that defines success and the scripted expert.
+    opposed: a task of the same scene that asks for something else, for experts that go wrong.
+    """
+
+    name: str
+    scene: str
+    meta_world: str
+    opposed: tuple[str, ...]
+    instructions: tuple[str, ...]
+
+
+def _task(
+    name: str, scene: str, opposed: Sequence[str], instructions: Sequence[str], meta_world: str = ""
+) -> Task:
+    return Task(
+        name=name,
+        scene=scene,
+        meta_world=meta_world or f"{name}-v3",
+        opposed=tuple(opposed),
+        instructions=tuple(instructions),
+    )
+
+
+TASKS: dict[str, Task] = {
+    task.name: task
+    for task in (
+        _task(
+            "drawer-open",
+            "drawer",
+            ["drawer-close"],
+            ["open the drawer", "pull the drawer out", "slide the drawer open", "pull the handle"],
+        ),
+        _task(
+            "drawer-close",
+            "drawer",
+            ["drawer-open"],
+            ["close the drawer", "push the drawer in", "slide the drawer shut", "shut the drawer"],
+        ),
+        _task(
+            "window-open",
+            "window",
+            ["window-close"],
+            ["open the window", "slide the window open", "push the window to the right",
+             "move the window handle right"],
+        ),
+        _task(
+            "window-close",
+            "window",
+            ["window-open"],
+            ["close the window", "slide the window shut", "push the window to the left",
+             "move the window handle left"],
+        ),
+        _task(
+            "faucet-open",
+            "faucet",
+            ["faucet-close"],
+            ["open the faucet", "turn the faucet on", "turn the tap to the right",
+             "rotate the handle counterclockwise"],
+        ),
+        _task(
+            "faucet-close",
+            "faucet",
+            ["faucet-open"],
+            ["close the faucet", "turn the faucet off", "turn the tap to the left",
+             "rotate the handle clockwise"],
+        ),
+        _task(
+            "button-press",
+            "button",
+            [],
+            ["press the button", "push the red button down", "hit the button from above",
+             "press down on the button"],
+            meta_world="button-press-topdown-v3",
+        ),
+        _task(
+            "reach",
+            "puck",
+            ["push", "pick-place"],
+            ["reach to the red ball", "move the hand to the red ball", "touch the red ball",
+             "go to the red marker"],
+        ),
+        _task(
+            "push",
+            "puck",
+            ["reach", "pick-place"],
+            ["push the puck to the green spot", "slide the puck onto the green spot",
+             "move the puck to the green marker", "push the yellow puck to green"],
+        ),
+        _task(
+            "pick-place",
+            "puck",
+            ["reach", "push"],
+            ["lift the puck to the blue ball", "pick up the puck and bring it to the blue ball",
+             "raise the puck to the blue marker", "carry the yellow puck to blue"],
+        ),
+    )
+}
+
+SCENES = tuple(dict.fromkeys(task.scene for task in TASKS.values()))
+
+
+def task_of(name: str) -> Task:
+    """The task of a name, or StartStateError listing what there is."""
+    try:
+        return TASKS[name]
+    except KeyError:
+        known = ", ".join(TASKS)
+        raise StartStateError(
+            f"task {name!r} does not exist in this world; it has: {known}"
+        ) from None
+
+
+def scene_seed(split: str, scene: str, index: int) -> int:
+    """Seed of the index-th start of a scene. The ranges of the splits cannot overlap."""
+    if split not in SPLITS:
+        raise ConfigError(f"split is {split!r}, expected one of {', '.join(SPLITS)}")
+    if index < 0:
+        raise ConfigError(f"index is {index}, expected 0 or more")
+    digest = hashlib.sha256(f"{split}/{scene}/{index}".encode()).digest()
+    return SPLITS.index(split) * _SEEDS_PER_SPLIT + int.from_bytes(digest[:5], "big")
+
+
+def start_state(split: str, task: str, index: int) -> StartState:
+    """The index-th start of a task; the wording of its instruction goes round."""
+    spec = task_of(task)
+    seed = scene_seed(split, spec.scene, index)
+    return StartState(
+        start_id=f"{task}/{split}/{index:04d}",
+        task=task,
+        seed=seed,
+        split=split,
+        instruction=spec.instructions[index % len(spec.instructions)],
+    )
+
+
+def start_states(split: str, task: str, count: int, first: int = 0) -> list[StartState]:
+    return [start_state(split, task, index) for index in range(first, first + count)]
+
+
+def looking_along(azimuth_deg: float, elevation_deg: float) -> np.ndarray:
+    """Camera-to-base rotation (3, 3) of MuJoCo's free camera (columns right, up, back)."""
+    azimuth, elevation = math.radians(azimuth_deg), math.radians(elevation_deg)
+    forward = np.array(
+        [
+            math.cos(elevation) * math.cos(azimuth),
+            math.cos(elevation) * math.sin(azimuth),
+            math.sin(elevation),
+        ]
+    )
+    right = np.cross(forward, [0.0, 0.0, 1.0])
+    right /= np.linalg.norm(right)
+    return np.stack([right, np.cross(right, forward), -forward], axis=1)
+
+
+def _camera(
+    name: str,
+    mount: str,
+    target_m: tuple[float, float, float],
+    distance_m: float,
+    azimuth_deg: float,
+    elevation_deg: float,
+    fovy_deg: float,
+) -> CameraSpec:
+    target = np.array(target_m)
+    rotation = looking_along(azimuth_deg, elevation_deg)
+    position = target + distance_m * rotation[:, 2]
+    return CameraSpec(
+        name=name,
+        mount=mount,
+        fovy_rad=math.radians(fovy_deg),
+        position_m=(float(position[0]), float(position[1]), float(position[2])),
+        rotation=tuple(float(x) for x in rotation.reshape(-1)),
+    )
+
+
+LOOK_AT_M = (0.0, 0.70, 0.13)
+DISTANCE_M = 1.0
+ELEVATION_DEG = -28.0
+FOVY_DEG = 36.0
+
+# The wrist camera travels with the hand and never turns (MuJoCo's "track" mode), as the hand
+# itself never turns. It takes the place of Meta-World's gripperPOV, whose view the gripper's own
+# base fills; from the side it sees the opening between the fingers and what lies before them.
+CAMERAS = (
+    _camera("left", "fixed", LOOK_AT_M, DISTANCE_M, 35.0, ELEVATION_DEG, FOVY_DEG),
+    _camera("right", "fixed", LOOK_AT_M, DISTANCE_M, 145.0, ELEVATION_DEG, FOVY_DEG),
+    _camera("wrist", "hand", (0.0, 0.03, -0.05), 0.22, 45.0, -30.0, 75.0),
+)
+
+ROBOT = RobotSpec(
+    name="metaworld-sawyer",
+    action_space="delta-position-xyz-gripper",
+    action_names=("dx", "dy", "dz", "gripper"),
+    action_low=(-1.0, -1.0, -1.0, -1.0),
+    action_high=(1.0, 1.0, 1.0, 1.0),
+    pose_names=("hand_x_m", "hand_y_m", "hand_z_m", "gripper"),
+    pose_low=(-0.5, 0.40, 0.05, -1.0),
+    pose_high=(0.5, 1.0, 0.5, 1.0),
+    action_scale_m=0.01,
+    control_hz=30.0,
+    steps_per_frame=3,
+    frames_per_chunk=4,
+    image_size=(64, 64),
+    cameras=CAMERAS,
+)
+"""Meta-World's bounds for the mocap hand, the same for all tasks here (its faucet allows the hand
+below the table; ours does not). control_hz is nominal: it fixes playback at 10 frames/s."""
