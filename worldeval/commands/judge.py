@@ -9,8 +9,6 @@ import tyro
 
 from worldeval import shipped
 
-VERDICTS = "verdicts.parquet"
-
 
 @dataclass(frozen=True, kw_only=True)
 class JudgeVerb:
@@ -31,6 +29,7 @@ class JudgeVerb:
 
     def run(self) -> None:
         from worldeval.commands.opening import set_threads, stores_in
+        from worldeval.commands.verdicts import VERDICTS, judge_folder
         from worldeval.judging.classifier import SuccessClassifier
 
         set_threads(self.threads)

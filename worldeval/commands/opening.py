@@ -8,21 +8,45 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Literal
+from typing import TYPE_CHECKING, Literal
 
 from worldeval import shipped
 from worldeval.errors import ConfigError, StoreError
-from worldeval.types import World
+
+if TYPE_CHECKING:
+    from worldeval.data.episodes import EpisodeStore
+    from worldeval.imagination.env import Imagination
+    from worldeval.types import World
 
 WorldName = Literal["imagination", "metaworld", "toy"]
 
 
-def open_world(
-    name: WorldName, *, world_model: Path | None = None, starts: Path | None = None
-) -> World:
-    """The world of that name. ``world_model`` and ``starts`` are for imagination; the shipped
-    ones if None."""
+@dataclass(frozen=True, kw_only=True)
+class ImaginationOptions:
+    """How to imagine. What is not given is as the checkpoint says."""
+
+    world_model: Path | None = None
+    """Checkpoint of the world model; the shipped one, if not given."""
+    starts: Path | None = None
+    """Store whose episodes begin at the start states; the shipped one, if not given."""
+    memory: str | None = None
+    """Which past frames the model looks at: pose, strided, none."""
+    solver: str | None = None
+    """Sampler: euler, heun, dpmpp_2m."""
+    sampler_steps: int | None = None
+    """Steps of the sampler; fewer are faster and coarser."""
+    device: str | None = None
+    """cpu or cuda; a GPU if there is one."""
+
+    @property
+    def folder(self) -> Path:
+        return self.world_model or shipped.path(shipped.WORLD_MODEL)
+
+
+def open_world(name: WorldName, options: ImaginationOptions | None = None) -> World:
+    """The world of that name; ``options`` are for imagination."""
     if name == "metaworld":
         from worldeval.worlds.metaworld import MetaWorld
 
@@ -33,10 +57,28 @@ def open_world(
         return ToyWorld()
     if name != "imagination":
         raise ConfigError(f"world is {name!r}, expected imagination, metaworld or toy")
-    from worldeval.imagination.env import Imagination
+    return open_imagination(options or ImaginationOptions())
 
+
+def open_imagination(
+    options: ImaginationOptions, starts: EpisodeStore | None = None
+) -> Imagination:
+    """The world model as a world. starts: instead of ``options.starts``."""
+    from worldeval.data import checkpoint
+    from worldeval.imagination.env import Imagination
+    from worldeval.world_model.model import WorldModelConfig
+    from worldeval.worlds.sawyer import ROBOT
+
+    config = WorldModelConfig.from_json(checkpoint.read_header(options.folder)["config"])
+    sampler = {"solver": options.solver, "steps": options.sampler_steps}
+    given = {name: value for name, value in sampler.items() if value is not None}
     return Imagination.open(
-        world_model or shipped.path(shipped.WORLD_MODEL), starts or shipped.path(shipped.STARTS)
+        options.folder,
+        starts or options.starts or shipped.path(shipped.STARTS),
+        ROBOT,
+        memory=options.memory,
+        sampler=replace(config.sampler, **given),
+        device=options.device,
     )
 
 

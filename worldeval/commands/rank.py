@@ -30,7 +30,7 @@ class Rank:
     """Of the bootstrap over tasks."""
 
     def run(self) -> None:
-        from worldeval.demo import read_verdicts, read_truth, write_ranking
+        from worldeval.commands.verdicts import read_truth, read_verdicts, write_ranking
         from worldeval.rollout.provenance import write_manifest
 
         imagined = read_verdicts(self.folder)
@@ -38,4 +38,6 @@ class Rank:
         write_manifest(
             self.out, command="rank", config=self, seed=self.seed, allow_changes=True
         )
-        print(write_ranking(imagined, real, self.out, seed=self.seed))
+        facts = {"imagined": str(self.folder), "real": str(self.real), "seed": self.seed}
+        print(write_ranking(imagined, real, self.out, seed=self.seed, provenance=facts))
+        print(self.out / "report.html")

@@ -8,7 +8,7 @@ from pathlib import Path
 import tyro
 
 from worldeval import shipped
-from worldeval.commands.opening import WorldName
+from worldeval.commands.opening import ImaginationOptions, WorldName
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -37,10 +37,9 @@ class Rollout:
     """Only these tasks of the suite; repeat it for several. All, if not given."""
     per_task: int | None = None
     """Only the first so many start states of each task."""
-    world_model: Path | None = None
-    """Checkpoint of the world model; the shipped one, if not given."""
-    starts: Path | None = None
-    """Store with the first frames for imagination; the shipped one, if not given."""
+    imagination: tyro.conf.OmitArgPrefixes[ImaginationOptions] = field(
+        default_factory=ImaginationOptions
+    )
     batch: int = 8
     """Rollouts at once; changes the speed, not the results."""
     threads: int = 2
@@ -57,14 +56,15 @@ class Rollout:
 
         set_threads(self.threads)
         suite = Suite.load(self.suite).subset(self.task or None, self.per_task)
-        world = open_world(self.world, world_model=self.world_model, starts=self.starts)
+        world = open_world(self.world, self.imagination)
         policies = [load_policy(uri, world.robot) for uri in self.policy]
         for policy in policies:  # all are checked before the first begins
             check_fit(world, policy, suite)
-        model = self.world_model or shipped.folder() / shipped.WORLD_MODEL
+        imagined = self.world == "imagination"
         config = {
             "world": self.world,
-            "world_model": fingerprint(str(model)) if self.world == "imagination" else None,
+            "imagination": self.imagination if imagined else None,
+            "world_model": fingerprint(str(self.imagination.folder)) if imagined else None,
             "suite": {"name": suite.name, "chunks": suite.chunks, "seed": suite.seed},
             "policies": fingerprints(self.policy),
         }
@@ -75,7 +75,11 @@ class Rollout:
             for policy in policies:
                 print(run(world, policy, suite, store, batch=self.batch))
                 policy.close()
-            if any(world_knows := rollout_table(store)["outcome"].isin(["success", "failure"])):
-                rollout_table(store).to_parquet(self.out / "truth.parquet", index=False)
-                print(f"{world_knows.sum()} outcomes in {self.out / 'truth.parquet'}")
+            table = rollout_table(store)
         world.close()
+        known = int(table["outcome"].isin(["success", "failure"]).sum())
+        if known:  # the world knows what happened: the table that `worldeval rank --real` takes
+            from worldeval.commands.verdicts import TRUTH, write_table
+
+            write_table(table, self.out / TRUTH)
+            print(f"{known} outcomes in {self.out / TRUTH}")

@@ -14,6 +14,7 @@ from __future__ import annotations
 import json
 import math
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -189,7 +190,8 @@ class EpisodeStore:
         self._group = group
         self._rows.append(row)
         self._index_of[row["worldeval.key"]] = row["episode_index"]
-        self._write_info()
+        with suppress(OSError):  # only other readers want the totals, and close() tries again
+            self._write_info()
 
     def __len__(self) -> int:
         return len(self._rows)
@@ -342,7 +344,8 @@ class EpisodeStore:
     def _write_info(self) -> None:
         self._dirty = True
         index.write_json(self.root / INFO_PATH, self.layout.info(
-            episodes=len(self._rows), frames=sum(row["length"] for row in self._rows),
+            episodes=len(self._rows),
+            frames=self._rows[-1]["dataset_to_index"] if self._rows else 0,
             tasks=len(self._tasks), sizes_mb=self._sizes_mb, extra=self.extra,
         ))
 

@@ -10,7 +10,6 @@ Platt's sigmoid makes it a probability; inside the calibrated band the verdict i
 
 from __future__ import annotations
 
-import os
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from pathlib import Path
@@ -21,6 +20,7 @@ import pandas as pd
 import torch
 
 from worldeval.data import checkpoint
+from worldeval.data.atomic import write_atomically
 from worldeval.data.video import to_model
 from worldeval.errors import CheckpointError, ConfigError, MismatchError, StoreError
 from worldeval.judging.calibration import Calibration
@@ -229,11 +229,8 @@ def judge_store(
     table = pd.DataFrame(rows, columns=[*VERDICT_COLUMNS, "reason"])
     if out_parquet is not None:
         path = Path(out_parquet)
-        staging = path.with_name(f".{path.name}.{os.getpid()}.tmp")
         try:
-            path.parent.mkdir(parents=True, exist_ok=True)
-            table.to_parquet(staging, index=False)
-            os.replace(staging, path)
+            write_atomically(path, lambda temporary: table.to_parquet(temporary, index=False))
         except OSError as error:
             raise StoreError(
                 f"cannot write the verdict table {path}: {error.strerror or error}; free some "

@@ -21,6 +21,7 @@ from pathlib import Path
 
 import numpy as np
 
+from worldeval.data.atomic import write_atomically
 from worldeval.data.episodes import EpisodeStore
 from worldeval.data.video import to_model
 from worldeval.errors import ConfigError, DataError, MismatchError, StoreError
@@ -91,9 +92,7 @@ class FrameCache:
                 "frames_shape": [sum(row.length for row in rows), *frame_shape],
             }
             # Written last: a cache without it was interrupted and is made again.
-            partial = folder / "cache.json.tmp"
-            partial.write_text(json.dumps(header))
-            partial.replace(header_path)
+            write_atomically(header_path, lambda path: _write_text(path, json.dumps(header)))
         except OSError as error:
             raise StoreError(
                 f"cannot write the frame cache {folder}: {error.strerror or error}; it needs the "
@@ -204,6 +203,10 @@ def world_of(episode: Episode) -> str:
     return str(episode.extra.get("world") or "recorded")
 
 
+def _write_text(path: Path, text: str) -> None:
+    path.write_text(text)
+
+
 def _decode(
     stores: Sequence[EpisodeStore], folder: Path, views: tuple[str, ...]
 ) -> tuple[list[EpisodeRow], tuple[int, ...]]:
@@ -253,7 +256,9 @@ def _decode(
 
 
 def _identity(stores: Sequence[EpisodeStore], views: tuple[str, ...]) -> list[object]:
-    """What the cache was made from: stores are append-only, so their keys identify them."""
-    return [list(views)] + [
-        hashlib.sha256("\n".join(sorted(store.keys)).encode()).hexdigest() for store in stores
-    ]
+    """What the cache was made from: views, folders, and the episodes' keys, lengths, outcomes."""
+    identity: list[object] = [list(views)]
+    for store in stores:
+        listing = store.metadata()[["key", "length", "success"]].to_csv(index=False)
+        identity += [str(store.root.resolve()), hashlib.sha256(listing.encode()).hexdigest()]
+    return identity

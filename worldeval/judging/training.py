@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import json
 import math
-import os
 import time
 import zlib
 from collections.abc import Callable, Mapping, Sequence
@@ -23,6 +22,8 @@ import pandas as pd
 import torch
 import torch.nn.functional as F
 
+from worldeval.data.atomic import write_atomically
+from worldeval.data.checkpoint import read_header
 from worldeval.data.episodes import EpisodeStore
 from worldeval.errors import CheckpointError, ConfigError, DataError, MismatchError
 from worldeval.judging.augmentation import AugmentConfig, augment
@@ -247,8 +248,6 @@ def recalibrate(
     device: str = "cpu",
 ) -> JudgeReport:
     """Fit only the calibration of a trained judge anew, e.g. on replays of a new world model."""
-    from worldeval.data.checkpoint import read_header
-
     folder = Path(folder)
     judge = SuccessClassifier.load(folder, device=device)
     card = read_header(folder)["card"]
@@ -371,17 +370,11 @@ def _keep(
     identity: Mapping[str, Any],
     step: int,
 ) -> None:
-    """Write ``state.pt`` beside its place and rename it: a kill leaves the old or the new one."""
     path = out / "state.pt"
-    staging = path.with_suffix(".pt.tmp")
     state = {"step": step, "network": network.state_dict(), "optimiser": optimiser.state_dict(),
              "identity": json.dumps(identity)}  # fmt: skip
     try:
-        with staging.open("wb") as file:
-            torch.save(state, file)
-            file.flush()
-            os.fsync(file.fileno())
-        os.replace(staging, path)
+        write_atomically(path, lambda temporary: torch.save(state, temporary))
     except OSError as error:
         raise CheckpointError(
             f"cannot write {path}: {error.strerror or error}; free some space and run the same "

@@ -19,6 +19,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from worldeval.errors import DataError, MismatchError
+from worldeval.policies.bc_config import Selection
 from worldeval.robots import RobotSpec
 
 if TYPE_CHECKING:
@@ -30,21 +31,6 @@ Corruption = Callable[[np.ndarray], np.ndarray]
 """uint8 frames (N, H, W, 3) of one view -> the same, as a world model would blur them."""
 
 CORRUPTION_BATCH = 64
-
-
-@dataclass(frozen=True, kw_only=True)
-class Selection:
-    """Which episodes to learn from. ``demonstrations`` keeps so many of each task (None: all).
-
-    Smaller selections are subsets of larger ones, because episodes are ordered by a hash of key.
-    """
-
-    tasks: tuple[str, ...] | None = None
-    kinds: tuple[str, ...] | None = None
-    only_successful: bool = True
-    demonstrations: int | None = None
-    held_out: int = 2
-    """Episodes of each task kept apart to measure the error on, where there are 10 or more."""
 
 
 @dataclass(frozen=True)
@@ -99,7 +85,8 @@ class Demonstrations:
                  progress: bool = False) -> None:
         from tqdm import tqdm
 
-        table = store.metadata().set_index("episode_index")
+        self.table = store.metadata()
+        table = self.table.set_index("episode_index")
         layout = store.layout
         for name, have, want in (
             ("views", layout.views, robot.views), ("image_size", layout.image_size,
@@ -108,7 +95,7 @@ class Demonstrations:
             ("action_names", layout.action_names, robot.action_names),
             ("pose_names", layout.pose_names, robot.pose_names),
         ):
-            if tuple(np.atleast_1d(have)) != tuple(np.atleast_1d(want)):  # type: ignore[call-overload]
+            if have != want:
                 raise MismatchError(f"{store.root} has {name} {have}, but robot {robot.name!r} has "
                                     f"{want}; train on a store of the same robot")
         self.robot = robot
@@ -193,11 +180,27 @@ class Demonstrations:
         self._blurred_row[:] = -1
         self._blurred_row[rows] = np.arange(count)
 
+    def label_error(self, std: float, seed: int) -> np.ndarray:
+        """What a sloppy demonstrator adds to his motion, (all rows, S, A): noise at every control
+        step, and an offset of the same size that stays for an episode (and so does not average
+        out over it). The gripper is spared."""
+        rng = np.random.default_rng([seed, 11])
+        error = rng.normal(0, std, self.executed.shape).astype(np.float32)
+        for rows in self.rows.values():
+            error[rows.start:rows.stop] += rng.normal(0, std, self.executed.shape[-1])
+        error[..., -1] = 0
+        return error
+
     def batch(self, rows: np.ndarray, *, views: Sequence[int], chunk: int, labels: str = "expert",
-              hold_weight: float = 0.0, blurred: np.ndarray | None = None) -> Batch:
-        """The samples at ``rows``. ``blurred`` (B,) bool: take the corrupted twin where there is
-        one. ``labels``: "expert" (what an expert would do there, as in DART; Laskey et al. 2017;
-        executed actions where no expert was asked) or "executed"."""
+              hold_weight: float = 0.0, blurred: np.ndarray | None = None,
+              label_error: np.ndarray | None = None) -> Batch:
+        """The samples at ``rows``.
+
+        labels: "expert" (what an expert would do there, as in DART, Laskey et al. 2017; executed
+            actions where no expert was asked) or "executed".
+        blurred: (B,) bool, take the corrupted twin of a frame where it has one.
+        label_error: (all rows, S, A), added to the labels; see ``label_error``.
+        """
         if list(views) == list(range(len(self.views))):
             frames = self.frames[rows]
         else:
@@ -215,6 +218,8 @@ class Demonstrations:
         if labels == "expert":
             known = self.has_expert[clipped][..., None, None]
             actions = np.where(known, self.expert[clipped], actions)
+        if label_error is not None:
+            actions = actions + label_error[clipped]
         hold = np.zeros_like(actions)
         hold[..., -1] = actions[:, -1, -1:, -1][:, None]  # the last gripper command
         actions = np.where(inside[..., None, None], actions, hold)

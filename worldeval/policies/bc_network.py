@@ -4,95 +4,23 @@ Enters: images float32 (B, V, C, H, W) in [-1, 1], poses (B, P) scaled to [-1, 1
 (B, L) with weights. Leaves: actions (B, K, A) scaled so that the robot's bounds are -1 and 1 (not
 squashed: a saturated action is simply beyond).
 
-Each view has a small convolutional encoder whose channels are scaled and shifted by the instruction
-(FiLM, Perez et al. 2018). What it sees leaves it twice: as expected coordinates of learned keypoints
-on a grid of a quarter of the image (spatial softmax, Finn et al. 2016; a lateral connection adds
-precision to meaning), and as a thin map flattened with its places. GroupNorm, not BatchNorm: a
-rollout must not feel its neighbours in the batch.
+Each view has a small convolutional encoder whose channels are scaled and shifted by the
+instruction (FiLM, Perez et al. 2018). What it sees leaves it twice: as expected coordinates of
+learned keypoints on a grid of a quarter of the image (spatial softmax, Finn et al. 2016; a lateral
+connection adds precision to meaning), and as a thin map flattened with its places. GroupNorm, not
+BatchNorm: a rollout must not feel its neighbours in the batch.
 """
 
 from __future__ import annotations
 
-import difflib
-from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass, fields
-from typing import Any
+from collections.abc import Sequence
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
 from worldeval.data.text import token_buckets
-from worldeval.errors import ConfigError
-from worldeval.robots import RobotSpec
-
-GROUP_CHANNELS = 8
-
-
-@dataclass(frozen=True, kw_only=True)
-class BCConfig:
-    """What the network looks like and what its numbers mean; all of it goes into the checkpoint."""
-
-    cameras: tuple[str, ...]
-    image_size: tuple[int, int]
-    action_space: str
-    action_low: tuple[float, ...]
-    action_high: tuple[float, ...]
-    pose_low: tuple[float, ...]
-    pose_high: tuple[float, ...]
-    rate_hz: float
-    chunk: int
-    execute: int
-    use_text: bool = True
-    use_state: bool = True
-    channels: tuple[int, int, int] = (16, 32, 64)
-    keypoints: int = 24
-    flat_channels: int = 4
-    text_buckets: int = 512
-    text_dim: int = 32
-    hidden: int = 192
-
-    def __post_init__(self) -> None:
-        for name in ("cameras", "image_size", "action_low", "action_high", "pose_low", "pose_high",
-                     "channels"):  # JSON gives lists
-            object.__setattr__(self, name, tuple(getattr(self, name)))
-        if not self.cameras:
-            raise ConfigError("cameras is empty, expected at least one view")
-        if any(size < 16 or size % 8 for size in self.image_size):
-            raise ConfigError(f"image_size is {self.image_size}, expected multiples of 8 from 16")
-        if any(c < GROUP_CHANNELS or c % GROUP_CHANNELS for c in self.channels[1:]):
-            raise ConfigError(f"channels is {self.channels}, expected multiples of "
-                              f"{GROUP_CHANNELS} after the first")
-        if not 1 <= self.execute <= self.chunk:
-            raise ConfigError(f"execute is {self.execute}, expected 1 to chunk = {self.chunk}")
-        if len(self.action_low) != len(self.action_high):
-            raise ConfigError("action_low and action_high differ in length")
-        if len(self.pose_low) != len(self.pose_high):
-            raise ConfigError("pose_low and pose_high differ in length")
-
-    @classmethod
-    def for_robot(cls, robot: RobotSpec, **settings: Any) -> BCConfig:
-        """The config that fits ``robot``; ``settings`` override its fields."""
-        return cls.from_json({
-            "cameras": robot.views, "image_size": robot.image_size,
-            "action_space": robot.action_space, "action_low": robot.action_low,
-            "action_high": robot.action_high, "pose_low": robot.pose_low,
-            "pose_high": robot.pose_high, "rate_hz": robot.control_hz,
-            "chunk": robot.chunk_steps, "execute": robot.chunk_steps, **settings})
-
-    @classmethod
-    def from_json(cls, values: Mapping[str, Any]) -> BCConfig:
-        """The inverse of ``to_json``; an unknown key raises."""
-        known = [f.name for f in fields(cls)]
-        for key in values:
-            if key not in known:
-                close = difflib.get_close_matches(key, known, n=1)
-                raise ConfigError(f"unknown policy setting {key!r}"
-                                  + (f" (did you mean {close[0]!r}?)" if close else ""))
-        return cls(**values)
-
-    def to_json(self) -> dict[str, Any]:
-        return asdict(self)
+from worldeval.policies.bc_config import GROUP_CHANNELS, BCConfig
 
 
 class ViewEncoder(nn.Module):
@@ -147,8 +75,9 @@ class BCNetwork(nn.Module):
         dim = config.text_dim
         self.words = nn.Embedding(config.text_buckets, dim) if config.use_text else None
         self.context = nn.Sequential(nn.Linear(dim, dim), nn.ReLU(), nn.Linear(dim, dim))
-        self.views = nn.ModuleList([ViewEncoder(config, dim) for _ in config.cameras])
-        seen = sum(int(view.width) for view in self.views)  # type: ignore[arg-type]
+        encoders = [ViewEncoder(config, dim) for _ in config.cameras]
+        self.views = nn.ModuleList(encoders)
+        seen = sum(encoder.width for encoder in encoders)
         self.see = nn.Linear(seen, config.hidden)
         self.read = nn.Linear(dim, config.hidden, bias=False)
         self.feel = (nn.Linear(len(config.pose_low), config.hidden, bias=False)

@@ -17,7 +17,8 @@ import torch
 from worldeval.data import checkpoint
 from worldeval.data.video import to_model
 from worldeval.errors import CheckpointError, ConfigError, PolicyError
-from worldeval.policies.bc_network import BCConfig, BCNetwork, buckets_of, scaled, unscaled
+from worldeval.policies.bc_config import BCConfig
+from worldeval.policies.bc_network import BCNetwork, buckets_of, scaled, unscaled
 from worldeval.policies.checking import POSE
 from worldeval.robots import RobotSpec
 from worldeval.types import Observation, PolicySpec
@@ -78,8 +79,8 @@ class BehaviourCloning:
         pose = observation.state.get(POSE)
         expected = (len(self.network.config.pose_low),)
         if pose is None or np.shape(pose) != expected:
-            raise PolicyError(f"policy {self.spec.name!r} needs state {POSE!r} of shape {expected}, "
-                              f"was given {None if pose is None else np.shape(pose)}")
+            raise PolicyError(f"policy {self.spec.name!r} needs state {POSE!r} of shape "
+                              f"{expected}, was given {None if pose is None else np.shape(pose)}")
         return np.asarray(pose, np.float32)
 
 
@@ -111,5 +112,5 @@ def load(folder: str | Path, robot: RobotSpec | None = None, *, name: str | None
     except (KeyError, TypeError, RuntimeError) as error:
         raise CheckpointError(f"the weights in {folder} do not fit its config.json ({error}); "
                               "fetch or train the policy again") from error
-    network.to(device=device, memory_format=torch.channels_last)
+    network.to(device)
     return BehaviourCloning(network, name=name or str(config["name"]))

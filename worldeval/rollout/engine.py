@@ -27,14 +27,13 @@ from tqdm import tqdm
 from worldeval.data.episodes import EpisodeStore
 from worldeval.errors import (
     ConfigError,
-    MismatchError,
     PolicyError,
     StartStateError,
     WorldError,
     WorldEvalError,
 )
-from worldeval.policies.checking import check_actions, check_policy
-from worldeval.robots import RobotSpec
+from worldeval.policies.checking import check_actions
+from worldeval.rollout.fit import check_fit
 from worldeval.rollout.observing import check_step, observe, take
 from worldeval.rollout.recording import Recording, rollout_key
 from worldeval.rollout.report import ChunkEvent, RunInterrupted, RunReport
@@ -81,35 +80,6 @@ def run(
     )
 
 
-def check_fit(world: World, policy: Policy, suite: Suite) -> None:
-    """Compare world, policy and suite before the first step; raise on any disagreement."""
-    robot = world.robot
-    if suite.robot != robot.name:
-        raise MismatchError(
-            f"suite {suite.name!r} is for robot {suite.robot!r}, world {world.name!r} has "
-            f"{robot.name!r}; choose a suite for this robot"
-        )
-    check_policy(policy, robot)
-    execute, per_frame = policy.spec.execute, robot.steps_per_frame
-    if execute % per_frame or not 0 < execute <= policy.spec.chunk:
-        raise MismatchError(
-            f"policy {policy.spec.name!r} executes {execute} of {policy.spec.chunk} control steps, "
-            f"expected a multiple of {per_frame} (control steps a frame) up to its chunk"
-        )
-    frames = getattr(world, "frames_per_step", None)
-    if frames is not None and execute != frames * per_frame:
-        raise MismatchError(
-            f"policy {policy.spec.name!r} executes {execute} control steps at a time, world "
-            f"{world.name!r} takes exactly {frames * per_frame} ({frames} frames); set the "
-            f"policy's execute to {frames * per_frame}"
-        )
-    if frames is not None and (suite.chunks * robot.chunk_steps) % execute:
-        raise MismatchError(
-            f"suite {suite.name!r} lasts {suite.chunks * robot.chunk_steps} control steps, "
-            f"expected a multiple of the {execute} that world {world.name!r} takes at a time"
-        )
-
-
 class _Run:
     """State of one call of ``run``."""
 
@@ -118,7 +88,7 @@ class _Run:
         on_chunk: Callable[[ChunkEvent], None] | None,
     ) -> None:
         self.world, self.policy, self.suite, self.store = world, policy, suite, store
-        self.robot: RobotSpec = world.robot
+        self.robot = world.robot
         self.name = policy.spec.name
         self.seed = seed
         self.on_chunk = on_chunk

@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 
 from worldeval.data.episodes import EpisodeStore
-from worldeval.data.video import tile_views, write_mp4
+from worldeval.data.video import tile_views, to_model, write_mp4
 from worldeval.world_model.autoencoder import Autoencoder
 from worldeval.world_model.dreamer import Dreamer
 from worldeval.world_model.model import WorldModel
@@ -56,5 +56,5 @@ def replay_quality(
 
 def _psnr(a: np.ndarray, b: np.ndarray) -> float:
     """Mean over frames of the PSNR in dB of uint8 frames (..., H, W, C)."""
-    error = ((a.astype(np.float32) - b) ** 2).mean(axis=(-3, -2, -1))
-    return float(np.mean(10 * np.log10(255.0**2 / np.maximum(error, 0.1))))
+    error = ((to_model(a) - to_model(b)) ** 2).mean(axis=(-3, -2, -1))
+    return float(np.mean(10 * np.log10(4 / np.maximum(error, 1e-5))))

@@ -204,7 +204,7 @@ def driver_of(kind: str, simulation: Simulation, rng: np.random.Generator) -> Dr
     if kind == "expert":
         return Noisy(Expert(task), rng, scale=rng.uniform(0.0, 0.15), rate=0.3)
     if kind == "noisy":
-        return Noisy(Expert(task), rng, scale=rng.uniform(0.3, 0.9), rate=rng.uniform(0.08, 0.3))
+        return Noisy(Expert(task), rng, scale=rng.uniform(0.2, 0.7), rate=rng.uniform(0.08, 0.3))
     if kind == "failing":
         return Noisy(Failing(task, rng), rng, scale=rng.uniform(0.0, 0.15), rate=0.3)
     if kind == "random":

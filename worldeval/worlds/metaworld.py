@@ -36,7 +36,6 @@ class MetaWorld:
         self._pool: dict[str, list[Simulation]] = {}
         self._painters: dict[str, Painter] = {}
         self._rollouts: list[Simulation] = []
-        atexit.register(self.close)  # a renderer that outlives its driver complains loudly
 
     def start_states(self, split: str, task: str, count: int) -> list[StartState]:
         return sawyer.start_states(split, task, count)
@@ -53,6 +52,9 @@ class MetaWorld:
         scene = simulation.task.scene
         if scene not in self._painters:
             self._painters[scene] = Painter(simulation.model)
+            # A renderer that outlives the graphics driver complains loudly at exit. Registered
+            # after the driver has registered its own end, so that ours runs before it.
+            atexit.register(self.close)
         return self._painters[scene]
 
     def draw(self, simulation: Simulation) -> np.ndarray:

@@ -94,10 +94,12 @@ class Job:
         return f"{self.task}/{self.split}/{self.index:04d}/{self.kind}-{self.seed}"
 
 
-def kind_at(mix: tuple[tuple[str, float], ...], index: int) -> str:
-    """Kind of the index-th episode: a golden-ratio sequence keeps every prefix near the mix."""
+def kind_at(mix: tuple[tuple[str, float], ...], index: int, task: str) -> str:
+    """Kind of the index-th episode: a golden-ratio sequence keeps every prefix near the mix,
+    shifted from task to task, so that a round over the tasks holds all kinds as well."""
     total = sum(weight for _, weight in mix)
-    place, reached = (0.5 + index * _GOLDEN) % 1.0, 0.0
+    phase = list(TASKS).index(task) / len(TASKS)
+    place, reached = (phase + index * _GOLDEN) % 1.0, 0.0
     for kind, weight in mix:
         reached += weight / total
         if place < reached:
@@ -112,7 +114,7 @@ def jobs(config: RecordConfig) -> list[Job]:
         Job(
             task=task,
             index=index,
-            kind=kind_at(config.mix, index),
+            kind=kind_at(config.mix, index, task),
             split=config.split,
             seed=config.seed,
             chunks=config.chunks,

@@ -113,7 +113,7 @@ COLOURS_BY_BODY = {
     "hand": (0.15, 0.15, 0.15),
     "rightpad": (0.95, 0.15, 0.75),
     "leftpad": (0.10, 0.80, 0.90),
-    "drawercase_link": (0.20, 0.40, 0.25),
+    "drawercase_link": (0.48, 0.27, 0.14),
     "drawer_link": (0.35, 0.70, 0.35),
     "window": (0.55, 0.25, 0.15),
     "windowb_a": (0.20, 0.45, 0.85),

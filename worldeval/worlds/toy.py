@@ -1,6 +1,6 @@
 """A tiny deterministic world in numpy: a dot moved by the commanded hand, over two discs.
 
-Enters: action chunks of ``TOY_ROBOT`` (or of any robot with a pose x, y, z, gripper). Leaves: frames
+Enters: action chunks of ``TOY_ROBOT``, or of any robot with a pose x, y, z, gripper. Leaves: frames
 of three orthographic views, the commanded poses, and a success flag that is true while the hand is
 over the disc that the task names. Both discs are always visible and the start state does not tell
 which one is meant, so a policy must follow the instruction.
@@ -202,8 +202,9 @@ def _draw(
 class ToyPolicy:
     """Looks for the disc of the colour in the instruction and moves there.
 
-    clumsiness: standard deviation of the noise on each action, drawn from the rollout's seed; at
-        3 it hardly ever arrives. It needs the views "top" and "front".
+    mistakes: probability that in a rollout it goes to the other disc instead, so that its true
+        success rate is 1 - mistakes. clumsiness: standard deviation of the noise on each action.
+        Both are drawn from the rollout's seed. It needs the views "top" and "front".
     """
 
     def __init__(
@@ -211,12 +212,17 @@ class ToyPolicy:
         *,
         robot: RobotSpec = TOY_ROBOT,
         name: str = "toy-expert",
+        mistakes: float = 0.0,
         clumsiness: float = 0.0,
         execute: int | None = None,
     ) -> None:
+        if not 0 <= mistakes <= 1:
+            raise ConfigError(f"mistakes is {mistakes!r}, expected a probability")
         self._robot = robot
+        self._mistakes = mistakes
         self._clumsiness = clumsiness
         self._chance: dict[str, np.random.Generator] = {}
+        self._confused: dict[str, bool] = {}
         self.spec = PolicySpec(
             name=name,
             cameras=("top", "front"),
@@ -235,16 +241,19 @@ class ToyPolicy:
         self._chance = {
             i: np.random.default_rng(seed) for i, seed in zip(rollout_ids, seeds, strict=True)
         }
+        self._confused = {i: chance.random() < self._mistakes for i, chance in self._chance.items()}
 
     def act(self, observations: Sequence[Observation]) -> np.ndarray:
         return np.stack([self._one(o) for o in observations]).astype(np.float32)
 
     def close(self) -> None:
-        self._chance = {}
+        self._chance, self._confused = {}, {}
 
     def _one(self, observation: Observation) -> np.ndarray:
-        colours = [c for text, c in TASKS.values() if text == observation.instruction]
-        if not colours:
+        confused = self._confused[observation.rollout_id]
+        colours = [c for text, c in TASKS.values()
+                   if (text == observation.instruction) is not confused]
+        if observation.instruction not in (text for text, _ in TASKS.values()):
             raise PolicyError(
                 f"policy {self.spec.name!r} does not understand {observation.instruction!r}, "
                 f"expected one of {[text for text, _ in TASKS.values()]}"

@@ -1,0 +1,54 @@
+"""``worldeval demo``."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import tyro
+
+from worldeval.commands.opening import ImaginationOptions
+
+
+@dataclass(frozen=True, kw_only=True)
+class Demo:
+    """Rank the shipped policies inside the shipped world model, and compare with the truth.
+
+    No policy is run on a robot or in a simulator; what truly happened was recorded beforehand.
+    Writes leaderboard.json, videos (imagined above true) and report.html. An interrupted demo goes
+    on when it is started again.
+
+    Examples:
+      worldeval demo
+      worldeval demo --policy python:my_policy.py:MyPolicy
+      worldeval demo --full
+    """
+
+    out: Path = Path("runs/demo")
+    """Folder to write to."""
+    full: bool = False
+    """All start states of the suite instead of a small selection; extends a short demo."""
+    policy: tyro.conf.UseAppendAction[tuple[str, ...]] = ()
+    """A policy of yours to rank against the shipped ones; repeat it for several. A checkpoint
+    folder, random, or python:FILE.py:CLASS?argument=value."""
+    imagination: tyro.conf.OmitArgPrefixes[ImaginationOptions] = field(
+        default_factory=ImaginationOptions
+    )
+    batch: int = 8
+    """Rollouts at once; changes the speed, not the results."""
+    threads: int = 2
+    """Cores that torch may use."""
+
+    def run(self) -> None:
+        from worldeval.demo import DemoConfig, run_demo
+
+        run_demo(
+            DemoConfig(
+                out=self.out,
+                full=self.full,
+                policies=self.policy,
+                imagination=self.imagination,
+                batch=self.batch,
+                threads=self.threads,
+            )
+        )

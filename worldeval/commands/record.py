@@ -1,0 +1,42 @@
+"""``worldeval record``."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import tyro
+
+from worldeval.worlds.record import RecordConfig
+
+
+@dataclass(frozen=True, kw_only=True)
+class Record:
+    """Record episodes in Meta-World: experts, noisy and failing experts, random motion.
+
+    Start states of the splits training, validation and evaluation are disjoint. An interrupted
+    recording goes on where it stopped; a larger --episodes-per-task extends it.
+
+    Examples:
+      worldeval record --out recordings/training
+      worldeval record --split validation --episodes-per-task 10 --out recordings/validation
+    """
+
+    out: Path
+    """Folder of the store to write (LeRobotDataset v3.0)."""
+    config: tyro.conf.OmitArgPrefixes[RecordConfig] = field(default_factory=RecordConfig)
+
+    def run(self) -> None:
+        from worldeval.rollout.provenance import write_manifest
+        from worldeval.worlds.record import record
+
+        growing = ("tasks", "episodes_per_task", "first_index", "workers")
+        write_manifest(
+            self.out,
+            command="record",
+            config=self.config,
+            seed=self.config.seed,
+            allow_changes=growing,
+        )
+        store = record(self.config, self.out)
+        print(f"{self.out}: {len(store)} episodes")

@@ -1,0 +1,74 @@
+"""``worldeval replay``."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import tyro
+
+from worldeval.commands.opening import ImaginationOptions
+
+
+@dataclass(frozen=True, kw_only=True)
+class Replay:
+    """Imagine recorded episodes again from their first frame and measure the difference.
+
+    PSNR and SSIM per view and chunk, with the episode's own actions, another episode's, none, and
+    against repeating the first frame. A model whose own actions do not win ignores them.
+
+    Example:
+      worldeval replay --store recordings/validation --out runs/replay
+    """
+
+    store: Path
+    """Store of recorded episodes that the model was not trained on."""
+    out: Path
+    """Folder for the imagined episodes, replay.json and replay.md."""
+    episodes: int | None = None
+    """So many, spread evenly over the store; all, if not given."""
+    chunks: int = 10
+    """How far to imagine."""
+    imagination: tyro.conf.OmitArgPrefixes[ImaginationOptions] = field(
+        default_factory=ImaginationOptions
+    )
+    batch: int = 8
+    """Episodes at once."""
+    threads: int = 2
+    """Cores that torch may use."""
+
+    def run(self) -> None:
+        from worldeval.commands.opening import fingerprint, open_imagination, set_threads
+        from worldeval.data.episodes import EpisodeStore
+        from worldeval.imagination.replay import VARIANTS, fidelity, imagine_replays
+        from worldeval.rollout.provenance import jsonable, write_atomically, write_manifest
+
+        set_threads(self.threads)
+        source = EpisodeStore.open(self.store)
+        world = open_imagination(self.imagination, source)
+        config = {
+            "store": self.store,
+            "world_model": fingerprint(str(self.imagination.folder)),
+            "imagination": self.imagination,
+            "chunks": self.chunks,
+        }
+        write_manifest(self.out, command="replay", config=config, seed=0, extra={"options": self})
+        imagined = {
+            variant: imagine_replays(
+                world,
+                source,
+                self.out / variant,
+                variant=variant,
+                chunks=self.chunks,
+                batch=self.batch,
+                limit=self.episodes,
+            )
+            for variant in VARIANTS
+        }
+        robot = world.robot
+        report = fidelity(source, imagined, robot.views, robot.frames_per_chunk)
+        text = report.to_markdown()
+        write_atomically(self.out / "replay.json", json.dumps(jsonable(report.to_json()), indent=1))
+        write_atomically(self.out / "replay.md", text)
+        print(text)

@@ -1,0 +1,280 @@
+"""The whole circle in one command: imagine, judge, rank, and compare with what truly happened.
+
+Enters: the shipped world, candidates, judge, suite and true results (``shipped.py``), and policies
+that the user brings. Leaves, in ``out``: a store of imagined rollouts a policy, their verdicts,
+``leaderboard.json``, videos of imagined beside true rollouts, and ``report.html``. Every part that
+is there already, made by the same weights from the same start states, is kept: so an interrupted
+demo goes on, ``full`` extends a short one, and a changed policy is rolled out anew.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import re
+import sys
+import time
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from worldeval import shipped
+from worldeval.commands.opening import (
+    ImaginationOptions,
+    fingerprint,
+    open_imagination,
+    set_threads,
+)
+from worldeval.commands.verdicts import judge_folder, read_truth, write_ranking
+from worldeval.errors import ConfigError, StoreError
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+    from worldeval.imagination.env import Imagination
+    from worldeval.ranking.clips import Clip
+    from worldeval.rollout.suite import Suite
+    from worldeval.types import Policy
+
+PER_TASK = 2
+"""Start states of each task in a short demo, where the suite ships no selection of its own."""
+ENLARGE = 3
+"""Videos for people are so many times larger than what the models see."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class DemoConfig:
+    """What to rank and where to write it; explained in ``commands/demo.py``."""
+
+    out: Path = Path("runs/demo")
+    full: bool = False
+    policies: tuple[str, ...] = ()
+    imagination: ImaginationOptions = field(default_factory=ImaginationOptions)
+    batch: int = 8
+    threads: int = 2
+
+    def __post_init__(self) -> None:
+        for name in ("batch", "threads"):
+            if getattr(self, name) < 1:
+                raise ConfigError(f"{name} is {getattr(self, name)}, expected 1 or more")
+
+
+@dataclass(frozen=True)
+class Candidate:
+    """A policy with the folder of its rollouts, whose name changes when the policy does."""
+
+    policy: Policy
+    rollouts: Path
+
+
+class Clock:
+    """Prints how long each phase took."""
+
+    def __init__(self) -> None:
+        self.seconds: dict[str, float] = {}
+
+    @contextmanager
+    def phase(self, name: str) -> Iterator[None]:
+        began = time.perf_counter()
+        yield
+        self.seconds[name] = time.perf_counter() - began
+        print(f"[{name}: {self.seconds[name]:.1f} s]", flush=True)
+
+    @property
+    def total_s(self) -> float:
+        return sum(self.seconds.values())
+
+
+def run_demo(config: DemoConfig) -> Path:
+    """Run what is missing and return the path of ``report.html``."""
+    from worldeval.judging.classifier import SuccessClassifier
+
+    clock = Clock()
+    with clock.phase("load"):
+        set_threads(config.threads)
+        suite = demo_suite(config.full)
+        truth = read_truth(shipped.path(shipped.TRUTH))
+        judge = SuccessClassifier.load(shipped.path(shipped.JUDGE))
+        world = open_imagination(config.imagination)
+        candidates = load_candidates(config, world)
+        settings = begin(config, suite)
+    count = len(candidates) * len(suite.starts)
+    print(
+        f"{len(candidates)} policies x {len(suite.starts)} start states of {len(suite.tasks)} "
+        f"tasks = {count} rollouts, none of them in a simulator",
+        flush=True,
+    )
+    with clock.phase("imagine"):
+        imagine(candidates, world, suite, config.batch)
+    with clock.phase("judge"):
+        imagined = judged(candidates, judge, suite)
+    with clock.phase("rank"):
+        real = truth[truth["start_id"].isin([start.start_id for start in suite.starts])]
+        clips = make_clips(candidates, imagined, real, config.out / "videos")
+        facts = {**settings, "seconds": dict(clock.seconds), "judge": judge.name}
+        text = write_ranking(imagined, real, config.out, clips=clips, provenance=facts)
+    print(text)
+    report = config.out / "report.html"
+    print(f"\n{config.out / 'leaderboard.json'}\n{config.out / 'videos'}\n{report}")
+    print(f"{clock.total_s:.0f} s in all")
+    return report
+
+
+def demo_suite(full: bool) -> Suite:
+    """The start states to begin from; a short demo's rollouts are among those of the full one."""
+    from worldeval.rollout.suite import Suite
+
+    chosen = shipped.folder() / shipped.DEMO_SUITE
+    if not full and chosen.is_file():
+        return Suite.load(chosen)
+    suite = Suite.load(shipped.path(shipped.SUITE))
+    return suite if full else suite.subset(per_task=PER_TASK)
+
+
+def begin(config: DemoConfig, suite: Suite) -> dict[str, Any]:
+    """Write run.json, or refuse to mix rollouts of two world models in one folder."""
+    from worldeval.rollout.provenance import write_manifest
+
+    settings = {
+        "world_model": fingerprint(str(config.imagination.folder)),
+        "imagination": config.imagination,
+        "chunks": suite.chunks,
+        "suite_seed": suite.seed,
+    }
+    write_manifest(
+        config.out, command="demo", config=settings, seed=suite.seed, extra={"options": config}
+    )
+    return {"world model": settings["world_model"], "suite": suite.name, "chunks": suite.chunks,
+            "start states": len(suite.starts), "command": " ".join(sys.argv)}
+
+
+def load_candidates(config: DemoConfig, world: Imagination) -> list[Candidate]:
+    """The shipped policies, then the user's; every one is checked before the first begins."""
+    from worldeval.policies.loading import load_policy
+
+    uris = [*map(str, shipped.policies().values()), *config.policies]
+    candidates: dict[str, Candidate] = {}
+    for uri in uris:
+        policy = load_policy(uri, world.robot)
+        name = policy.spec.name
+        if name in candidates:
+            raise ConfigError(
+                f"two policies are called {name!r}, one of them is {uri!r}; rename it: "
+                f"--policy '{uri}?name=another'"
+            )
+        candidates[name] = Candidate(policy, rollouts_of(config.out, uri, name))
+    return list(candidates.values())
+
+
+def rollouts_of(out: Path, uri: str, name: str) -> Path:
+    """Folder of a policy's rollouts; those of an earlier version of it are moved out of the way."""
+    version = hashlib.sha256(f"{fingerprint(uri)} {uri.partition('?')[2]}".encode()).hexdigest()
+    word = re.sub(r"[^A-Za-z0-9.=-]", "_", name)
+    folder = out / "rollouts" / f"{word}@{version[:8]}"
+    for other in sorted(folder.parent.glob(f"{word}@*")):
+        if other != folder:
+            print(f"{name!r} has changed: its earlier rollouts are now in {out / 'earlier'}")
+            (out / "earlier").mkdir(exist_ok=True)
+            os.rename(other, out / "earlier" / f"{other.name}-{time.time_ns()}")
+    return folder
+
+
+def imagine(
+    candidates: Sequence[Candidate], world: Imagination, suite: Suite, batch: int
+) -> None:
+    from worldeval.rollout.engine import check_fit, run
+    from worldeval.rollout.recording import open_rollouts
+
+    for candidate in candidates:
+        check_fit(world, candidate.policy, suite)
+    for candidate in candidates:
+        with open_rollouts(candidate.rollouts, world.robot) as store:
+            print(run(world, candidate.policy, suite, store, batch=batch), flush=True)
+        candidate.policy.close()
+
+
+def judged(candidates: Sequence[Candidate], judge: Any, suite: Suite) -> pd.DataFrame:
+    """The verdict table of the suite's rollouts."""
+    import pandas as pd
+
+    tables = [judge_folder(judge, candidate.rollouts) for candidate in candidates]
+    table = pd.concat(tables, ignore_index=True)
+    wanted = table["start_id"].isin([start.start_id for start in suite.starts])
+    return table[wanted].reset_index(drop=True)
+
+
+def make_clips(
+    candidates: Sequence[Candidate], imagined: pd.DataFrame, real: pd.DataFrame, folder: Path
+) -> list[Clip]:
+    """Videos of the best and the worst rollouts: imagined, true, and one beside the other."""
+    from worldeval.data.episodes import EpisodeStore
+    from worldeval.data.video import write_mp4
+    from worldeval.ranking.clips import Clip, choose_rollouts
+    from worldeval.rollout.recording import rollout_key
+
+    stores = {c.policy.spec.name: EpisodeStore.open(c.rollouts) for c in candidates}
+    place = shipped.folder() / shipped.TRUTH_CLIPS
+    true = EpisodeStore.open(place) if place.is_dir() else None
+    if true is not None:  # show what can be shown beside the truth
+        shown = imagined["key"].isin(true.keys) | ~imagined["policy"].isin(set(real["policy"]))
+        imagined = imagined[shown] if shown.any() else imagined
+    _make_folder(folder)
+    clips = []
+    for number, chosen in enumerate(choose_rollouts(imagined, real, per_group=6), start=1):
+        key = rollout_key(chosen.policy, chosen.start_id)
+        store = stores[chosen.policy]
+        name = re.sub(r"[^A-Za-z0-9.=-]", "_", f"{number:02d}-{key}")
+        dream = tiled(store.by_key(key).frames)
+        path = folder / f"{name}-imagined.mp4"
+        write_mp4(path, dream, store.layout.fps)
+        true_path = None
+        if true is not None and key in true:
+            fact = tiled(true.by_key(key).frames)
+            true_path = folder / f"{name}-true.mp4"
+            write_mp4(true_path, fact, store.layout.fps)
+            write_mp4(folder / f"{name}.mp4", beside(dream, fact), store.layout.fps)
+        clips.append(
+            Clip(
+                group=chosen.group,
+                policy=chosen.policy,
+                task=chosen.task,
+                imagined=path,
+                imagined_outcome=chosen.imagined_outcome,
+                real=true_path,
+                real_outcome=chosen.real_outcome,
+                probability=chosen.probability,
+                start_id=chosen.start_id,
+            )
+        )
+    return clips
+
+
+def tiled(frames: np.ndarray) -> np.ndarray:
+    """(T, V, H, W, 3) to (T, H', V * W', 3): the views in a row, enlarged without blurring."""
+    from worldeval.data.video import tile_views
+
+    return tile_views(frames).repeat(ENLARGE, axis=1).repeat(ENLARGE, axis=2)
+
+
+def beside(imagined: np.ndarray, true: np.ndarray) -> np.ndarray:
+    """Imagined above true, (T, 2 H + gap, W, 3); the shorter one stands still at its end."""
+    length = max(len(imagined), len(true))
+    above, below = (
+        np.concatenate([video, video[-1:].repeat(length - len(video), axis=0)])
+        for video in (imagined, true)
+    )
+    gap = np.full((length, 4, above.shape[2], 3), 255, np.uint8)
+    return np.concatenate([above, gap, below], axis=1)
+
+
+def _make_folder(folder: Path) -> None:
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise StoreError(
+            f"cannot make the folder {folder}: {error.strerror or error}; choose another --out"
+        ) from error

@@ -1,0 +1,129 @@
+"""Replay of recorded episodes in imagination: how true is the dream, and does it obey?
+
+In: a store of recorded episodes and an ``Imagination``. Out: a store of imagined replays (through
+the one rollout engine, with the recording as the policy) and a ``ReplayReport``: PSNR and SSIM per
+view and chunk, for the episode's own actions, another episode's, and none at all, beside repeating
+the first frame.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+
+from worldeval.data.episodes import EpisodeStore
+from worldeval.errors import DataError
+from worldeval.imagination.env import Imagination
+from worldeval.imagination.fidelity import ReplayReport
+from worldeval.policies.replay import ReplayPolicy
+from worldeval.policies.scripted import ZeroPolicy
+from worldeval.rollout.engine import run
+from worldeval.rollout.recording import open_rollouts, rollout_key
+from worldeval.rollout.suite import Suite
+from worldeval.types import Episode, Policy, StartState
+
+VARIANTS = ("own", "shuffled", "zero")
+
+
+def suite_of(store: EpisodeStore, *, chunks: int, name: str, limit: int | None = None) -> Suite:
+    """The start states of recorded episodes, spread evenly over the store if ``limit`` is set."""
+    table = store.metadata()
+    picked = np.arange(len(table))
+    if limit is not None and limit < len(table):
+        picked = np.unique(np.linspace(0, len(table) - 1, limit).astype(int))
+    starts = tuple(
+        StartState(
+            start_id=str(row["start_id"]), task=str(row["task"]), seed=int(row["seed"]),
+            split=str(row["split"]), instruction=str(row["instruction"]),
+        )
+        for _, row in table.iloc[picked].iterrows()
+    )
+    return Suite(
+        name=name, robot=store.layout.robot_type, chunks=chunks, starts=starts
+    )
+
+
+def imagine_replays(
+    world: Imagination, source: EpisodeStore, out: str | Path, *, variant: str = "own",
+    chunks: int = 10, batch: int = 8, limit: int | None = None, images: str = "lossless",
+    progress: bool = True,
+) -> EpisodeStore:
+    """Roll the recorded actions of ``source`` out in imagination; resumable, returns the store.
+
+    Rollouts are called ``own/<start_id>`` and so on after their variant.
+    """
+    policy: Policy
+    if variant == "zero":
+        policy = ZeroPolicy(world.robot, name=variant)
+    elif variant in VARIANTS:
+        policy = ReplayPolicy(
+            source, world.robot, shuffled=variant == "shuffled", name=variant
+        )
+    else:
+        raise DataError(f"replay variant is {variant!r}, expected one of {', '.join(VARIANTS)}")
+    store = open_rollouts(out, world.robot, images=images)
+    suite = suite_of(source, chunks=chunks, name=f"replay of {source.root.name}", limit=limit)
+    run(world, policy, suite, store, batch=batch, seed=0, progress=progress)
+    store.close()
+    return store
+
+
+def with_truth(imagined: EpisodeStore, source: EpisodeStore, index: int) -> Episode:
+    """An imagined replay of its own actions, with what truly came of them as its outcome."""
+    episode = imagined.episode(index)
+    table = source.metadata()
+    rows = table.index[table["start_id"] == episode.extra["start_id"]]
+    if len(rows) != 1:
+        raise DataError(
+            f"replay {episode.key!r} belongs to start state {episode.extra['start_id']!r}, of which "
+            f"{source.root} has {len(rows)} episodes, expected 1; give the store it was made from"
+        )
+    truth = source.episode(int(rows[0]))
+    known = None if truth.success_at is None else truth.success_at[: episode.length]
+    return replace(
+        episode, success_at=known, success=None if known is None else bool(known[1:].any())
+    )
+
+
+def label_replays(
+    imagined: EpisodeStore, source: EpisodeStore, out: str | Path
+) -> EpisodeStore:
+    """Copy replays of own actions into ``out`` with the true outcome of those actions.
+
+    This is what a judge has to be trained and calibrated on, because it will see imagined frames.
+    """
+    store = EpisodeStore.open_or_create(
+        out, views=imagined.layout.views, image_size=imagined.layout.image_size,
+        pose_names=imagined.layout.pose_names, action_names=imagined.layout.action_names,
+        steps_per_frame=imagined.layout.steps_per_frame, fps=imagined.layout.fps,
+        robot_type=imagined.layout.robot_type, images="lossless",
+    )
+    for index, key in enumerate(imagined.metadata()["key"]):
+        if key not in store:
+            store.append(with_truth(imagined, source, index))
+    store.close()
+    return store
+
+
+def fidelity(
+    source: EpisodeStore, imagined: dict[str, EpisodeStore], views: Sequence[str],
+    frames_per_chunk: int, with_ssim: bool = True,
+) -> ReplayReport:
+    """Compare imagined replays (variant -> store) with what was recorded."""
+    report = ReplayReport(views=views, frames_per_chunk=frames_per_chunk, with_ssim=with_ssim)
+    held = {name: store.keys for name, store in imagined.items()}
+    for index, row in source.metadata().iterrows():
+        keys = {name: rollout_key(name, str(row["start_id"])) for name in imagined}
+        if any(key not in held[name] for name, key in keys.items()):
+            continue
+        truth = source.frames(int(index))
+        dreams = {name: imagined[name].by_key(key).frames for name, key in keys.items()}
+        length = min(len(truth), *(len(d) for d in dreams.values()))
+        report.add(
+            str(row["key"]), start=truth[0], truth=truth[1:length],
+            imagined={name: d[1:length] for name, d in dreams.items()}, task=str(row["task"]),
+        )
+    return report

@@ -1,0 +1,187 @@
+"""Settings of cloned policies and of their training, as values; no torch is imported here.
+
+Enters: a robot, a store's name, choices. Leaves: ``BCConfig`` (the network, kept in the
+checkpoint), ``Selection`` (which episodes) and ``BCTrainConfig`` (one candidate).
+"""
+
+from __future__ import annotations
+
+import difflib
+import json
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, fields
+from typing import Any
+
+from worldeval.errors import ConfigError
+from worldeval.robots import RobotSpec
+
+GROUP_CHANNELS = 8
+"""Channels that are normalised together."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class BCConfig:
+    """What the network looks like and what its numbers mean; all of it goes into the checkpoint."""
+
+    cameras: tuple[str, ...]
+    image_size: tuple[int, int]
+    action_space: str
+    action_low: tuple[float, ...]
+    action_high: tuple[float, ...]
+    pose_low: tuple[float, ...]
+    pose_high: tuple[float, ...]
+    rate_hz: float
+    chunk: int
+    execute: int
+    use_text: bool = True
+    use_state: bool = True
+    channels: tuple[int, int, int] = (16, 32, 64)
+    keypoints: int = 24
+    flat_channels: int = 4
+    text_buckets: int = 512
+    text_dim: int = 32
+    hidden: int = 192
+
+    def __post_init__(self) -> None:
+        for name in ("cameras", "image_size", "action_low", "action_high", "pose_low", "pose_high",
+                     "channels"):  # JSON gives lists
+            object.__setattr__(self, name, tuple(getattr(self, name)))
+        if not self.cameras:
+            raise ConfigError("cameras is empty, expected at least one view")
+        if any(size < 16 or size % 8 for size in self.image_size):
+            raise ConfigError(f"image_size is {self.image_size}, expected multiples of 8 from 16")
+        if any(c < GROUP_CHANNELS or c % GROUP_CHANNELS for c in self.channels[1:]):
+            raise ConfigError(f"channels is {self.channels}, expected multiples of "
+                              f"{GROUP_CHANNELS} after the first")
+        if not 1 <= self.execute <= self.chunk:
+            raise ConfigError(f"execute is {self.execute}, expected 1 to chunk = {self.chunk}")
+        if len(self.action_low) != len(self.action_high):
+            raise ConfigError("action_low and action_high differ in length")
+        if len(self.pose_low) != len(self.pose_high):
+            raise ConfigError("pose_low and pose_high differ in length")
+
+    @classmethod
+    def for_robot(cls, robot: RobotSpec, **settings: Any) -> BCConfig:
+        """The config that fits ``robot``; ``settings`` override its fields."""
+        return cls.from_json({
+            "cameras": robot.views, "image_size": robot.image_size,
+            "action_space": robot.action_space, "action_low": robot.action_low,
+            "action_high": robot.action_high, "pose_low": robot.pose_low,
+            "pose_high": robot.pose_high, "rate_hz": robot.control_hz,
+            "chunk": robot.chunk_steps, "execute": robot.chunk_steps, **settings})
+
+    @classmethod
+    def from_json(cls, values: Mapping[str, Any]) -> BCConfig:
+        """The inverse of ``to_json``; an unknown key raises."""
+        known = [f.name for f in fields(cls)]
+        for key in values:
+            if key not in known:
+                close = difflib.get_close_matches(key, known, n=1)
+                raise ConfigError(f"unknown policy setting {key!r}"
+                                  + (f" (did you mean {close[0]!r}?)" if close else ""))
+        return cls(**values)
+
+    def to_json(self) -> dict[str, Any]:
+        return asdict(self)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Selection:
+    """Which episodes to learn from. ``demonstrations`` keeps so many of each task (None: all).
+
+    Smaller selections are subsets of larger ones, because episodes are ordered by a hash of key.
+    """
+
+    tasks: tuple[str, ...] | None = None
+    kinds: tuple[str, ...] | None = None
+    only_successful: bool = True
+    demonstrations: int | None = None
+    held_out: int = 2
+    """Episodes of each task kept apart to measure the error on, where there are 10 or more."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class BCTrainConfig:
+    """One candidate: what it learns from, what it may see, how long and how it is trained."""
+
+    store: str
+    """Folder of the EpisodeStore with the demonstrations."""
+    tasks: tuple[str, ...] | None = None
+    kinds: tuple[str, ...] | None = None
+    """Kinds of episodes (column ``kind``); None takes all."""
+    demonstrations: int | None = None
+    """Episodes of each task; None takes all."""
+    only_successful: bool = True
+    labels: str = "expert"
+    """"expert" or "executed" actions."""
+    label_noise: float = 0.0
+    """Standard deviation of the error of a sloppy demonstrator, in the robot's action units."""
+    label_gain: float = 1.0
+    """Factor on demonstrated motion: below 1 it is too slow, above too fast."""
+    cameras: tuple[str, ...] | None = None
+    """Views it sees; None all of the robot's."""
+    use_text: bool = True
+    use_state: bool = True
+    channels: tuple[int, int, int] = (16, 32, 64)
+    hidden: int = 192
+    steps: int = 2500
+    batch: int = 96
+    learning_rate: float = 1.5e-3
+    weight_decay: float = 1e-2
+    warmup_steps: int = 100
+    ema: float = 0.995
+    shift_px: int = 2
+    jitter: float = 0.15
+    blur_share: float = 0.25
+    corrupted_share: float = 0.6
+    """Share of the frames that have a corrupted twin, if a corruption is given at all; a sample
+    whose frame has one takes it at even odds."""
+    state_noise: float = 0.01
+    """Standard deviation on the pose, scaled to [-1, 1]."""
+    gripper_dropout: float = 0.3
+    """Share of samples that are not told the gripper's state: it predicts its own next command so
+    well that a policy would else learn to copy it and never close."""
+    word_dropout: float = 0.1
+    hold_weight: float = 0.1
+    """Loss weight of standing still beyond the end of an episode."""
+    seed: int = 0
+    threads: int = 1
+    device: str = "cpu"
+    save_every_s: float = 30.0
+
+    def __post_init__(self) -> None:
+        for name in ("steps", "batch", "threads", "hidden"):
+            if getattr(self, name) < 1:
+                raise ConfigError(f"{name} is {getattr(self, name)!r}, expected 1 or more")
+        if self.demonstrations is not None and self.demonstrations < 1:
+            raise ConfigError(f"demonstrations is {self.demonstrations!r}, expected 1 or more, or "
+                              "None for all")
+        if self.labels not in ("expert", "executed"):
+            raise ConfigError(f"labels is {self.labels!r}, expected 'expert' or 'executed'")
+        for name in ("blur_share", "corrupted_share", "gripper_dropout", "word_dropout", "ema",
+                     "hold_weight"):
+            if not 0 <= getattr(self, name) <= 1:
+                raise ConfigError(f"{name} is {getattr(self, name)!r}, expected 0 to 1")
+        if not self.learning_rate > 0:
+            raise ConfigError(f"learning_rate is {self.learning_rate!r}, expected more than 0")
+
+    @property
+    def selection(self) -> Selection:
+        return Selection(tasks=self.tasks, kinds=self.kinds, demonstrations=self.demonstrations,
+                         only_successful=self.only_successful)
+
+    def network(self, robot: RobotSpec) -> BCConfig:
+        unknown = set(self.cameras or ()) - set(robot.views)
+        if unknown:
+            raise ConfigError(f"camera {sorted(unknown)[0]!r} is none of robot {robot.name!r}; "
+                              f"choose from {list(robot.views)}")
+        return BCConfig.for_robot(
+            robot, cameras=self.cameras or robot.views, use_text=self.use_text,
+            use_state=self.use_state, channels=self.channels, hidden=self.hidden)
+
+    def identity(self) -> dict[str, Any]:
+        """What must be equal for a training to be the same one: all but how it is carried out."""
+        values = json.loads(json.dumps(asdict(self)))
+        for name in ("threads", "device", "save_every_s", "store"):
+            del values[name]
+        return values

@@ -1,0 +1,48 @@
+"""The shipped candidates: recipes for policies of truly different quality.
+
+Enters: nothing. Leaves: settings of ``BCTrainConfig`` by name, from the best to the worst as far as
+one can guess; how good each truly is, only the truth can say. Each spoils one thing that is also
+spoilt in real life: few demonstrations, sloppy ones, a missing camera, no ear for the instruction,
+no sense of the own arm, training stopped early.
+"""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import Any
+
+from worldeval.errors import ConfigError
+from worldeval.policies.bc_config import BCTrainConfig
+
+
+def candidates() -> dict[str, dict[str, Any]]:
+    """Name -> settings that differ from the defaults."""
+    return {
+        "full": {"steps": 2800},
+        "no-wrist": {"steps": 1600, "cameras": ("left", "right")},
+        "half-data": {"steps": 1400, "demonstrations": 24},
+        "short": {"steps": 700},
+        "no-state": {"steps": 1200, "demonstrations": 24, "use_state": False},
+        "sloppy": {"steps": 900, "demonstrations": 16, "labels": "executed", "label_noise": 0.6},
+        "one-eye": {"steps": 1000, "demonstrations": 16, "cameras": ("left",)},
+        "few-data": {"steps": 700, "demonstrations": 8},
+        "deaf": {"steps": 1200, "use_text": False},
+        "very-short": {"steps": 250},
+        "tiny-data": {"steps": 400, "demonstrations": 3},
+        "stopped-early": {"steps": 100},
+    }
+
+
+def candidate_configs(store: str, **shared: Any) -> dict[str, BCTrainConfig]:
+    """The candidates as configurations on ``store``; ``shared`` settings apply to all of them,
+    below each one's own."""
+    base = BCTrainConfig(store=store, **shared)
+    return {name: replace(base, **settings) for name, settings in candidates().items()}
+
+
+def candidate_config(name: str, store: str, **shared: Any) -> BCTrainConfig:
+    """One candidate's configuration."""
+    configs = candidate_configs(store, **shared)
+    if name not in configs:
+        raise ConfigError(f"unknown candidate {name!r}, expected one of {', '.join(configs)}")
+    return configs[name]

@@ -1,0 +1,210 @@
+"""The rollouts behind a gymnasium environment, each of which begins again while others go on.
+
+Enters: start states and seeds for some rows, then chunks of actions for all. Leaves: the newest
+frame and pose of each row, and how its rollout stands (``Answer``). A world that offers
+``reset_rows(rows, starts, seeds) -> WorldStep`` begins single rows itself; any other world is reset
+as a whole and the other rows repeat their chunks, which is slower and comes to the same frames.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+from gymnasium.error import ResetNeeded
+
+from worldeval.errors import ConfigError, MismatchError, StartStateError
+from worldeval.rollout.observing import check_step
+from worldeval.rollout.recording import Recording
+from worldeval.rollout.suite import Suite
+from worldeval.types import ActionChunk, Episode, Outcome, StartState, Verdict, World, WorldStep
+
+JudgeCall = Callable[[Sequence[Episode]], Sequence[Verdict]]
+"""``Judge.judge``: verdicts for ended rollouts, in their order."""
+
+
+def chunk_steps(world: World) -> int:
+    """Control steps that the world takes at a time."""
+    frames = getattr(world, "frames_per_step", None)
+    return world.robot.chunk_steps if frames is None else frames * world.robot.steps_per_frame
+
+
+@dataclass(frozen=True, kw_only=True)
+class Answer:
+    """How one rollout stands after a step."""
+
+    reward: float
+    terminated: bool
+    truncated: bool
+    info: dict[str, Any]
+
+
+@dataclass(kw_only=True)
+class _Row:
+    """One rollout: where it stands, and what is needed to bring it there again."""
+
+    start: StartState
+    seed: int
+    recording: Recording | None
+    chunks: int = 0
+    past: list[tuple[np.ndarray, np.ndarray]] = field(default_factory=list)
+    frame: np.ndarray = field(default_factory=lambda: np.empty(0, np.uint8))
+    pose: np.ndarray = field(default_factory=lambda: np.empty(0, np.float32))
+
+
+class EnvRollouts:
+    """``count`` rollouts of one world. See the module's docstring."""
+
+    def __init__(self, world: World, suite: Suite, count: int, judge: JudgeCall | None) -> None:
+        if suite.robot != world.robot.name:
+            raise MismatchError(
+                f"suite {suite.name!r} is for robot {suite.robot!r}, world {world.name!r} has "
+                f"{world.robot.name!r}; choose a suite for this robot"
+            )
+        self.world, self.suite, self.judge = world, suite, judge
+        self.robot = world.robot
+        self.steps = chunk_steps(world)
+        self.count = count
+        self.rows: list[_Row] = []
+        self._by_id = {start.start_id: start for start in suite.starts}
+        self._reset_rows = getattr(world, "reset_rows", None)
+
+    def start(self, place: int, start_id: str | None) -> StartState:
+        if start_id is None:
+            return self.suite.starts[place % len(self.suite.starts)]
+        if start_id not in self._by_id:
+            raise StartStateError(
+                f"start state {start_id!r} is not in suite {self.suite.name!r} "
+                f"({len(self._by_id)} start states, such as {self.suite.starts[0].start_id!r})"
+            )
+        return self._by_id[start_id]
+
+    def begin(
+        self, rows: Sequence[int], starts: Sequence[StartState], seeds: Sequence[int]
+    ) -> list[dict[str, Any]]:
+        """Begin rollouts in ``rows``; their infos."""
+        fresh = [_Row(start=start, seed=seed, recording=self._record(start, seed))
+                 for start, seed in zip(starts, seeds, strict=True)]
+        if len(rows) == self.count:
+            self.rows = fresh
+            seen = self.world.reset(starts, seeds)
+        else:
+            for row, one in zip(rows, fresh, strict=True):
+                self.rows[row] = one
+            seen = self._begin_some(rows, starts, seeds)
+        check_step(seen, len(rows), 1, self.robot, self.world.name)
+        for i, one in enumerate(fresh):
+            one.frame, one.pose = seen.frames[i, -1], seen.poses[i, -1]
+            if one.recording is not None:
+                one.recording.begin(one.frame, one.pose, None)
+        return [self._info(one, Outcome.UNDECIDED) for one in fresh]
+
+    def _begin_some(
+        self, rows: Sequence[int], starts: Sequence[StartState], seeds: Sequence[int]
+    ) -> WorldStep:
+        if self._reset_rows is not None:
+            return self._reset_rows(rows, starts, seeds)
+        # A world can only be reset as a whole: reset it and repeat what the others did. They
+        # come to the same frames again, because chance belongs to the rollout.
+        seen = self.world.reset([r.start for r in self.rows], [r.seed for r in self.rows])
+        for t in range(max(len(r.past) for r in self.rows)):
+            going = [i for i, r in enumerate(self.rows) if len(r.past) > t]
+            actions, poses = zip(*(self.rows[i].past[t] for i in going), strict=True)
+            self.world.step(ActionChunk(actions=np.stack(actions), poses=np.stack(poses)), going)
+        chosen = list(rows)
+        return WorldStep(frames=seen.frames[chosen], poses=seen.poses[chosen], success=None,
+                         info=[seen.info[i] for i in chosen])
+
+    def step(self, actions: np.ndarray) -> list[Answer]:
+        if not self.rows:
+            raise ResetNeeded("call reset before step")
+        chunk = self._chunk(actions)
+        seen = self.world.step(chunk, list(range(self.count)))
+        check_step(seen, self.count, chunk.poses.shape[1], self.robot, self.world.name)
+        for i, row in enumerate(self.rows):
+            row.frame, row.pose = seen.frames[i, -1], seen.poses[i, -1]
+            row.chunks += 1
+            if self._reset_rows is None:
+                row.past.append((chunk.actions[i], chunk.poses[i]))
+            if row.recording is not None:
+                row.recording.add(frames=seen.frames[i], poses=seen.poses[i],
+                                  actions=chunk.actions[i], success=None, log={})
+        flagged = np.zeros(self.count, bool)
+        if self.judge is None and seen.success is not None:
+            flagged = seen.success.any(axis=1)
+        over = [row.chunks >= self.suite.chunks for row in self.rows]
+        outcomes = [Outcome.SUCCESS if f else Outcome.UNDECIDED for f in flagged]
+        if self.judge is not None:
+            judged = [i for i in range(self.count) if over[i]]
+            episodes = [r.recording.finish() for i in judged if (r := self.rows[i]).recording]
+            if episodes:
+                for i, verdict in zip(judged, self.judge(episodes), strict=True):
+                    outcomes[i] = verdict.outcome
+        elif seen.success is not None:
+            outcomes = [Outcome.FAILURE if o is Outcome.UNDECIDED and over[i] else o
+                        for i, o in enumerate(outcomes)]
+        return [
+            Answer(reward=float(outcome is Outcome.SUCCESS), terminated=bool(flagged[i]),
+                   truncated=over[i] and not flagged[i], info=self._info(row, outcome))
+            for i, (row, outcome) in enumerate(zip(self.rows, outcomes, strict=True))
+        ]
+
+    def observe(self, i: int) -> dict[str, Any]:
+        row = self.rows[i]
+        return {
+            "pixels": {view: row.frame[v].copy() for v, view in enumerate(self.robot.views)},
+            "agent_pos": self._pose(row),
+        }
+
+    def observe_all(self) -> dict[str, Any]:
+        frames = np.stack([row.frame for row in self.rows])  # (B, V, H, W, C)
+        return {
+            "pixels": {view: frames[:, v].copy() for v, view in enumerate(self.robot.views)},
+            "agent_pos": np.stack([self._pose(row) for row in self.rows]),
+        }
+
+    def picture(self, i: int) -> np.ndarray:
+        if not self.rows:
+            raise ResetNeeded("call reset before render")
+        return np.concatenate(list(self.rows[i].frame), axis=1)
+
+    def current_start(self, i: int) -> StartState:
+        """Where row ``i`` began, or will begin by default."""
+        return self.rows[i].start if self.rows else self.start(i, None)
+
+    def _pose(self, row: _Row) -> np.ndarray:
+        # A pose on its bound may lie outside by the rounding of float32.
+        return np.clip(row.pose, np.asarray(self.robot.pose_low, np.float32),
+                       np.asarray(self.robot.pose_high, np.float32)).astype(np.float32)
+
+    def _chunk(self, actions: np.ndarray) -> ActionChunk:
+        array = np.asarray(actions, np.float32)
+        flat = (self.count, self.steps * self.robot.action_dim)
+        full = (self.count, self.steps, self.robot.action_dim)
+        if array.shape not in (flat, full):
+            raise ConfigError(f"actions have shape {array.shape}, expected {flat} or {full}")
+        if not np.isfinite(array).all():
+            raise ConfigError("actions hold NaN or infinity, expected finite numbers")
+        array = np.clip(array.reshape(full), np.asarray(self.robot.action_low, np.float32),
+                        np.asarray(self.robot.action_high, np.float32))
+        poses = np.stack([row.pose for row in self.rows])
+        return ActionChunk(actions=array, poses=self.robot.integrate(poses, array))
+
+    def _record(self, start: StartState, seed: int) -> Recording | None:
+        if self.judge is None:
+            return None
+        frames = self.suite.chunks * self.steps // self.robot.steps_per_frame + 1
+        return Recording(start=start, world=self.world.name, policy="gymnasium",
+                         robot=self.robot, seed=seed, most_frames=frames)
+
+    def _info(self, row: _Row, outcome: Outcome) -> dict[str, Any]:
+        """``is_success`` must be a bool for LeRobot; ``outcome`` also knows "undecided"."""
+        return {
+            "is_success": outcome is Outcome.SUCCESS,
+            "outcome": outcome.value,
+            "chunk": row.chunks,
+            "start_id": row.start.start_id,
+            "task": row.start.task,
+        }

@@ -1,0 +1,35 @@
+"""Do a world, a policy and a suite belong together? Asked once, before the first step.
+
+Enters: the three. Leaves: nothing, or an error that names the first disagreement.
+"""
+
+from __future__ import annotations
+
+from worldeval.errors import MismatchError
+from worldeval.policies.checking import check_policy
+from worldeval.rollout.suite import Suite
+from worldeval.types import Policy, World
+
+
+def check_fit(world: World, policy: Policy, suite: Suite) -> None:
+    """Compare world, policy and suite before the first step; raise on any disagreement."""
+    robot = world.robot
+    if suite.robot != robot.name:
+        raise MismatchError(
+            f"suite {suite.name!r} is for robot {suite.robot!r}, world {world.name!r} has "
+            f"{robot.name!r}; choose a suite for this robot"
+        )
+    check_policy(policy, robot)
+    execute, per_frame = policy.spec.execute, robot.steps_per_frame
+    frames = getattr(world, "frames_per_step", None)
+    if frames is not None and execute != frames * per_frame:
+        raise MismatchError(
+            f"policy {policy.spec.name!r} executes {execute} control steps at a time, world "
+            f"{world.name!r} takes exactly {frames * per_frame} ({frames} frames); set the "
+            f"policy's execute to {frames * per_frame}"
+        )
+    if frames is not None and (suite.chunks * robot.chunk_steps) % execute:
+        raise MismatchError(
+            f"suite {suite.name!r} lasts {suite.chunks * robot.chunk_steps} control steps, "
+            f"expected a multiple of the {execute} that world {world.name!r} takes at a time"
+        )
