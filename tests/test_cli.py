@@ -57,7 +57,7 @@ def test_every_verb_is_a_frozen_dataclass_whose_help_teaches(
     assert cli.main([*verb.split(), "--help"]) == 0
     text = capsys.readouterr().out
     assert f"worldeval {verb}" in text
-    assert "Example" in text, "the help of a verb shows how to use it"
+    assert "For example:" in text, "the help of a verb shows how to use it"
     assert "[Undocumented" not in text
 
 

@@ -16,6 +16,7 @@ import os
 import sys
 from collections.abc import Sequence
 from importlib import import_module
+from typing import Any
 
 from worldeval.errors import WorldEvalError
 
@@ -24,10 +25,13 @@ VERBS = {
     "demo": ("demo:Demo", "rank the shipped policies inside the shipped world (start here)"),
     "doctor": ("doctor:DoctorVerb", "what this machine can do, and what to install"),
     "record": ("record:Record", "record episodes in Meta-World, many workers at once"),
-    "train autoencoder": ("train:TrainAutoencoder", "frames to latents and back"),
-    "train world-model": ("train:TrainWorldModel", "what is seen after an action chunk"),
-    "train policy": ("train:TrainPolicy", "clone behaviour from recorded episodes"),
-    "train judge": ("train:TrainJudge", "tell success from failure"),
+    "train autoencoder": ("train_world_model:TrainAutoencoder", "frames to latents and back"),
+    "train world-model": (
+        "train_world_model:TrainWorldModel",
+        "what is seen after an action chunk",
+    ),
+    "train policy": ("train_policy:TrainPolicy", "clone behaviour from recorded episodes"),
+    "train judge": ("train_judge:TrainJudge", "tell success from failure"),
     "rollout": ("rollout:Rollout", "run policies from a suite's start states in a world"),
     "replay": ("replay:Replay", "imagine recorded episodes again and measure the difference"),
     "judge": ("judge:JudgeVerb", "give a verdict on every rollout of a folder"),
@@ -73,8 +77,9 @@ def main(argv: Sequence[str] | None = None) -> int:
         return _dispatch(words)
     except WorldEvalError as error:
         return _refuse(" ".join(str(error).split()))
-    except KeyboardInterrupt:
-        print("worldeval: interrupted; run the same command again to continue", file=sys.stderr)
+    except KeyboardInterrupt as stop:  # the engine's says how much is kept
+        said = str(stop) or "interrupted; run the same command again to continue"
+        print(f"worldeval: {said}", file=sys.stderr)
         return 130
     except BrokenPipeError:
         # The reader of our output went away (`worldeval doctor | head`): nothing to report.
@@ -118,7 +123,7 @@ def _run(verb: str, options: list[str]) -> int:
     # A flag has no --no- twin to clutter the help.
     settings = (tyro.conf.FlagCreatePairsOff, tyro.conf.OmitSubcommandPrefixes)
     try:
-        command = tyro.cli(kind, prog=f"worldeval {verb}", args=options, config=settings)
+        command: Any = tyro.cli(kind, prog=f"worldeval {verb}", args=options, config=settings)
     except SystemExit as stop:  # the usage was printed
         return stop.code if isinstance(stop.code, int) else 2
     return int(command.run() or 0)

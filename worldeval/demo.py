@@ -148,8 +148,13 @@ def begin(config: DemoConfig, suite: Suite) -> dict[str, Any]:
     write_manifest(
         config.out, command="demo", config=settings, seed=suite.seed, extra={"options": config}
     )
-    return {"world model": settings["world_model"], "suite": suite.name, "chunks": suite.chunks,
-            "start states": len(suite.starts), "command": " ".join(sys.argv)}
+    return {
+        "world model": settings["world_model"],
+        "suite": suite.name,
+        "chunks": suite.chunks,
+        "start states": len(suite.starts),
+        "command": " ".join(sys.argv),
+    }
 
 
 def load_candidates(config: DemoConfig, world: Imagination) -> list[Candidate]:
@@ -183,9 +188,7 @@ def rollouts_of(out: Path, uri: str, name: str) -> Path:
     return folder
 
 
-def imagine(
-    candidates: Sequence[Candidate], world: Imagination, suite: Suite, batch: int
-) -> None:
+def imagine(candidates: Sequence[Candidate], world: Imagination, suite: Suite, batch: int) -> None:
     from worldeval.rollout.engine import check_fit, run
     from worldeval.rollout.recording import open_rollouts
 

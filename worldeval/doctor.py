@@ -222,11 +222,20 @@ def encode_and_decode(frames: int = 4) -> str:
 
 
 def simulator() -> Finding:
-    if importlib.util.find_spec("metaworld") is None:
-        remedy = "pip install -c constraints.txt -e '.[sim]'"
-        return _lacks("simulator", "not installed; the demo needs none", remedy)
-    versions = [f"{name} {importlib.metadata.version(name)}" for name in ("metaworld", "mujoco")]
-    return _ok("simulator", ", ".join(versions))
+    return _extra("simulator", ("metaworld", "mujoco"), "sim")
+
+
+def app() -> Finding:
+    return _extra("app", ("gradio",), "app")
+
+
+def _extra(name: str, wanted: tuple[str, ...], extra: str) -> Finding:
+    versions = {package: _version(package) for package in wanted}
+    missing = [package for package, version in versions.items() if version is None]
+    if missing:
+        found = f"{', '.join(missing)} not installed; the demo needs none"
+        return _lacks(name, found, f"pip install -c constraints.txt -e '.[{extra}]'")
+    return _ok(name, ", ".join(f"{package} {version}" for package, version in versions.items()))
 
 
 def rendering() -> Finding:
@@ -250,12 +259,6 @@ def renders(backend: str) -> bool:
     except subprocess.TimeoutExpired:
         return False
     return done.returncode == 0
-
-
-def app() -> Finding:
-    if importlib.util.find_spec("gradio") is None:
-        return _lacks("app", "gradio is not installed", "pip install -e '.[app]'")
-    return _ok("app", f"gradio {importlib.metadata.version('gradio')}")
 
 
 def ram() -> Finding:

@@ -95,8 +95,9 @@ def test_the_band_decides_and_says_why() -> None:
     undecided = classifier(Calibration(**at, lower=0.4, upper=0.6)).judge([episode])[0]
     assert undecided.outcome is Outcome.UNDECIDED and "0.500" in undecided.reason
     assert undecided.probability == pytest.approx(0.5)
-    assert classifier(Calibration(**at, lower=0.2, upper=0.4)).judge([episode])[0].outcome == "success"
-    assert classifier(Calibration(**at, lower=0.6, upper=0.8)).judge([episode])[0].outcome == "failure"
+    for (lower, upper), outcome in {(0.2, 0.4): "success", (0.6, 0.8): "failure"}.items():
+        judge = classifier(Calibration(**at, lower=lower, upper=upper))
+        assert judge.judge([episode])[0].outcome == outcome
 
 
 def test_unknown_is_a_value() -> None:

@@ -10,7 +10,7 @@ import torch
 
 from worldeval.data.episodes import EpisodeStore
 from worldeval.errors import ConfigError, DataError, MismatchError
-from worldeval.judging.augmentation import AugmentConfig, augment
+from worldeval.judging.augmentation import AugmentConfig, _blurred, augment
 from worldeval.judging.classifier import SuccessClassifier, judge_store
 from worldeval.judging.network import JudgeConfig
 from worldeval.judging.samples import FrameCache, Sampler, labels_of
@@ -20,14 +20,16 @@ from worldeval.types import Episode
 MakeStore = Callable[..., EpisodeStore]
 CONFIG = JudgeConfig(views=("front", "side"), image_size=(16, 16), channels=(8, 16, 16), hidden=32,
                      text_buckets=64, text_dim=16, lag=0, use_poses=False)  # fmt: skip
-GENTLE = AugmentConfig(shift_px=0, colour=0.1, drift=0.02, blur=0.3, noise=0.02)
+PLAIN = AugmentConfig(shift_px=0, colour=0, drift=0, blur=0, noise=0)
 TRAINING = JudgeTrainConfig(steps=160, batch=32, learning_rate=6e-3, warmup_steps=10, stride=1,
-                            smooth=2, augmentation=GENTLE, log_every=20, save_every=40)  # fmt: skip
+                            smooth=2, augmentation=PLAIN, log_every=20, save_every=40)  # fmt: skip
 WORDS = {"left": ("move the dot to the left",), "right": ("move the dot to the right",)}
 OPPOSED = {"left": "right", "right": "left"}
 
 
-def test_overfits_the_dot_in_the_corner_named_by_text(make_store: MakeStore, tmp_path: Path) -> None:
+def test_overfits_the_dot_at_the_edge_named_by_text(
+    make_store: MakeStore, tmp_path: Path
+) -> None:
     report = train_judge(
         CONFIG, tmp_path / "judge", training=TRAINING,
         stores=[make_store("true", range(1, 8)), make_store("dream", range(3, 9), "imagination")],
@@ -93,15 +95,14 @@ def test_a_killed_training_goes_on_to_the_same_weights(
     train_judge(CONFIG, tmp_path / "broken", **arguments)
     assert drawn == list(range(4, 12))
     states = [
-        torch.load(tmp_path / name / "state.pt", weights_only=True) for name in ("unbroken", "broken")
+        torch.load(tmp_path / name / "state.pt", weights_only=True)
+        for name in ("unbroken", "broken")
     ]
     assert states[0]["step"] == states[1]["step"] == 12
     for name, tensor in states[0]["network"].items():
         assert torch.equal(tensor, states[1]["network"][name]), name
     lines = (tmp_path / "broken/metrics.jsonl").read_text().splitlines()
-    assert [json.loads(line)["step"] for line in lines] == [3, 6, 9, 12] or [
-        json.loads(line)["step"] for line in lines
-    ] == [3, 8, 9, 12]
+    assert [json.loads(line)["step"] for line in lines] == [3, 6, 9, 12]
 
     with pytest.raises(MismatchError, match="learning_rate"):
         train_judge(CONFIG, tmp_path / "broken",
@@ -155,9 +156,10 @@ def test_the_cache_is_made_again_only_when_a_store_has_changed(
 def test_labels_without_flags_claim_only_what_is_known() -> None:
     def episode(success: bool | None, flags: list[bool] | None) -> Episode:
         return Episode(
-            key="k", task="t", instruction="", views=("v",), frames=np.zeros((4, 1, 8, 8, 3), np.uint8),
-            poses=np.zeros((4, 4), np.float32), actions=np.zeros((3, 3, 4), np.float32),
-            success=success, success_at=None if flags is None else np.array(flags),
+            key="k", task="t", instruction="", views=("v",),
+            frames=np.zeros((4, 1, 8, 8, 3), np.uint8), poses=np.zeros((4, 4), np.float32),
+            actions=np.zeros((3, 3, 4), np.float32), success=success,
+            success_at=None if flags is None else np.array(flags),
         )  # fmt: skip
 
     assert labels_of(episode(True, [False, True, False, True]))[0].tolist() == [0, 1, 1, 1]
@@ -189,5 +191,14 @@ def test_augmentation_moves_all_moments_alike_and_spares_the_start() -> None:
     blurred = augment(images, AugmentConfig(shift_px=0, colour=0, drift=0, blur=1, noise=0.1), rng)
     assert torch.equal(blurred[:, 0], images[:, 0])
     assert (blurred[:, 1] != images[:, 1]).any(dim=-1).any()
-    nothing = AugmentConfig(shift_px=0, colour=0, drift=0, blur=0, noise=0)
-    assert torch.equal(augment(images, nothing, rng), images)
+    assert torch.equal(augment(images, PLAIN, rng), images)
+
+
+def test_blur_of_a_point_is_the_binomial_kernel() -> None:
+    image = torch.zeros(1, 1, 1, 1, 9, 9)
+    image[..., 4, 4] = 1
+    taps = torch.tensor([1.0, 4.0, 6.0, 4.0, 1.0]) / 16
+    expected = torch.zeros(9, 9)
+    expected[2:7, 2:7] = taps[:, None] * taps
+    torch.testing.assert_close(_blurred(image)[0, 0, 0, 0], expected)
+    torch.testing.assert_close(_blurred(torch.ones(1, 1, 1, 1, 6, 6)), torch.ones(1, 1, 1, 1, 6, 6))

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Annotated
 
 import tyro
 
@@ -18,7 +19,7 @@ class Demo:
     Writes leaderboard.json, videos (imagined above true) and report.html. An interrupted demo goes
     on when it is started again.
 
-    Examples:
+    For example:
       worldeval demo
       worldeval demo --policy python:my_policy.py:MyPolicy
       worldeval demo --full
@@ -31,7 +32,7 @@ class Demo:
     policy: tyro.conf.UseAppendAction[tuple[str, ...]] = ()
     """A policy of yours to rank against the shipped ones; repeat it for several. A checkpoint
     folder, random, or python:FILE.py:CLASS?argument=value."""
-    imagination: tyro.conf.OmitArgPrefixes[ImaginationOptions] = field(
+    imagination: Annotated[ImaginationOptions, tyro.conf.arg(name="")] = field(
         default_factory=ImaginationOptions
     )
     batch: int = 8

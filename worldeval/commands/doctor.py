@@ -12,7 +12,7 @@ class DoctorVerb:
     Every line was tried: a frame rendered, a video encoded, each shipped checkpoint hashed.
     "ok" works, "--" is optional and missing, "!!" is needed and broken (exit code 1).
 
-    Example:  worldeval doctor --json
+    For example:  worldeval doctor --json
     """
 
     json: bool = False

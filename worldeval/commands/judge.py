@@ -16,7 +16,7 @@ class JudgeVerb:
 
     Writes verdicts.parquet into every store of rollouts in the folder.
 
-    Example:
+    For example:
       worldeval judge runs/mine --judge checkpoints/judge
     """
 

@@ -70,14 +70,17 @@ def open_imagination(
     from worldeval.worlds.sawyer import ROBOT
 
     config = WorldModelConfig.from_json(checkpoint.read_header(options.folder)["config"])
-    sampler = {"solver": options.solver, "steps": options.sampler_steps}
-    given = {name: value for name, value in sampler.items() if value is not None}
+    sampler = config.sampler
+    if options.solver is not None:
+        sampler = replace(sampler, solver=options.solver)
+    if options.sampler_steps is not None:
+        sampler = replace(sampler, steps=options.sampler_steps)
     return Imagination.open(
         options.folder,
         starts or options.starts or shipped.path(shipped.STARTS),
         ROBOT,
         memory=options.memory,
-        sampler=replace(config.sampler, **given),
+        sampler=sampler,
         device=options.device,
     )
 

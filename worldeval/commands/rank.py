@@ -14,7 +14,7 @@ class Rank:
 
     Prints the leaderboard and writes leaderboard.json and report.html.
 
-    Examples:
+    For example:
       worldeval rank runs/mine --out runs/mine-ranked
       worldeval rank runs/mine --real runs/truth --out runs/mine-ranked
     """
@@ -35,9 +35,7 @@ class Rank:
 
         imagined = read_verdicts(self.folder)
         real = None if self.real is None else read_truth(self.real)
-        write_manifest(
-            self.out, command="rank", config=self, seed=self.seed, allow_changes=True
-        )
+        write_manifest(self.out, command="rank", config=self, seed=self.seed, allow_changes=True)
         facts = {"imagined": str(self.folder), "real": str(self.real), "seed": self.seed}
         print(write_ranking(imagined, real, self.out, seed=self.seed, provenance=facts))
         print(self.out / "report.html")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Annotated
 
 import tyro
 
@@ -17,14 +18,14 @@ class Record:
     Start states of the splits training, validation and evaluation are disjoint. An interrupted
     recording goes on where it stopped; a larger --episodes-per-task extends it.
 
-    Examples:
+    For example:
       worldeval record --out recordings/training
       worldeval record --split validation --episodes-per-task 10 --out recordings/validation
     """
 
     out: Path
     """Folder of the store to write (LeRobotDataset v3.0)."""
-    config: tyro.conf.OmitArgPrefixes[RecordConfig] = field(default_factory=RecordConfig)
+    config: Annotated[RecordConfig, tyro.conf.arg(name="")] = field(default_factory=RecordConfig)
 
     def run(self) -> None:
         from worldeval.rollout.provenance import write_manifest

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Annotated
 
 import tyro
 
@@ -18,7 +19,7 @@ class Replay:
     PSNR and SSIM per view and chunk, with the episode's own actions, another episode's, none, and
     against repeating the first frame. A model whose own actions do not win ignores them.
 
-    Example:
+    For example:
       worldeval replay --store recordings/validation --out runs/replay
     """
 
@@ -30,7 +31,7 @@ class Replay:
     """So many, spread evenly over the store; all, if not given."""
     chunks: int = 10
     """How far to imagine."""
-    imagination: tyro.conf.OmitArgPrefixes[ImaginationOptions] = field(
+    imagination: Annotated[ImaginationOptions, tyro.conf.arg(name="")] = field(
         default_factory=ImaginationOptions
     )
     batch: int = 8

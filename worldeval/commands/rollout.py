@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Annotated
 
 import tyro
 
@@ -18,9 +19,9 @@ class Rollout:
     Writes a store of episodes (LeRobotDataset v3.0) with run.json beside it; the same command again
     skips the rollouts that are there.
 
-    Examples:
+    For example:
       worldeval rollout --policy checkpoints/policies/expert --out runs/mine
-      worldeval rollout --policy random --policy python:mine.py:Mine?speed=2 \\\\
+      worldeval rollout --policy random --policy python:mine.py:Mine?speed=2 \\
           --world metaworld --per-task 5 --out runs/truth
     """
 
@@ -37,7 +38,7 @@ class Rollout:
     """Only these tasks of the suite; repeat it for several. All, if not given."""
     per_task: int | None = None
     """Only the first so many start states of each task."""
-    imagination: tyro.conf.OmitArgPrefixes[ImaginationOptions] = field(
+    imagination: Annotated[ImaginationOptions, tyro.conf.arg(name="")] = field(
         default_factory=ImaginationOptions
     )
     batch: int = 8

@@ -12,7 +12,7 @@ import tyro
 class Verify:
     """Read everything in a store of episodes and name what is damaged (exit code 1 if anything).
 
-    Example:
+    For example:
       worldeval store verify recordings/training
     """
 
@@ -40,7 +40,7 @@ class Compact:
 
     An interruption leaves the old store or the new one.
 
-    Example:
+    For example:
       worldeval store compact recordings/training --video-mb 200
     """
 

@@ -88,7 +88,7 @@ def write_ranking(
     clips: Sequence[Clip] = (),
     provenance: Mapping[str, Any] | None = None,
 ) -> str:
-    """Write ``leaderboard.json`` and ``report.html`` into ``out``; returns the leaderboard as text."""
+    """Write ``leaderboard.json`` and ``report.html`` into ``out``; the leaderboard as text."""
     from worldeval.ranking.leaderboard import build_leaderboard
     from worldeval.ranking.report import write_report
 

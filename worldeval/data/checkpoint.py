@@ -52,7 +52,8 @@ def save(folder: str | Path, *, kind: str, config: Mapping[str, Any],
             for extra in folder.iterdir():  # a card or optimiser state laid beside the weights
                 if extra.name != "config.json" and not extra.name.startswith("weights-"):
                     target = staging / extra.name
-                    shutil.copytree(extra, target) if extra.is_dir() else shutil.copy2(extra, target)
+                    copy = shutil.copytree if extra.is_dir() else shutil.copy2
+                    copy(extra, target)
             os.replace(folder, previous)
         os.replace(staging, folder)
         shutil.rmtree(previous, ignore_errors=True)

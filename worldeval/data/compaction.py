@@ -18,7 +18,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from worldeval.data import index
-from worldeval.data.atomic import WriterLock, sync_file, sync_folder
+from worldeval.data.atomic import sync_file, sync_folder
 from worldeval.data.lerobot import (
     StoreLayout,
     chunk_and_file,
@@ -28,10 +28,11 @@ from worldeval.data.lerobot import (
 )
 from worldeval.data.rows import parquet_options
 from worldeval.data.video import join_mp4, mp4_times
-from worldeval.errors import StoreError
+from worldeval.errors import DataError, StoreError
 
 JOURNAL = "meta/compaction.json"
 STAGING = ".compaction"
+BYTES_PER_MB = 2**20
 
 
 def prepare(
@@ -42,13 +43,17 @@ def prepare(
     shutil.rmtree(staging, ignore_errors=True)
     if not rows:
         return
-    merged = _merge_data(root, staging, layout, rows, sizes_mb[0])
-    for key in layout.video_keys:
-        for update, extra in zip(
-            merged, _merge_video(root, staging, layout, rows, key, sizes_mb[1]), strict=True
-        ):
-            update |= extra
-    _merge_episodes(root, staging, layout, merged)
+    try:
+        merged = _merge_data(root, staging, layout, rows, sizes_mb[0])
+        for key in layout.video_keys:
+            places = _merge_video(root, staging, layout, rows, key, sizes_mb[1])
+            merged = [row | place for row, place in zip(merged, places, strict=True)]
+        _merge_episodes(root, staging, layout, merged)
+    except (DataError, pa.ArrowException, FileNotFoundError) as error:
+        raise StoreError(
+            f"{root} cannot be compacted, for a file is damaged: {error}; it is as it was, run "
+            "verify() for a full list"
+        ) from error
     new = sorted(p.relative_to(staging).as_posix() for p in staging.rglob("file-*"))
     old = {index.data_of(row) for row in rows}
     old |= {index.video_of(row, key) for row in rows for key in layout.video_keys}
@@ -56,10 +61,15 @@ def prepare(
     index.write_json(root / JOURNAL, {"moves": new, "deletions": sorted(old - set(new))})
 
 
+def interrupted(root: Path) -> bool:
+    """Whether a compaction was decided and not carried out to its end."""
+    return (root / JOURNAL).exists()
+
+
 def finish(root: Path) -> None:
     """Carry out the journal of a compaction, if there is one; repeatable from any point."""
     journal = root / JOURNAL
-    if not journal.exists():
+    if not interrupted(root):
         return
     try:
         plan = json.loads(journal.read_text())
@@ -93,9 +103,9 @@ def _merge_data(
 ) -> list[dict[str, Any]]:
     """Rewrite the data parquet, one row group an episode; the new place of each episode."""
     schema = layout.data_schema()
-    sizes = [_row_group_bytes(root, rows, i) for i in range(len(rows))]
+    sizes = [_episode_bytes(root, rows, i) for i in range(len(rows))]
     merged: list[dict[str, Any]] = []
-    for slot, members in enumerate(_groups(sizes, limit_mb * 2**20)):
+    for slot, members in enumerate(_groups(sizes, limit_mb * BYTES_PER_MB)):
         chunk, file = chunk_and_file(slot)
         target = staging / data_path(chunk, file)
         target.parent.mkdir(parents=True, exist_ok=True)
@@ -122,7 +132,7 @@ def _merge_video(
     frames_in = {source: sum(r["length"] for r in rows if index.video_of(r, key) == source)
                  for source in sources}
     # Different set-ups (another x264) cannot share a file: one decoder would misread the other.
-    groups = _groups(sizes, limit_mb * 2**20, lambda a, b: setups[a] == setups[b])
+    groups = _groups(sizes, limit_mb * BYTES_PER_MB, lambda a, b: setups[a] == setups[b])
     for slot, members in enumerate(groups):
         chunk, file = chunk_and_file(slot)
         target = staging / video_path(key, chunk, file)
@@ -165,17 +175,18 @@ def _merge_episodes(
             table = table.set_column(number, schema.field(number), values)
     target = staging / episodes_path(0, 0)
     target.parent.mkdir(parents=True, exist_ok=True)
-    pq.write_table(table, target, use_dictionary=False)
+    index.write_episodes(table, target)
     sync_file(target)
 
 
-def _row_group_bytes(root: Path, rows: Sequence[index.Row], i: int) -> int:
-    path, first = root / index.data_of(rows[i]), index.first_in_file(rows, i)
-    alone = first == i and (i + 1 == len(rows) or index.data_of(rows[i + 1]) != index.data_of(rows[i]))
-    if alone:
-        return path.stat().st_size
-    group = pq.read_metadata(path).row_group(i - first)
-    return sum(group.column(c).total_compressed_size for c in range(group.num_columns))
+def _episode_bytes(root: Path, rows: Sequence[index.Row], i: int) -> int:
+    """What episode ``i`` takes in a data file: its columns and its share of the footer."""
+    path = root / index.data_of(rows[i])
+    with pq.ParquetFile(path) as file:
+        footer = file.metadata.serialized_size
+        groups = [file.metadata.row_group(g) for g in range(file.num_row_groups)]
+    sizes = [sum(g.column(c).total_compressed_size for c in range(g.num_columns)) for g in groups]
+    return sizes[i - index.first_in_file(rows, i)] + footer // len(groups)
 
 
 def _groups(

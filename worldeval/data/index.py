@@ -49,7 +49,11 @@ def read_info(root: Path) -> dict[str, Any]:
 
 def write_json(path: Path, content: Mapping[str, Any]) -> None:
     text = json.dumps(content, indent=1) + "\n"
-    write_atomically(path, lambda temporary: temporary.write_text(text))
+
+    def write(temporary: Path) -> None:
+        temporary.write_text(text)
+
+    write_atomically(path, write)
 
 
 def read_tasks(root: Path) -> list[str]:
@@ -77,6 +81,10 @@ def write_tasks(root: Path, tasks: Sequence[str]) -> None:
 
 def episodes_files(root: Path) -> list[Path]:
     return sorted((root / "meta/episodes").glob("chunk-*/file-*.parquet"))
+
+
+def write_episodes(table: pa.Table, path: Path) -> None:
+    pq.write_table(table, path, use_dictionary=False, write_page_checksum=True)
 
 
 def episodes_stamp(root: Path) -> list[tuple[str, int, int]]:
@@ -148,7 +156,7 @@ def first_in_file(rows: Sequence[Row], i: int) -> int:
 
 def read_row_group(path: Path, group: int, length: int, columns: list[str]) -> pa.Table:
     """Columns of one episode. Raises StoreError if the rows are not there."""
-    with pq.ParquetFile(path) as file:
+    with pq.ParquetFile(path, page_checksum_verification=True) as file:
         rows = file.metadata.row_group(group).num_rows if group < file.num_row_groups else 0
         if rows != length:
             raise StoreError(f"{path} has {rows} rows for it, expected {length}")
@@ -195,6 +203,7 @@ def _place(row: Row, prefix: str) -> tuple[int, int]:
 
 def _read(path: Path, columns: list[str] | None = None) -> pa.Table:
     try:
-        return pq.read_table(path, columns=columns, use_threads=False, partitioning=None)
+        return pq.read_table(path, columns=columns, use_threads=False, partitioning=None,
+                             page_checksum_verification=True)
     except (OSError, pa.ArrowException) as error:
         raise StoreError(f"{path} cannot be read: {error}; restore it from a copy") from error

@@ -68,8 +68,9 @@ class StoreLayout:
     expert_actions: bool = False
 
     def __post_init__(self) -> None:
-        for name in ("views", "image_size", "pose_names", "action_names"):
-            object.__setattr__(self, name, tuple(getattr(self, name)))
+        for name, kind in (("views", str), ("image_size", int), ("pose_names", str),
+                           ("action_names", str)):
+            object.__setattr__(self, name, tuple(kind(item) for item in getattr(self, name)))
         if self.images not in ("video", "lossless"):
             raise ConfigError(f"images is {self.images!r}, expected 'video' or 'lossless'")
         if not self.views or len(set(self.views)) < len(self.views):
@@ -90,6 +91,8 @@ class StoreLayout:
             raise ConfigError(f"steps_per_frame is {self.steps_per_frame!r}, expected 1 or more")
         if not self.fps > 0:
             raise ConfigError(f"fps is {self.fps!r}, expected a positive number")
+        if self.fps == int(self.fps):  # LeRobot's own datasets have whole numbers
+            object.__setattr__(self, "fps", int(self.fps))
 
     @property
     def pose_dim(self) -> int:
@@ -225,6 +228,8 @@ class StoreLayout:
                 f"{what} has views {tuple(episode.views)!r}, the store has {self.views!r}; "
                 "give the same views in the same order"
             )
+        if not isinstance(episode.key, str) or not episode.key:
+            raise DataError(f"an episode's key is {episode.key!r}, expected a text that names it")
         frames, actions = len(episode.frames), len(episode.frames) - 1
         if frames < 1:
             raise DataError(f"{what} has no frames, expected at least the start frame")
@@ -248,7 +253,7 @@ class StoreLayout:
         for name, (array, shape) in expected.items():
             if array is None or np.shape(array) != shape:
                 given = None if array is None else np.shape(array)
-                raise MismatchError(f"{what} has {name} of shape {given}, the store expects {shape}")
+                raise MismatchError(f"{what} has {name} of shape {given}, expected {shape}")
             if name not in ("frames", "success_at") and not np.isfinite(array).all():
                 raise DataError(f"{what} has NaN or infinity in its {name}; it was not stored")
 

@@ -1,4 +1,4 @@
-"""The only normaliser: poses and actions to [-1, 1] by bounds, latents to zero mean and unit spread.
+"""The only normaliser: poses to [-1, 1] by bounds, latents to zero mean and unit spread.
 
 Bounds come from a RobotSpec or from percentiles of recorded poses (Ctrl-World, section 3.2, uses
 the 1st and 99th), and travel inside every checkpoint that was trained with them.
@@ -22,7 +22,9 @@ class BoundNormalizer:
 
     def __post_init__(self) -> None:
         if len(self.low) != len(self.high):
-            raise ConfigError(f"normaliser: {len(self.low)} lower and {len(self.high)} upper bounds")
+            raise ConfigError(
+                f"normaliser: {len(self.low)} lower and {len(self.high)} upper bounds"
+            )
         for low, high in zip(self.low, self.high, strict=True):
             if not high > low:
                 raise ConfigError(f"normaliser: upper bound {high} is not above lower bound {low}")

@@ -119,18 +119,17 @@ class StoredEpisodes:
         length = row["length"]
         wanted = np.arange(length) if times is None else np.asarray(list(times), np.int64)
         if wanted.size and (wanted.min() < 0 or wanted.max() >= length):
-            raise DataError(f"episode {i} has frames 0 to {length - 1}, asked for {wanted.tolist()}")
+            raise DataError(f"episode {i} has frames 0..{length - 1}, asked for {wanted.tolist()}")
         if not layout.video_keys:
             table = self._table(i, [layout.image_key(view) for view in views])
-            return self._guard(i, lambda: rows.images(layout, table, views, wanted))
+            return self._guard(i, partial(rows.images, layout, table, views, wanted))
         frames = np.empty((len(wanted), len(views), *layout.image_size, 3), np.uint8)
         for place, view in enumerate(views):
             key = layout.image_key(view)
             path = self.root / index.video_of(row, key)
             start = row[f"videos/{key}/from_timestamp"]
             count = int(wanted.max()) + 1 if wanted.size else 1
-            decoded = self._guard(i, lambda p=path, s=start, n=count: read_mp4(
-                p, start_s=s, count=n))
+            decoded = self._guard(i, partial(read_mp4, path, start_s=start, count=count))
             frames[:, place] = decoded[wanted]
         return frames
 
@@ -140,10 +139,7 @@ class StoredEpisodes:
 
     def _reload(self) -> None:
         self._rows = index.read_rows(self.root, self.layout)
-        self._tasks = index.read_tasks(self.root)
         self._index_of = {row["worldeval.key"]: row["episode_index"] for row in self._rows}
-        self._group: pa.Table | None = None
-        self._seen = index.episodes_stamp(self.root)
 
     def _row(self, i: int) -> dict[str, Any]:
         if not 0 <= i < len(self._rows):
@@ -155,9 +151,11 @@ class StoredEpisodes:
         row = self._row(i)
         path = self.root / index.data_of(row)
         group = i - index.first_in_file(self._rows, i)
-        return self._guard(i, lambda: index.read_row_group(path, group, row["length"], columns))
+        return self._guard(
+            i, partial(index.read_row_group, path, group, row["length"], columns)
+        )
 
-    def _guard(self, i: int, read: Callable[[], Any]) -> Any:
+    def _guard(self, i: int, read: Callable[[], _T]) -> _T:
         try:
             return read()
         except (DataError, OSError, pa.ArrowException) as error:
@@ -166,5 +164,4 @@ class StoredEpisodes:
             ) from error
 
     def __repr__(self) -> str:
-        return f"EpisodeStore({str(self.root)!r}, {len(self)} episodes)"
-
+        return f"{type(self).__name__}({str(self.root)!r}, {len(self)} episodes)"

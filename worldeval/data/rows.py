@@ -73,11 +73,13 @@ def write_parquet(table: pa.Table, path: Path) -> None:
 
 
 def parquet_options(schema: pa.Schema) -> dict[str, Any]:
+    """Checksums let a flipped bit be told from a strange picture."""
     images = {field.name for field in schema if pa.types.is_struct(field.type)}
     leaves = [part for name in images for part in (f"{name}.bytes", f"{name}.path")]
     plain = [name for name in schema.names if name not in images]
     compression = {name: "snappy" for name in plain} | {leaf: "none" for leaf in leaves}
-    return {"compression": compression, "use_dictionary": False, "write_statistics": plain}
+    return {"compression": compression, "use_dictionary": False, "write_statistics": plain,
+            "write_page_checksum": True}
 
 
 def trajectory(layout: StoreLayout, table: pa.Table) -> Trajectory:

@@ -6,8 +6,10 @@ because a flipped byte inside a packet does not change their number.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections import Counter
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -17,6 +19,9 @@ from worldeval.data import index, rows
 from worldeval.data.lerobot import StoreLayout
 from worldeval.data.video import mp4_times, read_mp4
 from worldeval.errors import DataError
+
+TOLERANCE_S = 1e-4
+"""How far a frame may lie from its time; LeRobot's own tolerance."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -33,6 +38,10 @@ def verify(root: Path, layout: StoreLayout, table: Sequence[index.Row]) -> list[
     damage: list[Damage] = []
     keys: set[str] = set()
     times: dict[Path, np.ndarray] = {}
+    frames_in: Counter[Path] = Counter()
+    for row in table:
+        for key in layout.video_keys:
+            frames_in[root / index.video_of(row, key)] += row["length"]
     next_row = 0
     for i, row in enumerate(table):
         meta = root / "meta/episodes"
@@ -45,12 +54,13 @@ def verify(root: Path, layout: StoreLayout, table: Sequence[index.Row]) -> list[
             damage.append(Damage(path=meta, episode_index=i, what="its rows are counted wrongly"))
         next_row = row["dataset_to_index"]
         path = root / index.data_of(row)
-        what = _attempt(path, lambda p=path, i=i: _check_rows(p, layout, table, i))
+        what = _attempt(path, partial(_check_rows, path, layout, table, i))
         if what:
             damage.append(Damage(path=path, episode_index=i, what=what))
         for key in layout.video_keys:
             video = root / index.video_of(row, key)
-            what = _attempt(video, lambda v=video, k=key, r=row: _check_video(v, layout, r, k, times))
+            check = partial(_check_video, video, layout, row, key, frames_in, times)
+            what = _attempt(video, check)
             if what:
                 damage.append(Damage(path=video, episode_index=i, what=what))
     return damage
@@ -84,17 +94,21 @@ def _check_rows(
 
 
 def _check_video(
-    path: Path, layout: StoreLayout, row: index.Row, key: str, times: dict[Path, np.ndarray]
+    path: Path, layout: StoreLayout, row: index.Row, key: str, frames_in: Mapping[Path, int],
+    times: dict[Path, np.ndarray],
 ) -> str | None:
     if path not in times:
         times[path] = mp4_times(path)[0]
+    if len(times[path]) != frames_in[path]:
+        return f"it has {len(times[path])} frames, expected {frames_in[path]}"
     start = row[f"videos/{key}/from_timestamp"]
     wanted = start + np.arange(row["length"]) / layout.fps
-    found = times[path]
-    nearest = np.abs(found[:, None] - wanted).min(0) if len(found) else np.full(len(wanted), np.inf)
-    if not (nearest < 1e-4).all():  # LeRobot's own tolerance
-        return f"it has {int((nearest < 1e-4).sum())} of its {row['length']} frames"
-    frames = read_mp4(path, start_s=start, count=row["length"])
-    if frames.shape[1:3] != layout.image_size:
-        return f"it has {frames.shape[1]}x{frames.shape[2]} px, expected {layout.image_size}"
+    first = int(np.searchsorted(times[path], start - TOLERANCE_S))
+    found = times[path][first : first + row["length"]]
+    if len(found) != len(wanted) or np.abs(found - wanted).max() > TOLERANCE_S:
+        return f"its frames do not lie at {start:.3f} s and after"
+    height, width = read_mp4(path, start_s=start, count=row["length"]).shape[1:3]
+    if (height, width) != layout.image_size:
+        expected = "x".join(str(side) for side in layout.image_size)
+        return f"it has {height}x{width} px, expected {expected} px"
     return None

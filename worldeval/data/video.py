@@ -30,11 +30,14 @@ def to_model(frames: np.ndarray) -> np.ndarray:
     """uint8 frames (..., H, W, C) -> float32 (..., C, H, W) in [-1, 1]."""
     if frames.dtype != np.uint8:
         raise DataError(f"frames have dtype {frames.dtype}, expected uint8 RGB in 0..255")
-    return np.ascontiguousarray(np.moveaxis(frames, -1, -3), dtype=np.float32) / 127.5 - 1.0
+    video = np.ascontiguousarray(np.moveaxis(frames, -1, -3), dtype=np.float32)
+    video /= 127.5
+    video -= 1.0
+    return video
 
 
 def to_frames(video: np.ndarray) -> np.ndarray:
-    """float (..., C, H, W) in [-1, 1] -> uint8 (..., H, W, C); rounds, and clips what overshoots."""
+    """float (..., C, H, W) in [-1, 1] -> uint8 (..., H, W, C), rounded and clipped."""
     if not np.isfinite(video).all():
         raise DataError("a video with NaN or infinity cannot become frames; the model diverged")
     scaled = np.clip(np.rint((np.asarray(video, np.float32) + 1.0) * 127.5), 0, 255)
@@ -127,6 +130,9 @@ def read_mp4(
     with _av_errors(path, "read"), av.open(str(path)) as container:
         stream = container.streams.video[0]
         base = stream.time_base or Fraction(1)
+        # Refuse damaged pictures; FFmpeg would otherwise paint over them.
+        stream.codec_context.options = {"err_detect": "explode"}
+        stream.codec_context.thread_count = 1
         half_frame = 0.5 / float(stream.average_rate or 25)
         if start_s > 0:
             container.seek(int(start_s / base), stream=stream)  # to the key frame at or before
@@ -158,7 +164,7 @@ def mp4_times(path: str | Path) -> tuple[np.ndarray, bytes]:
 
 
 def join_mp4(sources: Sequence[str | Path], target: str | Path, fps: float) -> None:
-    """String mp4 files of one set-up together without decoding; bits of every frame stay the same."""
+    """String mp4 files of one set-up together without decoding: every frame stays as it is."""
     import av
 
     rate = _rate(fps)

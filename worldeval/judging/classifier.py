@@ -57,7 +57,9 @@ class SuccessClassifier:
         for field, value in (("stride", stride), ("smooth", smooth)):
             if value < 1:
                 raise ConfigError(f"{field} is {value!r}, expected at least 1")
-        self.network = network.to(device).eval()
+        # Channels last: a third faster on a CPU, where verdicts are mostly given.
+        network = network.to(device=device, memory_format=torch.channels_last)  # type: ignore[call-overload]
+        self.network = network.eval()
         self.calibration = calibration
         self.name = name
         self.stride = stride
@@ -68,7 +70,7 @@ class SuccessClassifier:
         """Read a checkpoint that ``save`` or ``train_judge`` wrote."""
         config, tensors = checkpoint.load(folder, kind=KIND)
         try:
-            shape = {
+            shape: dict[str, Any] = {
                 name: tuple(value) if isinstance(value, list) else value
                 for name, value in config["network"].items()
             }

@@ -152,7 +152,7 @@ class Sampler:
         rng = np.random.default_rng([self.seed, step])
         episodes, times, labels, instructions = [], [], [], []
         for _ in range(self.batch):
-            members = self._members[rng.integers(len(self._members))]
+            members = self._members[int(rng.integers(len(self._members)))]
             index = int(members[rng.integers(len(members))])
             time, label, instruction = self._draw_frame(index, rng)
             episodes.append(self.cache.rows[index].first)
@@ -173,11 +173,11 @@ class Sampler:
         other = self.opposed.get(row.task)
         if other and len(held) and rng.random() < self.opposed_share:
             words = self.instructions[other]
-            return int(rng.choice(held)), 0, words[rng.integers(len(words))]
+            return int(rng.choice(held)), 0, words[int(rng.integers(len(words)))]
         instruction = row.instruction
         wordings = self.instructions.get(row.task)
         if wordings and rng.random() < self.rewording_share:
-            instruction = wordings[rng.integers(len(wordings))]
+            instruction = wordings[int(rng.integers(len(wordings)))]
         solved, pending = self._solved[index], self._open[index]
         if len(solved) and (not len(pending) or rng.random() < self.solved_share):
             return int(rng.choice(solved)), 1, instruction

@@ -62,6 +62,8 @@ class JudgeTrainConfig:
     target_precision: float = 0.95
     max_abstention: float = 0.2
     seed: int = 0
+    precision: str = "float32"
+    """"bfloat16" halves the time on CPUs with AMX and on GPUs; weights stay float32."""
     log_every: int = 50
     save_every: int = 250
     device: str = "cpu"
@@ -71,9 +73,12 @@ class JudgeTrainConfig:
                      "save_every"):  # fmt: skip
             if getattr(self, name) < 1:
                 raise ConfigError(f"{name} is {getattr(self, name)!r}, expected at least 1")
-        for name in ("learning_rate",):
-            if not getattr(self, name) > 0:
-                raise ConfigError(f"{name} is {getattr(self, name)!r}, expected above 0")
+        if not self.learning_rate > 0:
+            raise ConfigError(f"learning_rate is {self.learning_rate!r}, expected above 0")
+        if self.precision not in ("float32", "bfloat16"):
+            raise ConfigError(
+                f"precision is {self.precision!r}, expected 'float32' or 'bfloat16'"
+            )
         for name in ("solved_share", "near_share", "opposed_share", "rewording_share",
                      "pose_dropout", "target_precision", "max_abstention"):  # fmt: skip
             if not 0 <= getattr(self, name) <= 1:
@@ -337,12 +342,12 @@ def _loss(
     images = augment(images, training.augmentation, rng)
     labels = torch.from_numpy(batch.labels).to(training.device)
     known = (rng.random(len(labels)) >= training.pose_dropout).astype(np.float32)
-    logits = network(
-        images,
-        network.bag(batch.instructions),
-        torch.from_numpy(batch.poses).to(training.device),
-        torch.from_numpy(known).to(training.device),
-    )
+    poses = torch.from_numpy(batch.poses).to(training.device)
+    words = network.bag(batch.instructions)
+    half = training.precision == "bfloat16"
+    with torch.autocast(torch.device(training.device).type, torch.bfloat16, enabled=half):
+        logits = network(images, words, poses, torch.from_numpy(known).to(training.device))
+    logits = logits.float()
     right = ((logits > 0) == (labels > 0.5)).float().mean().item()
     return F.binary_cross_entropy_with_logits(logits, labels), right
 

@@ -1,8 +1,8 @@
 """Augmentation: what may change in a picture without changing what should be done.
 
 Enters: uint8 frames (B, V, H, W, 3) and a generator. Leaves: shifted uint8 frames, then jittered
-and blurred float images (B, V, C, H, W). Blur stands for a world model's softness: a policy that was
-never shown blur reads its own imagination as something else.
+and blurred float images (B, V, C, H, W). Blur stands for a world model's softness: a policy that
+was never shown blur reads an imagined scene as something else.
 """
 
 from __future__ import annotations

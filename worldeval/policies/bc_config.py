@@ -94,7 +94,7 @@ class Selection:
 
     tasks: tuple[str, ...] | None = None
     kinds: tuple[str, ...] | None = None
-    only_successful: bool = True
+    only_successful: bool = False
     demonstrations: int | None = None
     held_out: int = 2
     """Episodes of each task kept apart to measure the error on, where there are 10 or more."""
@@ -111,9 +111,10 @@ class BCTrainConfig:
     """Kinds of episodes (column ``kind``); None takes all."""
     demonstrations: int | None = None
     """Episodes of each task; None takes all."""
-    only_successful: bool = True
+    only_successful: bool = False
+    """Whether to learn from solved episodes alone; with expert labels, failures teach recovery."""
     labels: str = "expert"
-    """"expert" or "executed" actions."""
+    """"expert": what an expert would have done at each visited state; "executed" actions."""
     label_noise: float = 0.0
     """Standard deviation of the error of a sloppy demonstrator, in the robot's action units."""
     label_gain: float = 1.0
@@ -142,6 +143,8 @@ class BCTrainConfig:
     """Share of samples that are not told the gripper's state: it predicts its own next command so
     well that a policy would else learn to copy it and never close."""
     word_dropout: float = 0.1
+    idle_share: float = 0.2
+    """Share of the frames kept at which nothing is left to do."""
     hold_weight: float = 0.1
     """Loss weight of standing still beyond the end of an episode."""
     seed: int = 0
@@ -159,7 +162,7 @@ class BCTrainConfig:
         if self.labels not in ("expert", "executed"):
             raise ConfigError(f"labels is {self.labels!r}, expected 'expert' or 'executed'")
         for name in ("blur_share", "corrupted_share", "gripper_dropout", "word_dropout", "ema",
-                     "hold_weight"):
+                     "hold_weight", "idle_share"):
             if not 0 <= getattr(self, name) <= 1:
                 raise ConfigError(f"{name} is {getattr(self, name)!r}, expected 0 to 1")
         if not self.learning_rate > 0:

@@ -31,6 +31,8 @@ Corruption = Callable[[np.ndarray], np.ndarray]
 """uint8 frames (N, H, W, 3) of one view -> the same, as a world model would blur them."""
 
 CORRUPTION_BATCH = 64
+IDLE = 1e-3
+"""Motion below this, in action units, is standing still."""
 
 
 @dataclass(frozen=True)
@@ -151,9 +153,19 @@ class Demonstrations:
             wanted.update(train, held_out)
         return cls(store, sorted(wanted), robot, progress=progress)
 
-    def rows_of(self, episodes: Sequence[int]) -> np.ndarray:
-        """Rows of all frames of ``episodes`` that an action follows."""
-        return np.concatenate([np.asarray(self.rows[i][:-1], np.int64) for i in episodes])
+    def rows_of(self, episodes: Sequence[int], *, idle_share: float = 1.0) -> np.ndarray:
+        """Rows of the frames of ``episodes`` that an action follows.
+
+        idle_share: how many of the frames to keep at which nothing is left to do (the labels stand
+            still). Episodes of fixed length are full of them, and they teach little.
+        """
+        rows = np.concatenate([np.asarray(self.rows[i][:-1], np.int64) for i in episodes])
+        labels = np.where(self.has_expert[rows][:, None, None], self.expert[rows],
+                          self.executed[rows])
+        idle = (np.abs(labels[..., :-1]) < IDLE).all((1, 2))
+        still = rows[idle]
+        kept = still[::max(1, round(1 / idle_share))] if idle_share > 0 else still[:0]
+        return np.sort(np.concatenate([rows[~idle], kept]))
 
     def corrupt(self, corruption: Corruption, *, share: float, seed: int = 0,
                 progress: bool = False) -> None:

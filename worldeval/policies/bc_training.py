@@ -116,8 +116,8 @@ class _Training:
         # only what was loaded can be drawn, but what is chosen depends on the store alone
         train, held_out = choose(data.table, config.selection)
         self.episodes = len(train)
-        self.rows = data.rows_of(train)
-        self.held_out = data.rows_of(held_out) if held_out else None
+        self.rows = data.rows_of(train, idle_share=config.idle_share)
+        self.held_out = data.rows_of(held_out, idle_share=0.0) if held_out else None
         self.views = [robot.views.index(camera) for camera in network.cameras]
         self.error = (data.label_error(config.label_noise, config.seed)
                       if config.label_noise else None)

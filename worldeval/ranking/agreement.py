@@ -219,7 +219,8 @@ def _statistics(real: np.ndarray, imagined: np.ndarray) -> dict[str, np.ndarray]
     """(draws, policies) rates to one (draws,) array a figure, NaN where undefined."""
     policies = real.shape[1]
     unknown = ~(np.isfinite(real).all(axis=1) & np.isfinite(imagined).all(axis=1))
-    x, y = np.nan_to_num(real), np.nan_to_num(imagined)
+    # Rates that differ by rounding alone are ties: 0.1 + 0.2 against 0.3.
+    x, y = np.round(np.nan_to_num(real), 12), np.round(np.nan_to_num(imagined), 12)
     slope = _slope(x, y)
     gap = np.abs(x[:, :, None] - x[:, None, :])
     violated = (y[:, :, None] < y[:, None, :]) != (x[:, :, None] < x[:, None, :])

@@ -14,6 +14,7 @@ result is ranked too, and left out of the agreement.
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 from collections.abc import Iterable, Mapping
@@ -285,9 +286,12 @@ def write_whole(target: Path, text: str) -> None:
     part = target.with_name(f".{target.name}.part")
     try:
         target.parent.mkdir(parents=True, exist_ok=True)
-        part.write_text(text, encoding="utf-8")
+        # A lone surrogate (an undecodable file name as a policy's name) becomes "?".
+        part.write_bytes(text.encode("utf-8", "replace"))
         os.replace(part, target)
     except OSError as error:
+        with contextlib.suppress(OSError):
+            part.unlink(missing_ok=True)
         raise StoreError(
             f"cannot write {target}: {error.strerror or error}; choose a writable folder with "
             f"free space"

@@ -54,9 +54,13 @@ def scatter_svg(board: Leaderboard) -> str:
     _save(figure, buffer, "svg")
     svg = buffer.getvalue().decode("utf-8")
     svg = svg[svg.index("<svg") :]
-    for name, colour in palette.items():
-        # Only in declarations: a policy may be called "#ffffff".
-        svg = re.sub(rf"(fill|stroke): {colour}\b", rf"\1: var(--{name})", svg)
+    names = {colour: f"var(--{name})" for name, colour in palette.items()}
+
+    def with_variables(style: re.Match[str]) -> str:
+        return re.sub(r"#[0-9a-f]{6}", lambda m: names.get(m[0], m[0]), style[0])
+
+    # Only in style attributes: a policy may be called "#ffffff".
+    svg = re.sub(r'style="[^"]*"', with_variables, svg)
     svg = re.sub(r'(<svg[^>]*?) width="[^"]*"', r"\1", svg, count=1)
     svg = re.sub(r'(<svg[^>]*?) height="[^"]*"', r"\1", svg, count=1)
     label = "Scatter plot of imagined against true success rates"

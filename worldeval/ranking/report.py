@@ -54,8 +54,7 @@ def write_report(
         "<footer>Made by worldeval. This page loads nothing from the network.</footer></main>",
         f"<script>{SCRIPT}</script></body></html>\n",
     ]
-    # Lone surrogates (undecodable file names) cannot be written as UTF-8.
-    write_whole(target, "\n".join(parts).encode("utf-8", "replace").decode("utf-8"))
+    write_whole(target, "\n".join(parts))
     return target
 
 
@@ -81,11 +80,11 @@ def headline(board: Leaderboard) -> str:
     choice = (
         "the imagined winner is the true one"
         if regret == 0
-        else f"taking the imagined winner costs {100 * regret:.0f} points of true success"
+        else f"taking the imagined winner costs {100 * regret:.1f} points of true success"
     )
     return (
         f"{said} Over the {agreement.policies} policies with true results the rates correlate "
-        f"with r = {agreement.pearson:.3f}, and {choice}."
+        f"with r = {agreement.pearson:.3f}, and among these {choice}."
     )
 
 

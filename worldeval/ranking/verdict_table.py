@@ -22,6 +22,7 @@ Cell = tuple[str, str, str]
 
 
 def read_outcomes(table: pd.DataFrame, side: str) -> dict[Cell, Outcome]:
+    """The outcome of each cell; ``side`` (imagined or real) is for the messages."""
     missing = [name for name in COLUMNS if name not in table.columns]
     if missing:
         raise DataError(
@@ -49,6 +50,7 @@ def read_outcomes(table: pd.DataFrame, side: str) -> dict[Cell, Outcome]:
 def pair_outcomes(
     said: Mapping[Cell, Outcome], true: Mapping[Cell, Outcome]
 ) -> dict[Cell, Outcome]:
+    """True outcomes of the imagined cells, of those policies that have any."""
     with_truth = {cell[0] for cell in true}
     wanted = [cell for cell in said if cell[0] in with_truth]
     missing = [cell for cell in wanted if cell not in true]
@@ -64,6 +66,7 @@ def pair_outcomes(
 
 
 def uneven_starts(said: Mapping[Cell, Outcome]) -> list[str]:
+    """A sentence if the policies were not all imagined from the same start states."""
     starts: dict[str, set[tuple[str, str]]] = {}
     for policy, task, start_id in said:
         starts.setdefault(policy, set()).add((task, start_id))
@@ -79,6 +82,7 @@ def uneven_starts(said: Mapping[Cell, Outcome]) -> list[str]:
 
 
 def column_names(table: pd.DataFrame | None, column: str) -> tuple[str, ...]:
+    """The distinct values of a column that may be absent."""
     if table is None or column not in table.columns:
         return ()
     return tuple(sorted({str(value) for value in table[column]}))

@@ -131,9 +131,8 @@ class EnvRollouts:
             if row.recording is not None:
                 row.recording.add(frames=seen.frames[i], poses=seen.poses[i],
                                   actions=chunk.actions[i], success=None, log={})
-        flagged = np.zeros(self.count, bool)
-        if self.judge is None and seen.success is not None:
-            flagged = seen.success.any(axis=1)
+        flagged = [self.judge is None and seen.success is not None and bool(seen.success[i].any())
+                   for i in range(self.count)]
         over = [row.chunks >= self.suite.chunks for row in self.rows]
         outcomes = [Outcome.SUCCESS if f else Outcome.UNDECIDED for f in flagged]
         if self.judge is not None:
@@ -146,7 +145,7 @@ class EnvRollouts:
             outcomes = [Outcome.FAILURE if o is Outcome.UNDECIDED and over[i] else o
                         for i, o in enumerate(outcomes)]
         return [
-            Answer(reward=float(outcome is Outcome.SUCCESS), terminated=bool(flagged[i]),
+            Answer(reward=float(outcome is Outcome.SUCCESS), terminated=flagged[i],
                    truncated=over[i] and not flagged[i], info=self._info(row, outcome))
             for i, (row, outcome) in enumerate(zip(self.rows, outcomes, strict=True))
         ]

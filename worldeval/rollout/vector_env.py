@@ -69,7 +69,7 @@ class WorldVectorEnv(VectorEnv):
     def reset(
         self,
         *,
-        seed: int | Sequence[int | None] | None = None,  # type: ignore[override]
+        seed: int | Sequence[int | None] | None = None,
         options: dict[str, Any] | None = None,
     ) -> tuple[dict[str, Any], dict[str, Any]]:
         seeds = [None if seed is None else seed + i for i in range(self.num_envs)] if (
@@ -113,7 +113,7 @@ class WorldVectorEnv(VectorEnv):
             infos = self._add_info(infos, fresh.get(i, answer.info), i)
         return self._rows.observe_all(), rewards, terminated, truncated, infos
 
-    def render(self) -> tuple[np.ndarray, ...] | None:  # type: ignore[override]
+    def render(self) -> tuple[np.ndarray, ...] | None:
         """The views of each rollout side by side, (H, V * W, 3) each."""
         if self.render_mode is None:
             return None
@@ -166,7 +166,8 @@ class RolloutView:
 class WorldEnv(gymnasium.Env):
     """One rollout of a world; passes ``gymnasium.utils.env_checker.check_env``.
 
-    ``options={"start_id": ...}`` chooses the start state by name.
+    ``options={"start_id": ...}`` chooses the start state by name. stride: how many start states
+    later the next rollout begins, for use beside others of its kind (``SyncVectorEnv``).
     """
 
     def __init__(
@@ -176,8 +177,10 @@ class WorldEnv(gymnasium.Env):
         *,
         judge: JudgeCall | None = None,
         flat_actions: bool = True,
+        stride: int = 1,
         render_mode: str | None = None,
     ) -> None:
+        self._stride = stride
         self._rows = EnvRollouts(world, suite, 1, judge)
         self.metadata = _metadata(world.robot)
         self.render_mode = _known(render_mode)
@@ -192,7 +195,7 @@ class WorldEnv(gymnasium.Env):
         if seed is not None or self._place is None:
             self._place = seed if seed is not None else int(self.np_random.integers(2**32))
         else:
-            self._place += 1
+            self._place += self._stride
         start = self._rows.start(self._place, (options or {}).get("start_id"))
         infos = self._rows.begin([0], [start], [int(self.np_random.integers(2**32))])
         return self._rows.observe(0), infos[0]
@@ -204,7 +207,7 @@ class WorldEnv(gymnasium.Env):
         return (self._rows.observe(0), answer.reward, answer.terminated, answer.truncated,
                 answer.info)
 
-    def render(self) -> np.ndarray | None:  # type: ignore[override]
+    def render(self) -> np.ndarray | None:
         """The views side by side, (H, V * W, 3)."""
         return None if self.render_mode is None else self._rows.picture(0)
 

@@ -50,11 +50,12 @@ class Residual(nn.Module):
 
     def __init__(self, width: int) -> None:
         super().__init__()
+        last = nn.Conv2d(width, width, 3, padding=1)
+        nn.init.zeros_(last.weight)
         self.body = nn.Sequential(
             nn.GroupNorm(8, width), nn.SiLU(), nn.Conv2d(width, width, 3, padding=1),
-            nn.GroupNorm(8, width), nn.SiLU(), nn.Conv2d(width, width, 3, padding=1),
+            nn.GroupNorm(8, width), nn.SiLU(), last,
         )
-        nn.init.zeros_(self.body[-1].weight)
 
     def forward(self, x: Tensor) -> Tensor:
         return x + self.body(x)
@@ -62,6 +63,9 @@ class Residual(nn.Module):
 
 class Autoencoder(nn.Module):
     """``encode`` and ``decode``; see the module's docstring for the spaces."""
+
+    latent_mean: Tensor
+    latent_std: Tensor
 
     def __init__(self, config: AutoencoderConfig) -> None:
         super().__init__()

@@ -38,6 +38,13 @@ class BackboneConfig:
             )
 
 
+def zero(layer: nn.Conv2d | nn.Linear) -> None:
+    """Begin as nothing: a residual branch that starts at zero leaves the skip alone."""
+    nn.init.zeros_(layer.weight)
+    if layer.bias is not None:
+        nn.init.zeros_(layer.bias)
+
+
 class SpatialBlock(nn.Module):
     """Residual 3x3 convolutions within one view of one frame, modulated by the frame's token."""
 
@@ -49,7 +56,7 @@ class SpatialBlock(nn.Module):
         self.conv_out = nn.Conv2d(width, width, 3, padding=1)
         self.modulate = nn.Linear(token, 2 * width)
         self.skip = nn.Conv2d(c_in, width, 1) if c_in != width else nn.Identity()
-        nn.init.zeros_(self.conv_out.weight)
+        zero(self.conv_out)
 
     def forward(self, x: Tensor, token: Tensor) -> Tensor:
         """x (N, C, h, w), token (N, E) with N = B*T*V."""
@@ -69,8 +76,7 @@ class TemporalMix(nn.Module):
         super().__init__()
         self.norm = nn.GroupNorm(8, width)
         self.mix = nn.Linear(3 * width, width)
-        nn.init.zeros_(self.mix.weight)
-        nn.init.zeros_(self.mix.bias)
+        zero(self.mix)
 
     def forward(self, x: Tensor, frames: int, views: int) -> Tensor:
         n, c, h, w = x.shape
@@ -90,8 +96,7 @@ class ClipAttention(nn.Module):
         self.norm = nn.GroupNorm(8, width)
         self.qkv = nn.Linear(width, 3 * width)
         self.out = nn.Linear(width, width)
-        nn.init.zeros_(self.out.weight)
-        nn.init.zeros_(self.out.bias)
+        zero(self.out)
 
     def forward(self, x: Tensor, frames: int, views: int) -> Tensor:
         n, c, h, w = x.shape
@@ -140,8 +145,7 @@ class Backbone(nn.Module):
         )
         self.norm = nn.GroupNorm(8, fine)
         self.head = nn.Conv2d(fine, c_out, 3, padding=1)
-        nn.init.zeros_(self.head.weight)
-        nn.init.zeros_(self.head.bias)
+        zero(self.head)
         self.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
 
     def forward(self, x: Tensor, token: Tensor) -> Tensor:

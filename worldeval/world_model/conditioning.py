@@ -36,7 +36,7 @@ class WorkspaceFrame:
 
 def geometry_maps(
     poses: np.ndarray, cameras: Sequence[CameraSpec], size: tuple[int, int],
-    workspace: WorkspaceFrame = WorkspaceFrame(),  # noqa: B008 (frozen)
+    workspace: WorkspaceFrame = WorkspaceFrame(),
 ) -> np.ndarray:
     """(..., P) physical poses (x, y, z, ..., gripper) -> (..., V, 6, h, w) float32.
 
@@ -83,6 +83,8 @@ def _gaussian(projected: np.ndarray, u: np.ndarray, v: np.ndarray, width: float)
 
 class FrameToken(nn.Module):
     """One token a frame from its pose, its role and the noise level of its latent."""
+
+    frequencies: Tensor
 
     def __init__(self, pose_dim: int, frames: int, width: int) -> None:
         super().__init__()

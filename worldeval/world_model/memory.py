@@ -88,7 +88,9 @@ STRATEGIES: dict[str, Strategy] = {
 def strategy(name: str) -> Strategy:
     """A strategy by name; raises ConfigError naming the known ones."""
     if name not in STRATEGIES:
-        raise ConfigError(f"memory strategy {name!r} is unknown, expected one of {list(STRATEGIES)}")
+        raise ConfigError(
+            f"memory strategy {name!r} is unknown, expected one of {list(STRATEGIES)}"
+        )
     return STRATEGIES[name]
 
 

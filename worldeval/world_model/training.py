@@ -57,7 +57,8 @@ class WorldModelTrainConfig:
     validation: str | None = None
     """Store of held-out episodes; None validates on nothing."""
     backbone: BackboneConfig = field(default_factory=lambda: BackboneConfig(widths=(64, 128)))
-    denoiser: DenoiserConfig = field(default_factory=DenoiserConfig)
+    denoiser: DenoiserConfig | None = None
+    """None measures the spread of the data and takes the default noise levels around it."""
     loop: LoopConfig = field(default_factory=lambda: LoopConfig(steps=60_000, batch=16))
     memory_slots: int = 3
     memory_mix: tuple[tuple[str, float], ...] = (("pose", 0.6), ("strided", 0.25), ("none", 0.15))
@@ -168,6 +169,21 @@ def cache_latents(
     np.save(path, latents)
     note.write_text(json.dumps(stamp))
     return latents
+
+
+def measure_denoiser(table: FrameTable, latents: np.ndarray, future: int) -> DenoiserConfig:
+    """Noise levels around the spread of the change over ``future`` frames.
+
+    Training noise is centred at that spread, where half of the signal is hidden.
+    """
+    windows = window_starts([int(n) for n in table.lengths], future)
+    picks = windows[step_rows(len(windows), 2000)]
+    now = table.first[picks[:, 0]] + picks[:, 1]
+    change = [
+        (latents[now + k].astype(np.float32) - latents[now]).var() for k in range(1, future + 1)
+    ]
+    spread = float(np.sqrt(np.mean(change)))
+    return DenoiserConfig(sigma_data=spread, log_sigma_mean=float(np.log(spread)) + 0.3)
 
 
 def hash_keys(keys: Sequence[str]) -> str:
@@ -287,7 +303,8 @@ def train_world_model(
     settings = WorldModelConfig.for_robot(
         robot, latent_channels=autoencoder.config.latent_channels,
         latent_size=autoencoder.config.latent_size, memory_slots=config.memory_slots,
-        autoencoder=digest, backbone=config.backbone, denoiser=config.denoiser,
+        autoencoder=digest, backbone=config.backbone,
+        denoiser=config.denoiser or measure_denoiser(table, latents, robot.frames_per_chunk),
     )
     model = WorldModel.load(start_from) if start_from else WorldModel(settings)
     model.train().requires_grad_(True)

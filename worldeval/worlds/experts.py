@@ -13,16 +13,16 @@ from __future__ import annotations
 
 import warnings
 from collections.abc import Sequence
-from typing import Protocol
+from typing import Any, Protocol
 
 import numpy as np
-from metaworld import policies
 
 from worldeval.errors import ConfigError
+from worldeval.worlds.mujoco_backend import policies
 from worldeval.worlds.sawyer import ROBOT, TASKS
 from worldeval.worlds.simulation import Simulation
 
-_POLICIES = {
+_POLICIES: dict[str, Any] = {
     "drawer-open": policies.SawyerDrawerOpenV3Policy,
     "drawer-close": policies.SawyerDrawerCloseV3Policy,
     "window-open": policies.SawyerWindowOpenV3Policy,
@@ -51,8 +51,9 @@ class Expert:
 
     def __init__(self, task: str, aim_offset_m: np.ndarray | None = None) -> None:
         if task not in _POLICIES:
-            raise ConfigError(f"there is no expert for {task!r}; there is one for each of "
-                              f"{', '.join(TASKS)}")
+            raise ConfigError(
+                f"there is no expert for {task!r}; there is one for each of {', '.join(TASKS)}"
+            )
         self.task = task
         self._policy = _POLICIES[task]()
         self._gain = _GAIN.get(task, 1.0)
@@ -79,7 +80,8 @@ class Expert:
 class Noisy:
     """A driver whose executed steps are disturbed by Ornstein-Uhlenbeck noise (in action units).
 
-    dn = -rate n dt + scale sqrt(2 rate) dW, so that ``scale`` is the standing deviation.
+    n' = (1 - rate) n + scale sqrt(1 - (1 - rate)^2) e with e ~ N(0, 1), drawn at its standing
+    distribution, whose deviation is ``scale``.
     """
 
     def __init__(self, driver: Driver, rng: np.random.Generator, scale: float, rate: float) -> None:
@@ -88,8 +90,9 @@ class Noisy:
 
     def act(self, simulation: Simulation) -> np.ndarray:
         action = self._driver.act(simulation).copy()
-        push = self._rng.normal(0.0, self._scale * np.sqrt(2 * self._rate), 3)
-        self._noise += -self._rate * self._noise + push
+        keep = 1.0 - self._rate
+        kick = self._scale * np.sqrt(1.0 - keep**2)
+        self._noise = keep * self._noise + self._rng.normal(0.0, kick, 3)
         action[:3] += self._noise
         return np.clip(action, -1.0, 1.0).astype(np.float32)
 
@@ -147,9 +150,6 @@ def memory_motion(pose: np.ndarray, rng: np.random.Generator, chunks: int = 10) 
     speed = min(1.0, travel / (0.6 * half))
     dwell = max(0, int(half - travel / speed))
     return Waypoints([away, pose.copy()], speed=speed, dwell_steps=dwell)
-
-
-FAILURES = ("stop", "wander", "opposed", "offset", "gripper")
 
 
 class Failing:

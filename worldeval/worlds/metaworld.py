@@ -19,7 +19,8 @@ import numpy as np
 from worldeval.errors import MismatchError, WorldError
 from worldeval.types import ActionChunk, StartState, WorldStep
 from worldeval.worlds import sawyer
-from worldeval.worlds.simulation import Painter, Simulation
+from worldeval.worlds.appearance import Painter
+from worldeval.worlds.simulation import Simulation
 
 
 class MetaWorld:
@@ -59,7 +60,7 @@ class MetaWorld:
 
     def draw(self, simulation: Simulation) -> np.ndarray:
         """(V, H, W, 3) uint8."""
-        return self.painter(simulation).draw(simulation)
+        return self.painter(simulation).draw(simulation.data, simulation.layout.goals_m)
 
     def reset(self, starts: Sequence[StartState], seeds: Sequence[int]) -> WorldStep:
         if len(starts) != len(seeds):

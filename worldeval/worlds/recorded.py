@@ -67,14 +67,19 @@ class RecordedWorld:
 
     def start_states(self) -> tuple[StartState, ...]:
         """One start state an episode, with its key as ``start_id``: the store as a suite."""
-        columns = self._table.columns
+        # Rollouts keep the scene's seed as "start_seed", recorded demonstrations as "seed".
+        table = self._table
+        seeds = next((table[c] for c in ("start_seed", "seed") if c in table.columns), None)
+        splits = table["split"] if "split" in table.columns else None
         return tuple(
             StartState(
-                start_id=str(row.key), task=str(row.task), instruction=str(row.instruction),
-                seed=int(row.start_seed) if "start_seed" in columns else 0,
-                split=str(row.split) if "split" in columns else "recorded",
+                start_id=str(table["key"].iloc[i]),
+                task=str(table["task"].iloc[i]),
+                instruction=str(table["instruction"].iloc[i]),
+                seed=0 if seeds is None else int(seeds.iloc[i]),
+                split="recorded" if splits is None else str(splits.iloc[i]),
             )
-            for row in self._table.itertuples()
+            for i in range(len(table))
         )
 
     def reset(self, starts: Sequence[StartState], seeds: Sequence[int]) -> WorldStep:

@@ -1,0 +1,86 @@
+"""``worldeval train policy``."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import tyro
+
+from worldeval.policies.bc_config import BCTrainConfig
+from worldeval.policies.candidates import candidate_configs
+
+if TYPE_CHECKING:
+    from worldeval.policies.bc_data import Corruption
+
+
+@dataclass(frozen=True, kw_only=True)
+class TrainPolicy:
+    """Clone behaviour: views, pose and instruction in, a chunk of actions out.
+
+    With --candidate, trains shipped recipes instead (each into a folder of its name in --out): the
+    same network with few demonstrations, sloppy ones, a missing camera, deaf to the instruction ...
+
+    For example:
+      worldeval train policy --store recordings/training --out runs/policy --demonstrations 20
+      worldeval train policy --store recordings/training --out runs/policies --candidate all
+    """
+
+    out: Path
+    """Folder of the checkpoint, its metrics and its state."""
+    candidate: tyro.conf.UseAppendAction[tuple[str, ...]] = ()
+    """A shipped recipe, or all; repeat it for several."""
+    seen_through: Path | None = None
+    """Autoencoder checkpoint: a share of the frames is shown as it decodes them, which is what the
+    policy will see in imagination."""
+    config: Annotated[BCTrainConfig, tyro.conf.arg(name="")]
+
+    def run(self) -> None:
+        from worldeval.errors import ConfigError
+        from worldeval.policies.bc_training import train_policies, train_policy
+        from worldeval.rollout.provenance import write_manifest
+        from worldeval.worlds.sawyer import ROBOT
+
+        recipes = candidate_configs(self.config.store)
+        unknown = sorted(set(self.candidate) - {*recipes, "all"})
+        if unknown:
+            raise ConfigError(
+                f"candidate {unknown[0]!r} is unknown, expected all or one of {', '.join(recipes)}"
+            )
+        write_manifest(
+            self.out,
+            command="train policy",
+            config=self.config,
+            seed=self.config.seed,
+            extra={"options": self},
+            allow_changes=("threads", "device", "save_every_s"),
+        )
+        corruption = seen_through(self.seen_through) if self.seen_through else None
+        if not self.candidate:
+            print(train_policy(self.config, self.out, ROBOT, corruption=corruption))
+            return
+        wanted = list(recipes) if "all" in self.candidate else list(self.candidate)
+        carried_out = {
+            name: getattr(self.config, name) for name in ("threads", "device", "save_every_s")
+        }
+        configs = {name: replace(recipes[name], **carried_out) for name in wanted}
+        for folder in train_policies(configs, self.out, ROBOT, corruption=corruption).values():
+            print(folder)
+
+
+def seen_through(folder: Path) -> Corruption:
+    """Frames (N, H, W, 3) as the autoencoder in ``folder`` gives them back."""
+    import numpy as np
+    import torch
+
+    from worldeval.data.video import to_frames, to_model
+    from worldeval.world_model.autoencoder import Autoencoder
+
+    model = Autoencoder.load(folder)
+
+    def decoded(frames: np.ndarray) -> np.ndarray:
+        with torch.inference_mode():
+            return to_frames(model.decode(model.encode(torch.from_numpy(to_model(frames)))).numpy())
+
+    return decoded

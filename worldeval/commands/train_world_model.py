@@ -1,0 +1,82 @@
+"""``worldeval train autoencoder`` and ``worldeval train world-model``.
+
+A training that is interrupted goes on from its last state when the same command is given again.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated
+
+import tyro
+
+from worldeval.rollout.provenance import write_manifest
+from worldeval.world_model.training import (
+    AutoencoderTrainConfig,
+    WorldModelTrainConfig,
+    train_autoencoder,
+    train_world_model,
+)
+
+# Settings that change how a training is carried out, not what comes of it.
+FREE = tuple(
+    f"config.loop.{name}" for name in ("threads", "report_every", "save_every_s", "validate_every")
+)
+
+
+@dataclass(frozen=True, kw_only=True)
+class TrainAutoencoder:
+    """Train the autoencoder: single frames to small latents and back.
+
+    For example:
+      worldeval train autoencoder --store recordings/training --out runs/autoencoder
+      worldeval train autoencoder --store recordings/training --loop.steps 200 --out runs/try
+    """
+
+    out: Path
+    """Folder of the checkpoint, its metrics and its state."""
+    config: Annotated[AutoencoderTrainConfig, tyro.conf.arg(name="")]
+
+    def run(self) -> None:
+        write_manifest(
+            self.out,
+            command="train autoencoder",
+            config=self,
+            seed=self.config.loop.seed,
+            allow_changes=FREE,
+        )
+        print(train_autoencoder(self.config, self.out))
+
+
+@dataclass(frozen=True, kw_only=True)
+class TrainWorldModel:
+    """Train the world model on the latents of recorded episodes.
+
+    The latents are computed once and kept in the output folder; sample videos and metrics appear
+    there while it trains.
+
+    For example:
+      worldeval train world-model --store recordings/training --autoencoder runs/autoencoder \\
+          --validation recordings/validation --out runs/world-model
+      worldeval train world-model ... --loop.mixed-precision bf16 --loop.batch 64
+    """
+
+    out: Path
+    """Folder of the checkpoint, its metrics and its state."""
+    start_from: Path | None = None
+    """Checkpoint to go on from with these settings (fine-tuning)."""
+    config: Annotated[WorldModelTrainConfig, tyro.conf.arg(name="")]
+
+    def run(self) -> None:
+        from worldeval.worlds.sawyer import ROBOT
+
+        write_manifest(
+            self.out,
+            command="train world-model",
+            config=self,
+            seed=self.config.loop.seed,
+            allow_changes=FREE,
+        )
+        start = None if self.start_from is None else str(self.start_from)
+        print(train_world_model(self.config, self.out, ROBOT, start))
