@@ -51,7 +51,7 @@ def episode(key: str, start: StartState, frames: int) -> Episode:
         instruction=start.instruction,
         views=ROBOT.views,
         frames=rng.integers(0, 255, shape, np.uint8),
-        poses=np.tile(np.float32([0, 0.6, 0.2, -1]), (frames, 1)),
+        poses=np.tile(np.array([0, 0.6, 0.2, -1], np.float32), (frames, 1)),
         actions=np.zeros((frames - 1, ROBOT.steps_per_frame, ROBOT.action_dim), np.float32),
         extra={"start_id": start.start_id, "seed": start.seed, "split": start.split},
     )
@@ -85,24 +85,15 @@ def make_shipped(root: Path) -> None:
         sampler=SamplerConfig(steps=1),
     )
     WorldModel(config).save(root / shipped.WORLD_MODEL)
-    network = JudgeNetwork(JudgeConfig(views=ROBOT.views, channels=(8, 8, 8), hidden=8))
-    SuccessClassifier(network, Calibration()).save(root / shipped.JUDGE)
+    judge = JudgeNetwork(JudgeConfig(views=ROBOT.views, channels=(8, 8, 8), hidden=8))
+    SuccessClassifier(judge, Calibration()).save(root / shipped.JUDGE)
     for name in ("able", "poor"):
         network = BCNetwork(BCConfig.for_robot(ROBOT, channels=(8, 8, 8), hidden=8))
         behaviour_cloning.save(root / shipped.POLICIES / name, network, name=name)
 
     starts = [start for task in TASKS for start in start_states("evaluation", task, 3)]
     Suite(name="tiny", robot=ROBOT.name, chunks=2, starts=tuple(starts)).save(root / shipped.SUITE)
-    layout = {
-        "views": ROBOT.views,
-        "image_size": ROBOT.image_size,
-        "pose_names": ROBOT.pose_names,
-        "action_names": ROBOT.action_names,
-        "steps_per_frame": ROBOT.steps_per_frame,
-        "fps": ROBOT.frame_hz,
-        "robot_type": ROBOT.name,
-    }
-    with EpisodeStore.create(root / shipped.STARTS, images="lossless", **layout) as store:
+    with open_rollouts(root / shipped.STARTS, ROBOT, images="lossless") as store:
         for start in starts:
             store.append(episode(start.start_id, start, 2))
     with open_rollouts(root / shipped.TRUTH_CLIPS, ROBOT) as store:

@@ -52,33 +52,40 @@ def test_a_flipped_byte_in_the_rows(filled) -> None:
 
 
 @pytest.fixture
-def video(filled):
-    if filled.layout.images != "video":
-        pytest.skip("this store has no videos")
-    return filled.root / "videos/observation.images.wrist/chunk-000/file-001.mp4"
+def filled_with_videos(tmp_path, layout, episode) -> EpisodeStore:
+    store = EpisodeStore.create(tmp_path / "videos", images="video", **layout)
+    for i in range(3):
+        store.append(episode(i, length=20))
+    store.close()
+    return store
 
 
-def test_a_missing_video(filled, video) -> None:
+@pytest.fixture
+def video(filled_with_videos):
+    return filled_with_videos.root / "videos/observation.images.wrist/chunk-000/file-001.mp4"
+
+
+def test_a_missing_video(filled_with_videos, video) -> None:
     video.unlink()
-    assert one(filled, "file-001.mp4") == (1, "the file is missing")
+    assert one(filled_with_videos, "file-001.mp4") == (1, "the file is missing")
     with pytest.raises(StoreError, match=r"episode 1 of .*observation.images.wrist"):
-        filled.frames(1)
-    assert filled.frames(1, views=["left"]).shape == (20, 1, 16, 24, 3)
+        filled_with_videos.frames(1)
+    assert filled_with_videos.frames(1, views=["left"]).shape == (20, 1, 16, 24, 3)
 
 
-def test_a_truncated_video(filled, video) -> None:
+def test_a_truncated_video(filled_with_videos, video) -> None:
     data = video.read_bytes()
     video.write_bytes(data[: len(data) * 2 // 3])
-    assert one(filled, "file-001.mp4")[0] == 1
+    assert one(filled_with_videos, "file-001.mp4")[0] == 1
 
 
-def test_a_wrong_number_of_frames(filled, video) -> None:
+def test_a_wrong_number_of_frames(filled_with_videos, video) -> None:
     for count in (19, 21):
         write_mp4(video, np.zeros((count, 16, 24, 3), np.uint8), 10)
-        index, what = one(filled, "file-001.mp4")
+        index, what = one(filled_with_videos, "file-001.mp4")
         assert index == 1 and f"{count} frames, expected 20" in what
 
 
-def test_a_wrong_size(filled, video) -> None:
+def test_a_wrong_size(filled_with_videos, video) -> None:
     write_mp4(video, np.zeros((20, 32, 24, 3), np.uint8), 10)
-    assert one(filled, "file-001.mp4") == (1, "it has 32x24 px, expected 16x24 px")
+    assert one(filled_with_videos, "file-001.mp4") == (1, "it has 32x24 px, expected 16x24 px")

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from pathlib import Path
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -10,6 +10,7 @@ import pytest
 from worldeval.data.episodes import EpisodeStore
 from worldeval.robots import RobotSpec
 from worldeval.types import Episode
+from worldeval.worlds import toy
 
 FRAMES = 6
 WORDS = {"left": "go to the left", "right": "go to the right"}
@@ -36,11 +37,20 @@ def toy_episode(robot: RobotSpec, task: str, number: int, *, kind: str = "expert
         extra={"kind": kind, "start_id": f"{task}/training/{number:02d}"})
 
 
-@pytest.fixture
-def toy_store(tmp_path: Path, toy_robot: RobotSpec) -> EpisodeStore:
-    """12 episodes of each of two tasks; every third is of kind "failing"."""
+@pytest.fixture(scope="session")
+def toy_robot() -> RobotSpec:
+    """Sizes differ pairwise, so that swapped axes cannot pass; made once, as the store is."""
+    robot = toy.toy_robot(views=("top", "wrist"), image_size=(16, 24), steps_per_frame=2,
+                          frames_per_chunk=3)
+    return replace(robot, control_hz=10.0, pose_low=(-0.5, -0.5, 0.0, -1.0),
+                   pose_high=(0.5, 0.5, 0.5, 1.0))
+
+
+@pytest.fixture(scope="session")
+def toy_store(tmp_path_factory: pytest.TempPathFactory, toy_robot: RobotSpec) -> EpisodeStore:
+    """12 episodes of each of two tasks; every third is of kind "failing". Read only."""
     store = EpisodeStore.create(
-        tmp_path / "demonstrations", views=toy_robot.views, image_size=toy_robot.image_size,
+        tmp_path_factory.mktemp("stores") / "demonstrations", views=toy_robot.views, image_size=toy_robot.image_size,
         pose_names=toy_robot.pose_names, action_names=toy_robot.action_names,
         steps_per_frame=toy_robot.steps_per_frame, fps=toy_robot.frame_hz,
         robot_type=toy_robot.name, images="lossless", expert_actions=True)

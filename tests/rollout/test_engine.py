@@ -40,7 +40,8 @@ def same(a: Episode, b: Episode) -> bool:
              for chunk in json.loads(e.extra["chunks"])] for e in (a, b)]
     plain = [{k: v for k, v in e.extra.items() if k != "chunks"} for e in (a, b)]
     return (
-        (a.key, a.task, a.success, plain[0], logs[0]) == (b.key, b.task, b.success, plain[1], logs[1])
+        (a.key, a.task, a.success) == (b.key, b.task, b.success)
+        and plain[0] == plain[1] and logs[0] == logs[1]
         and all(np.array_equal(getattr(a, f), getattr(b, f))
                 for f in ("frames", "poses", "actions", "success_at"))
     )
@@ -324,7 +325,7 @@ def test_disagreements_are_found_before_the_first_step(tmp_path: Path) -> None:
     with pytest.raises(MismatchError, match=r"executes 4 .*takes exactly 6 \(3 frames\)"):
         run(ToyWorld(robot=ROBOT, frames_per_step=3), ToyPolicy(robot=ROBOT, execute=4), suite,
             store, batch=1)
-    with pytest.raises(MismatchError, match="lasts 24 control steps, expected a multiple of the 10"):
+    with pytest.raises(MismatchError, match="24 control steps, expected a multiple of the 10"):
         policy.spec = dataclasses.replace(policy.spec, chunk=10, execute=10)
         run(ToyWorld(robot=ROBOT, frames_per_step=5), policy, suite, store, batch=1)
     with pytest.raises(MismatchError, match="camera 'wrist'"):
@@ -341,7 +342,7 @@ class Dreaming(ToyWorld):
     def step(self, chunk: ActionChunk, rows: Sequence[int]) -> WorldStep:
         seen = super().step(chunk, rows)
         info = [{"retrieved": np.array([0, 3]), "nfe": 5,
-                 "seconds": {"decode": 1e-6, "model": 2e-6}} for _ in rows]
+                 "decode_s": 1e-6, "model_s": 2e-6} for _ in rows]
         return dataclasses.replace(seen, info=info)
 
 
@@ -352,7 +353,9 @@ def test_each_chunk_keeps_its_log(tmp_path: Path) -> None:
                  progress=False)
     log = json.loads(store.episode(0).extra["chunks"])
     assert [(c["step"], c["retrieved"], c["nfe"]) for c in log] == [(0, [0, 3], 5), (6, [0, 3], 5)]
-    assert log[0]["seconds"]["decode"] == 1e-6 and log[0]["seconds"]["model"] == 2e-6
+    assert log[0]["seconds"]["decode"] == 1e-6
+    # What the world does not name itself counts as model.
+    assert log[0]["seconds"]["model"] >= 2e-6 and "decode_s" not in log[0]
     assert set(log[0]["seconds"]) == {"policy", "model", "decode", "write"}
     assert report.seconds["decode"] == pytest.approx(8e-6)
     table = chunk_table(store)

@@ -49,7 +49,7 @@ def prepare(
             places = _merge_video(root, staging, layout, rows, key, sizes_mb[1])
             merged = [row | place for row, place in zip(merged, places, strict=True)]
         _merge_episodes(root, staging, layout, merged)
-    except (DataError, pa.ArrowException, FileNotFoundError) as error:
+    except (DataError, FileNotFoundError) as error:
         raise StoreError(
             f"{root} cannot be compacted, for a file is damaged: {error}; it is as it was, run "
             "verify() for a full list"
@@ -181,8 +181,7 @@ def _merge_episodes(
 
 def _episode_bytes(root: Path, rows: Sequence[index.Row], i: int) -> int:
     """What episode ``i`` takes in a data file: its columns and its share of the footer."""
-    path = root / index.data_of(rows[i])
-    with pq.ParquetFile(path) as file:
+    with index.opened(root / index.data_of(rows[i])) as file:
         footer = file.metadata.serialized_size
         groups = [file.metadata.row_group(g) for g in range(file.num_row_groups)]
     sizes = [sum(g.column(c).total_compressed_size for c in range(g.num_columns)) for g in groups]

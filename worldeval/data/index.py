@@ -7,7 +7,8 @@ parquet (but for statistics, which only ``write_stats`` reads). Leaves: files be
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -154,9 +155,21 @@ def first_in_file(rows: Sequence[Row], i: int) -> int:
     return low
 
 
+@contextmanager
+def opened(path: Path) -> Iterator[pq.ParquetFile]:
+    """A data file, whose errors name it. Raises StoreError if it is missing or damaged."""
+    try:
+        with pq.ParquetFile(path, page_checksum_verification=True) as file:
+            yield file
+    except FileNotFoundError as error:
+        raise StoreError(f"{path} is missing") from error
+    except (OSError, pa.ArrowException) as error:
+        raise StoreError(f"{path} cannot be read: {error}") from error
+
+
 def read_row_group(path: Path, group: int, length: int, columns: list[str]) -> pa.Table:
     """Columns of one episode. Raises StoreError if the rows are not there."""
-    with pq.ParquetFile(path, page_checksum_verification=True) as file:
+    with opened(path) as file:
         rows = file.metadata.row_group(group).num_rows if group < file.num_row_groups else 0
         if rows != length:
             raise StoreError(f"{path} has {rows} rows for it, expected {length}")

@@ -158,7 +158,7 @@ class StoredEpisodes:
     def _guard(self, i: int, read: Callable[[], _T]) -> _T:
         try:
             return read()
-        except (DataError, OSError, pa.ArrowException) as error:
+        except (DataError, OSError) as error:
             raise StoreError(
                 f"episode {i} of {self.root} is damaged: {error}; run verify() for a full list"
             ) from error

@@ -230,13 +230,16 @@ class _Run:
         for i, recording in enumerate(active):
             began = time.perf_counter()
             info = dict(seen.info[i])
-            named = {k: float(v) for k, v in info.pop("seconds", {}).items()}
+            # What a world names itself ("model_s", "decode_s": a row's share) is taken from its
+            # time; the rest of it, all of a simulator's, counts as model.
+            named = {k: float(info.pop(f"{k}_s")) for k in PARTS if f"{k}_s" in info}
             seconds = {
                 "policy": policy_s / len(active),
-                "model": max(0.0, world_s / len(active) - sum(named.values())),
                 "decode": 0.0,
                 **named,
             }
+            seconds["model"] = max(named.get("model", 0.0),
+                                   world_s / len(active) - named.get("decode", 0.0))
             # "write" of a chunk is its copy into the rollout's buffer; encoding to disk happens
             # once, at the end of the rollout, and is counted in RunReport.seconds.
             log = {"step": steps, **info, "seconds": seconds}
