@@ -22,7 +22,9 @@ from worldeval.data.episodes import EpisodeStore
 from worldeval.data.video import encode_png, read_mp4, write_mp4
 
 # ITU-R BT.601, by which the mp4 files are tagged.
-RGB_TO_YUV = np.array([[0.299, 0.587, 0.114], [-0.168736, -0.331264, 0.5], [0.5, -0.418688, -0.081312]])
+RGB_TO_YUV = np.array(
+    [[0.299, 0.587, 0.114], [-0.168736, -0.331264, 0.5], [0.5, -0.418688, -0.081312]]
+)
 
 
 def drawn_scenes(episodes: int, length: int = 41, size: int = 64) -> list[np.ndarray]:

@@ -1,5 +1,6 @@
 """Small episodes and stores for the tests of this room."""
 
+import os
 from collections.abc import Callable
 from typing import Any
 
@@ -31,6 +32,12 @@ def make_episode(number: int, length: int = 5, **changes: Any) -> Episode:
         "extra": {"seed": number, "policy": "expert"},
     }
     return Episode(**(fields | changes))
+
+
+@pytest.fixture(autouse=True)
+def _no_waiting_for_the_disk(monkeypatch) -> None:
+    """Syncs guard against power cuts, which no test can make, and are slow on a busy disk."""
+    monkeypatch.setattr(os, "fsync", lambda descriptor: None)
 
 
 @pytest.fixture

@@ -1,5 +1,6 @@
 """Whatever a kill leaves behind is a readable store with at most one episode less."""
 
+import json
 import os
 import shutil
 import signal
@@ -15,8 +16,9 @@ from worldeval.data import atomic, compaction
 from worldeval.data.episodes import EpisodeStore
 
 WRITER = """
-import sys
+import os, sys
 import numpy as np
+os.fsync = lambda descriptor: None  # for power cuts only, and slow
 from worldeval.data.episodes import EpisodeStore
 from worldeval.types import Episode
 
@@ -124,7 +126,8 @@ def test_a_journal_names_only_files_of_the_store(store, episode) -> None:
 
     outside = store.root.parent / "precious"
     outside.write_text("mine")
-    (store.root / compaction.JOURNAL).write_text('{"moves": [], "deletions": ["data/../../precious"]}')
+    journal = {"moves": [], "deletions": ["data/../../precious"]}
+    (store.root / compaction.JOURNAL).write_text(json.dumps(journal))
     with pytest.raises(StoreError, match="no file of a store"):
         EpisodeStore.open(store.root)
     assert outside.read_text() == "mine"

@@ -14,7 +14,8 @@ from worldeval.judging.augmentation import AugmentConfig, _blurred, augment
 from worldeval.judging.classifier import SuccessClassifier, judge_store
 from worldeval.judging.network import JudgeConfig
 from worldeval.judging.samples import FrameCache, Sampler, labels_of
-from worldeval.judging.training import JudgeTrainConfig, recalibrate, train_judge
+from worldeval.judging.training import JudgeTrainConfig, train_judge
+from worldeval.judging.validation import recalibrate
 from worldeval.types import Episode
 
 MakeStore = Callable[..., EpisodeStore]

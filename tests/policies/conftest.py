@@ -50,7 +50,8 @@ def toy_robot() -> RobotSpec:
 def toy_store(tmp_path_factory: pytest.TempPathFactory, toy_robot: RobotSpec) -> EpisodeStore:
     """12 episodes of each of two tasks; every third is of kind "failing". Read only."""
     store = EpisodeStore.create(
-        tmp_path_factory.mktemp("stores") / "demonstrations", views=toy_robot.views, image_size=toy_robot.image_size,
+        tmp_path_factory.mktemp("stores") / "demonstrations",
+        views=toy_robot.views, image_size=toy_robot.image_size,
         pose_names=toy_robot.pose_names, action_names=toy_robot.action_names,
         steps_per_frame=toy_robot.steps_per_frame, fps=toy_robot.frame_hz,
         robot_type=toy_robot.name, images="lossless", expert_actions=True)

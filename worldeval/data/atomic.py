@@ -17,18 +17,24 @@ TEMPORARY = ".tmp"
 """Suffix of files under way; no reader of parquet or mp4 looks at it."""
 
 
-def write_atomically(path: Path, write: Callable[[Path], None]) -> None:
+def write_atomically(
+    path: Path, write: Callable[[Path], None], *, sync: bool = True, sync_name: bool = False
+) -> None:
     """Let ``write`` fill a temporary file, then sync it and move it to ``path``.
 
     On any error the temporary file is removed, ``path`` is as before, and the error is passed on.
+    A sync outlasts a power cut and can take a tenth of a second on a busy disk, so: ``sync`` is
+    for what cannot be made again, ``sync_name`` for what others build upon, such as a commit.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
     temporary = path.with_name(path.name + TEMPORARY)
     try:
         write(temporary)
-        sync_file(temporary)
+        if sync:
+            sync_file(temporary)
         os.replace(temporary, path)
-        sync_folder(path.parent)
+        if sync_name:
+            sync_folder(path.parent)
     except BaseException:
         temporary.unlink(missing_ok=True)
         raise

@@ -213,12 +213,12 @@ class EpisodeStore(StoredEpisodes):
         added = pa.Table.from_pylist([row | statistics], schema=self.layout.episodes_schema())
         group = added if earlier is None else pa.concat_tables([earlier, added])
         write_atomically(self.root / episodes_path(chunk, file),
-                         partial(index.write_episodes, group))
+                         partial(index.write_episodes, group), sync_name=True)
         self._group = group
         self._rows.append(row)
         self._index_of[row["worldeval.key"]] = row["episode_index"]
         with suppress(OSError):  # only other readers want the totals, and close() tries again
-            self._write_info()
+            self._write_info(sync=False)
 
     def _reload(self) -> None:
         self._seen = index.episodes_stamp(self.root)
@@ -234,13 +234,13 @@ class EpisodeStore(StoredEpisodes):
         if index.episodes_stamp(self.root) != self._seen:
             self._reload()
 
-    def _write_info(self) -> None:
+    def _write_info(self, *, sync: bool = True) -> None:
         self._dirty = True
         self.info = self.layout.info(
             episodes=len(self), frames=self._rows[-1]["dataset_to_index"] if self._rows else 0,
             tasks=len(self._tasks), sizes_mb=self._sizes_mb, extra=self.extra,
         )
-        index.write_json(self.root / INFO_PATH, self.info)
+        index.write_json(self.root / INFO_PATH, self.info, sync=sync)
 
 
 def _as_json(episode: Episode) -> str:

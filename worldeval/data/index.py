@@ -48,13 +48,13 @@ def read_info(root: Path) -> dict[str, Any]:
     return info
 
 
-def write_json(path: Path, content: Mapping[str, Any]) -> None:
+def write_json(path: Path, content: Mapping[str, Any], *, sync: bool = True) -> None:
     text = json.dumps(content, indent=1) + "\n"
 
     def write(temporary: Path) -> None:
         temporary.write_text(text)
 
-    write_atomically(path, write)
+    write_atomically(path, write, sync=sync, sync_name=sync)
 
 
 def read_tasks(root: Path) -> list[str]:

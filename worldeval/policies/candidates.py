@@ -2,8 +2,8 @@
 
 Enters: nothing. Leaves: settings of ``BCTrainConfig`` by name, from the best to the worst as far as
 one can guess; how good each truly is, only the truth can say. Each spoils one thing that is also
-spoilt in real life: few demonstrations, sloppy ones, a missing camera, no ear for the instruction,
-no sense of the own arm, training stopped early.
+spoilt in real life: few demonstrations, sloppy or slow ones, a missing camera, no ear for the
+instruction, no sense of the own arm, training stopped early.
 """
 
 from __future__ import annotations
@@ -18,19 +18,19 @@ from worldeval.policies.bc_config import BCTrainConfig
 def candidates() -> dict[str, dict[str, Any]]:
     """Name -> settings that differ from the defaults."""
     return {
-        "full": {"steps": 2800},
-        "no-wrist": {"steps": 1600, "cameras": ("left", "right")},
-        "half-data": {"steps": 1400, "demonstrations": 24},
-        "short": {"steps": 700},
-        "no-state": {"steps": 1200, "demonstrations": 24, "use_state": False},
-        "sloppy": {"steps": 900, "demonstrations": 12, "kinds": ("noisy",), "only_successful": True,
+        "full": {"steps": 2600},
+        "no-wrist": {"steps": 1200, "cameras": ("left", "right")},
+        "no-state": {"steps": 900, "demonstrations": 24, "use_state": False},
+        "short": {"steps": 450},
+        "one-eye": {"steps": 700, "demonstrations": 12, "cameras": ("left",)},
+        "few-data": {"steps": 600, "demonstrations": 6},
+        "deaf": {"steps": 900, "use_text": False},
+        "slow": {"steps": 600, "demonstrations": 24, "label_gain": 0.4},
+        "sloppy": {"steps": 600, "demonstrations": 8, "kinds": ("noisy",), "only_successful": True,
                    "labels": "executed", "label_noise": 0.6},
-        "one-eye": {"steps": 1000, "demonstrations": 16, "cameras": ("left",)},
-        "few-data": {"steps": 700, "demonstrations": 8},
-        "deaf": {"steps": 1200, "use_text": False},
-        "very-short": {"steps": 250},
-        "tiny-data": {"steps": 400, "demonstrations": 3},
-        "stopped-early": {"steps": 100},
+        "very-short": {"steps": 200},
+        "tiny-data": {"steps": 300, "demonstrations": 2},
+        "stopped-early": {"steps": 90},
     }
 
 

@@ -47,9 +47,8 @@ class ZeroPolicy:
 class RandomPolicy:
     """Smooth random motion: each action is a sum of slow sine waves of random phase.
 
-    A function of (seed, rollout id, step) alone, so the batch and its order do not matter. Motion
-    on ``axes`` of random waves covers far more of the workspace than independent noise, which
-    would tremble about its start.
+    A function of (seed, rollout id, step) alone, so the batch and its order do not matter. Waves
+    cover far more of the workspace than independent noise, which would tremble about its start.
     """
 
     WAVES = 4

@@ -204,6 +204,7 @@ class Loop:
                 "free some space and run the same command again"
             ) from error
 
+    @torch.no_grad()
     def _restore(self) -> None:
         path = self.folder / "state.safetensors"
         if not path.is_file():
@@ -227,7 +228,9 @@ class Loop:
                 if key.startswith("optimizer/") and key.split("/", 2)[2] == name
             }
             if found:
+                # moments in the parameter's own memory layout: fused AdamW walks both side by side
                 self.optimizer.state[parameter] = {
-                    key: t.to(device) if key != "step" else t for key, t in found.items()
+                    key: t if key == "step" else torch.empty_like(parameter).copy_(t).detach()
+                    for key, t in found.items()
                 }
         self.step = int(tensors["step"])
