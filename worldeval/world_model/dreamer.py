@@ -46,6 +46,17 @@ class Dreamer:
     @torch.inference_mode()
     def reset(self, frames: np.ndarray, poses: np.ndarray, seeds: Sequence[int]) -> None:
         """frames (B, V, H, W, C) uint8, poses (B, P) physical, one seed a rollout."""
+        count = len(frames)
+        self._banks = [MemoryBank() for _ in range(count)]
+        self._physical = [[] for _ in range(count)]
+        self._generators = [torch.Generator() for _ in range(count)]
+        self.reset_rows(range(count), frames, poses, seeds)
+
+    @torch.inference_mode()
+    def reset_rows(
+        self, rows: Sequence[int], frames: np.ndarray, poses: np.ndarray, seeds: Sequence[int]
+    ) -> None:
+        """Begin the rollouts ``rows`` of the batch anew; the others go on untouched."""
         views = len(self.model.config.views)
         if frames.shape[1] != views:
             raise MismatchError(
@@ -59,13 +70,11 @@ class Dreamer:
             )
         latents = self.autoencoder.encode(torch.from_numpy(to_model(frames)).to(self.device))
         normal = self.model.config.normalizer.normalize(poses)
-        self._banks, self._physical, self._generators = [], [], []
-        for latent, pose, raw, seed in zip(latents, normal, poses, seeds, strict=True):
-            bank = MemoryBank()
-            bank.add(latent.cpu(), pose)
-            self._banks.append(bank)
-            self._physical.append([np.asarray(raw, np.float32)])
-            self._generators.append(torch.Generator().manual_seed(int(seed)))
+        for row, latent, pose, raw, seed in zip(rows, latents, normal, poses, seeds, strict=True):
+            self._banks[row] = MemoryBank()
+            self._banks[row].add(latent.cpu(), pose)
+            self._physical[row] = [np.asarray(raw, np.float32)]
+            self._generators[row] = torch.Generator().manual_seed(int(seed))
 
     @torch.inference_mode()
     def step(

@@ -45,7 +45,8 @@ class LoopConfig:
     seed: int = 0
     threads: int = 2
     mixed_precision: str = "no"
-    """"bf16" on a GPU; a CPU without bfloat16 units is 10 to 100 times slower with it."""
+    """"bf16" on a GPU, or on a CPU with bfloat16 matrix units (AMX); others would be 10 to 100
+    times slower with it, so there it is refused."""
     report_every: int = 50
     save_every_s: float = 60.0
     validate_every: int = 1000
@@ -72,11 +73,21 @@ def step_generator(seed: int, step: int) -> torch.Generator:
     )
 
 
+def has_bfloat16_units() -> bool:
+    """Whether bfloat16 is faster than float32 here: on a GPU, or on a CPU with AMX."""
+    return torch.cuda.is_available() or torch.cpu._is_amx_tile_supported()
+
+
 class Loop:
     """Runs ``loss(module, step, generator) -> (loss, metrics)`` for ``config.steps`` steps."""
 
     def __init__(self, module: nn.Module, config: LoopConfig, folder: str | Path) -> None:
         self.config = config
+        if config.mixed_precision == "bf16" and not has_bfloat16_units():
+            raise ConfigError(
+                "mixed_precision is 'bf16', but there is no GPU and this CPU has no bfloat16 "
+                "matrix units (AMX), so it would be far slower; use 'no'"
+            )
         self.folder = Path(folder)
         self.folder.mkdir(parents=True, exist_ok=True)
         torch.set_num_threads(config.threads)
@@ -117,9 +128,10 @@ class Loop:
             while self.step < config.steps:
                 for group in self.optimizer.param_groups:
                     group["lr"] = config.rate(self.step)
-                value, metrics = loss(
-                    self.module, self.step, step_generator(config.seed, self.step)
-                )
+                with self.accelerator.autocast():
+                    value, metrics = loss(
+                        self.module, self.step, step_generator(config.seed, self.step)
+                    )
                 self.accelerator.backward(value)
                 norm = self.accelerator.clip_grad_norm_(self.module.parameters(), config.clip)
                 if not torch.isfinite(norm):
