@@ -1,4 +1,4 @@
-"""Imagination as a world: for the engine, for gymnasium, and for a user who gives the wrong thing."""
+"""Imagination as a world: for the engine, for gymnasium, and for who gives the wrong thing."""
 
 import gymnasium
 import numpy as np

@@ -21,6 +21,7 @@ class Replay:
 
     For example:
       worldeval replay --store recordings/validation --out runs/replay
+      worldeval replay --store recordings/training --episodes 400 --label --out runs/replays
     """
 
     store: Path
@@ -31,6 +32,9 @@ class Replay:
     """So many, spread evenly over the store; all, if not given."""
     chunks: int = 10
     """How far to imagine."""
+    label: bool = False
+    """Only replay the episodes' own actions, and write them with their true outcome to
+    OUT/labelled: what a judge of imagined rollouts is trained on."""
     imagination: Annotated[ImaginationOptions, tyro.conf.arg(name="")] = field(
         default_factory=ImaginationOptions
     )
@@ -42,7 +46,12 @@ class Replay:
     def run(self) -> None:
         from worldeval.commands.opening import fingerprint, open_imagination, set_threads
         from worldeval.data.episodes import EpisodeStore
-        from worldeval.imagination.replay import VARIANTS, fidelity, imagine_replays
+        from worldeval.imagination.replay import (
+            VARIANTS,
+            fidelity,
+            imagine_replays,
+            label_replays,
+        )
         from worldeval.rollout.provenance import jsonable, write_atomically, write_manifest
 
         set_threads(self.threads)
@@ -65,8 +74,11 @@ class Replay:
                 batch=self.batch,
                 limit=self.episodes,
             )
-            for variant in VARIANTS
+            for variant in (VARIANTS[:1] if self.label else VARIANTS)
         }
+        if self.label:
+            print(label_replays(imagined["own"], source, self.out / "labelled").root)
+            return
         robot = world.robot
         report = fidelity(source, imagined, robot.views, robot.frames_per_chunk)
         text = report.to_markdown()

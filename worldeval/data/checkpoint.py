@@ -42,6 +42,7 @@ def save(folder: str | Path, *, kind: str, config: Mapping[str, Any],
         for number, names in enumerate(_pack(tensors)):
             path = staging / f"weights-{number:05d}.safetensors"
             save_file({n: np.ascontiguousarray(tensors[n]) for n in names}, path)
+            path.chmod(0o644)  # safetensors makes it private to whoever trained it
             shards.append({"file": path.name, "bytes": path.stat().st_size,
                            "sha256": _sha256(path)})
         header = {"format": FORMAT, "kind": kind, "config": dict(config), "shards": shards,

@@ -66,8 +66,9 @@ class WorldModelTrainConfig:
     current_noise: float = 0.25
     """Conditioning noise of a sample is uniform below this (in units of the latents' spread)."""
     imagined: tuple[str, ...] = ()
-    """Stores of imagined replays of training episodes, by key ``replay/<key>``: their frames then
-    serve as conditioning with the true future as target, which teaches the model its own drift."""
+    """Stores of imagined replays of training episodes (``worldeval replay``), matched by start_id:
+    their frames then serve as conditioning with the true future as target, which teaches the model
+    to correct its own drift."""
     imagined_share: float = 0.3
     max_episodes: int | None = None
 
@@ -81,7 +82,7 @@ class FrameTable:
     first: np.ndarray
     """(E+1,) row of each episode's first frame, and the end."""
     keys: list[str]
-    tasks: list[str]
+    start_ids: list[str]
 
     @property
     def lengths(self) -> np.ndarray:
@@ -93,17 +94,17 @@ def load_frames(store: EpisodeStore, limit: int | None = None) -> FrameTable:
     if len(store) == 0:
         raise DataError(f"{store.root} holds no episodes; record some with `worldeval record`")
     count = min(len(store), limit or len(store))
-    frames, poses, lengths, keys, tasks = [], [], [], [], []
+    frames, poses, lengths, keys, start_ids = [], [], [], [], []
     for i in tqdm(range(count), desc="reading episodes", unit="episode", mininterval=1.0):
         episode = store.episode(i)
         frames.append(episode.frames)
         poses.append(episode.poses)
         lengths.append(episode.length)
         keys.append(episode.key)
-        tasks.append(episode.task)
+        start_ids.append(str(episode.extra.get("start_id", episode.key)))
     return FrameTable(
         frames=np.concatenate(frames), poses=np.concatenate(poses),
-        first=np.concatenate([[0], np.cumsum(lengths)]), keys=keys, tasks=tasks,
+        first=np.concatenate([[0], np.cumsum(lengths)]), keys=keys, start_ids=start_ids,
     )
 
 
@@ -350,12 +351,12 @@ def _card(config: WorldModelTrainConfig, table: FrameTable, loop: Loop, started:
 
 
 def _add_imagined(source: ClipSource, store: EpisodeStore, autoencoder: Autoencoder) -> None:
-    rows = {key: i for i, key in enumerate(source.table.keys)}
+    rows = {start_id: i for i, start_id in enumerate(source.table.start_ids)}
     for i in tqdm(range(len(store)), desc="imagined replays", unit="episode"):
         episode = store.episode(i)
-        origin = episode.key.removeprefix("replay/")
-        if origin in rows and episode.length == source.table.lengths[rows[origin]]:
-            source.alternative[rows[origin]] = _batched(
+        row = rows.get(str(episode.extra.get("start_id")))
+        if row is not None and episode.length == source.table.lengths[row]:
+            source.alternative[row] = _batched(
                 autoencoder.encode, to_model(episode.frames)
             ).astype(np.float16)
 

@@ -1,0 +1,94 @@
+"""Put together what ``checkpoints/suite`` holds: start states, true results, true clips.
+
+    .venv/bin/python benchmarks/ship.py suite --out checkpoints/suite
+    worldeval rollout --world metaworld --suite checkpoints/suite/suite.json --out runs/truth ...
+    .venv/bin/python benchmarks/ship.py truth --rollouts runs/truth --out checkpoints/suite
+
+``suite`` takes the first evaluation start states of every task (the simulator draws their first
+frames), and a smaller suite for the demo. ``truth`` turns the simulator's rollouts of the
+candidates into the verdict table of what truly happened, and keeps the clips of the demo's starts.
+"""
+
+from __future__ import annotations
+
+import argparse
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+
+from worldeval.commands.opening import stores_in
+from worldeval.data.atomic import write_atomically
+from worldeval.data.episodes import EpisodeStore
+from worldeval.rollout.recording import open_rollouts
+from worldeval.rollout.suite import Suite
+from worldeval.rollout.table import rollout_table
+from worldeval.types import Episode
+from worldeval.worlds.sawyer import ROBOT, TASKS, start_states
+
+
+def make_suite(out: Path, per_task: int, demo_per_task: int, chunks: int) -> None:
+    from worldeval.worlds.metaworld import MetaWorld
+
+    starts = [s for task in TASKS for s in start_states("evaluation", task, per_task)]
+    suite = Suite(
+        name="embedded", robot=ROBOT.name, chunks=chunks, starts=tuple(starts), seed=20261122
+    )
+    suite.save(out / "suite.json")
+    suite.subset(per_task=demo_per_task, name="embedded-demo").save(out / "demo.json")
+    world = MetaWorld()
+    with open_rollouts(out / "starts", ROBOT, images="lossless") as store:
+        for start in starts:
+            if start.start_id in store:
+                continue
+            began = world.reset([start], [0])
+            store.append(Episode(
+                key=start.start_id, task=start.task, instruction=start.instruction,
+                views=ROBOT.views, frames=began.frames[0], poses=began.poses[0],
+                actions=np.zeros((0, ROBOT.steps_per_frame, ROBOT.action_dim), np.float32),
+                extra={"start_id": start.start_id, "seed": start.seed, "split": start.split},
+            ))
+        store.compact()
+    world.close()
+
+
+def keep_truth(rollouts: Path, out: Path) -> None:
+    demo = {start.start_id for start in Suite.load(out / "demo.json").starts}
+    tables = []
+    with open_rollouts(out / "truth-clips", ROBOT) as clips:
+        for folder in stores_in(rollouts):
+            store = EpisodeStore.open(folder)
+            tables.append(rollout_table(store))
+            for index, row in store.metadata().iterrows():
+                if row["start_id"] in demo and row["key"] not in clips:
+                    episode = store.episode(int(index))
+                    episode.extra.pop("chunks", None)  # times of one machine, of no use to others
+                    clips.append(episode)
+        clips.compact()
+    columns = ["key", "policy", "task", "start_id", "world", "judge", "outcome", "probability"]
+    table = pd.concat(tables, ignore_index=True)[columns]
+    write_atomically(out / "truth.parquet", table.to_parquet)
+    rates = table.assign(success=table["outcome"] == "success").pivot_table(
+        index="policy", columns="task", values="success"
+    )
+    rates["all"] = rates.mean(axis=1)
+    print(rates.sort_values("all", ascending=False).round(2).to_string())
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("what", choices=("suite", "truth"))
+    parser.add_argument("--out", type=Path, default=Path("checkpoints/suite"))
+    parser.add_argument("--rollouts", type=Path, default=Path("runs/truth"))
+    parser.add_argument("--per-task", type=int, default=10)
+    parser.add_argument("--demo-per-task", type=int, default=2)
+    parser.add_argument("--chunks", type=int, default=8)
+    options = parser.parse_args()
+    if options.what == "suite":
+        make_suite(options.out, options.per_task, options.demo_per_task, options.chunks)
+    else:
+        keep_truth(options.rollouts, options.out)
+
+
+if __name__ == "__main__":
+    main()
