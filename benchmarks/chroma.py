@@ -33,8 +33,14 @@ def drawn_scenes(episodes: int, length: int = 41, size: int = 64) -> list[np.nda
     made = []
     for seed in range(episodes):
         rng = np.random.default_rng(seed)
-        table = np.stack([150 + 12 * np.sin(columns / 3 + rows / 17), 110 + 9 * np.sin(rows / 11),
-                          70 + 0.3 * rows], axis=-1)
+        table = np.stack(
+            [
+                150 + 12 * np.sin(columns / 3 + rows / 17),
+                110 + 9 * np.sin(rows / 11),
+                70 + 0.3 * rows,
+            ],
+            axis=-1,
+        )
         colours = rng.choice([(220, 30, 40), (30, 160, 60), (40, 70, 220), (240, 200, 30)], 3)
         starts, speeds = rng.uniform(8, 48, (3, 2)), rng.uniform(-0.8, 0.8, (3, 2))
         frames = np.empty((length, size, size, 3), np.uint8)
@@ -87,8 +93,11 @@ def main() -> None:
     parser.add_argument("store", nargs="?", help="a lossless episode store; drawn scenes without")
     parser.add_argument("--episodes", type=int, default=8)
     arguments = parser.parse_args()
-    videos = (stored_frames(arguments.store, arguments.episodes) if arguments.store
-              else drawn_scenes(arguments.episodes))
+    videos = (
+        stored_frames(arguments.store, arguments.episodes)
+        if arguments.store
+        else drawn_scenes(arguments.episodes)
+    )
     frames_total = sum(len(frames) for frames in videos)
     height, width = videos[0].shape[1:3]
     print(f"{frames_total} frames of {height}x{width} px from {arguments.store or 'drawn scenes'}")
@@ -98,8 +107,10 @@ def main() -> None:
         pairs = list(zip(videos, decoded, strict=True))
         whole = psnr_db(*(np.concatenate(side) for side in zip(*pairs, strict=True)))
         masks = [edges(original) for original in videos]
-        hard = psnr_db(np.concatenate([a[m] for (a, _), m in zip(pairs, masks, strict=True)]),
-                       np.concatenate([b[m] for (_, b), m in zip(pairs, masks, strict=True)]))
+        hard = psnr_db(
+            np.concatenate([a[m] for (a, _), m in zip(pairs, masks, strict=True)]),
+            np.concatenate([b[m] for (_, b), m in zip(pairs, masks, strict=True)]),
+        )
         weight = "" if size is None else f"{size / frames_total:.0f}"
         print(f"{name:24}{whole:9.2f}{hard:17.2f}{weight:>15}")
 

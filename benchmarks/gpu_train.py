@@ -59,20 +59,34 @@ def main() -> None:
         if not (autoencoder / "config.json").exists():
             train_autoencoder(
                 AutoencoderTrainConfig(
-                    store=options.data, model=AutoencoderConfig(),
-                    loop=LoopConfig(steps=options.autoencoder_steps, batch=256,
-                                    learning_rate=1e-3, save_every_s=30),
+                    store=options.data,
+                    model=AutoencoderConfig(),
+                    loop=LoopConfig(
+                        steps=options.autoencoder_steps,
+                        batch=256,
+                        learning_rate=1e-3,
+                        save_every_s=30,
+                    ),
                 ),
                 autoencoder,
             )
         train_world_model(
             WorldModelTrainConfig(
-                store=options.data, autoencoder=str(autoencoder), validation=options.validation,
+                store=options.data,
+                autoencoder=str(autoencoder),
+                validation=options.validation,
                 backbone=BackboneConfig(widths=tuple(options.widths)),
-                loop=LoopConfig(steps=options.steps, batch=options.batch, learning_rate=8e-4,
-                                ema=0.9995, mixed_precision=precision, save_every_s=60),
+                loop=LoopConfig(
+                    steps=options.steps,
+                    batch=options.batch,
+                    learning_rate=8e-4,
+                    ema=0.9995,
+                    mixed_precision=precision,
+                    save_every_s=60,
+                ),
             ),
-            options.work / "world-model", ROBOT,
+            options.work / "world-model",
+            ROBOT,
         )
         print("finished")
     except TimeoutError:

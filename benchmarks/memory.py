@@ -36,10 +36,12 @@ def returned_psnr(dreamer: Dreamer, frames: np.ndarray, poses: np.ndarray) -> np
     ]
     imagined = np.concatenate(parts, axis=1)[:, -2 * future :]
     true = frames[:, 1 : 1 + future * len(parts)][:, -2 * future :]
-    return np.array([
-        [psnr_db(t[:, v], i[:, v]) for v in range(t.shape[1])] + [psnr_db(t, i)]
-        for t, i in zip(true, imagined, strict=True)
-    ])
+    return np.array(
+        [
+            [psnr_db(t[:, v], i[:, v]) for v in range(t.shape[1])] + [psnr_db(t, i)]
+            for t, i in zip(true, imagined, strict=True)
+        ]
+    )
 
 
 def interval(differences: np.ndarray) -> tuple[float, float]:
@@ -75,11 +77,21 @@ def main() -> None:
     for name, values in found.items():
         gain = found["pose"][:, wrist] - values[:, wrist]
         low, high = interval(gain)
-        rows.append({"strategy": name, "wrist_db": float(values[:, wrist].mean()),
-                     "all_db": float(values[:, -1].mean()), "pose_gain_db": float(gain.mean()),
-                     "low": low, "high": high, "episodes": len(episodes)})
-        print(f"| {name} | {rows[-1]['wrist_db']:.2f} | {rows[-1]['all_db']:.2f} | "
-              f"{gain.mean():+.2f} ({low:+.2f} to {high:+.2f}) |")
+        rows.append(
+            {
+                "strategy": name,
+                "wrist_db": float(values[:, wrist].mean()),
+                "all_db": float(values[:, -1].mean()),
+                "pose_gain_db": float(gain.mean()),
+                "low": low,
+                "high": high,
+                "episodes": len(episodes),
+            }
+        )
+        print(
+            f"| {name} | {rows[-1]['wrist_db']:.2f} | {rows[-1]['all_db']:.2f} | "
+            f"{gain.mean():+.2f} ({low:+.2f} to {high:+.2f}) |"
+        )
     if options.out:
         options.out.write_text(json.dumps(rows, indent=1) + "\n")
 

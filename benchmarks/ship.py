@@ -42,12 +42,18 @@ def make_suite(out: Path, per_task: int, demo_per_task: int, chunks: int) -> Non
             if start.start_id in store:
                 continue
             began = world.reset([start], [0])
-            store.append(Episode(
-                key=start.start_id, task=start.task, instruction=start.instruction,
-                views=ROBOT.views, frames=began.frames[0], poses=began.poses[0],
-                actions=np.zeros((0, ROBOT.steps_per_frame, ROBOT.action_dim), np.float32),
-                extra={"start_id": start.start_id, "seed": start.seed, "split": start.split},
-            ))
+            store.append(
+                Episode(
+                    key=start.start_id,
+                    task=start.task,
+                    instruction=start.instruction,
+                    views=ROBOT.views,
+                    frames=began.frames[0],
+                    poses=began.poses[0],
+                    actions=np.zeros((0, ROBOT.steps_per_frame, ROBOT.action_dim), np.float32),
+                    extra={"start_id": start.start_id, "seed": start.seed, "split": start.split},
+                )
+            )
         store.compact()
     world.close()
 

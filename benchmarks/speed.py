@@ -53,15 +53,23 @@ def main() -> None:
                 at_ten = process.memory_info().rss / 2**20
         seconds = time.perf_counter() - began
         row = {
-            "batch": batch, "frames_per_s": batch * options.chunks * model.config.future / seconds,
-            "nfe": dreamer.sampler.evaluations, "solver": dreamer.sampler.solver,
-            "threads": options.threads, "views": len(model.config.views),
-            "mib_at_10_chunks": at_ten, "mib_at_end": process.memory_info().rss / 2**20,
-            "chunks": options.chunks, "torch": torch.__version__,
+            "batch": batch,
+            "frames_per_s": batch * options.chunks * model.config.future / seconds,
+            "nfe": dreamer.sampler.evaluations,
+            "solver": dreamer.sampler.solver,
+            "threads": options.threads,
+            "views": len(model.config.views),
+            "mib_at_10_chunks": at_ten,
+            "mib_at_end": process.memory_info().rss / 2**20,
+            "chunks": options.chunks,
+            "torch": torch.__version__,
         }
         rows.append(row)
-        print(f"{batch:5d} {row['frames_per_s']:9.1f} {row['nfe']:4d} {at_ten:10.0f} "
-              f"{row['mib_at_end']:10.0f}", flush=True)
+        print(
+            f"{batch:5d} {row['frames_per_s']:9.1f} {row['nfe']:4d} {at_ten:10.0f} "
+            f"{row['mib_at_end']:10.0f}",
+            flush=True,
+        )
     if options.out:
         options.out.write_text(json.dumps(rows, indent=1) + "\n")
 

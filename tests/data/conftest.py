@@ -12,8 +12,12 @@ from worldeval.types import Episode
 
 VIEWS = ("left", "wrist")
 LAYOUT: dict[str, Any] = {
-    "views": VIEWS, "image_size": (16, 24), "pose_names": ("x", "y", "gripper"),
-    "action_names": ("dx", "dy", "gripper"), "steps_per_frame": 2, "fps": 10,
+    "views": VIEWS,
+    "image_size": (16, 24),
+    "pose_names": ("x", "y", "gripper"),
+    "action_names": ("dx", "dy", "gripper"),
+    "steps_per_frame": 2,
+    "fps": 10,
     "robot_type": "toy",
 }
 
@@ -24,11 +28,15 @@ def make_episode(number: int, length: int = 5, **changes: Any) -> Episode:
     # Blocks of 8 px: sharp pictures that H.264 keeps recognisable.
     blocks = rng.integers(0, 256, (length, 2, 2, 3, 3), np.uint8)
     fields: dict[str, Any] = {
-        "key": f"episode-{number}", "task": "push", "instruction": f"push the block {number % 2}",
-        "views": VIEWS, "frames": blocks.repeat(8, axis=2).repeat(8, axis=3),
+        "key": f"episode-{number}",
+        "task": "push",
+        "instruction": f"push the block {number % 2}",
+        "views": VIEWS,
+        "frames": blocks.repeat(8, axis=2).repeat(8, axis=3),
         "poses": rng.normal(size=(length, 3)).astype(np.float32),
         "actions": rng.normal(size=(length - 1, 2, 3)).astype(np.float32),
-        "success_at": rng.random(length) > 0.5, "success": [True, False, None][number % 3],
+        "success_at": rng.random(length) > 0.5,
+        "success": [True, False, None][number % 3],
         "extra": {"seed": number, "policy": "expert"},
     }
     return Episode(**(fields | changes))

@@ -11,8 +11,13 @@ TENSORS = {"a": np.arange(6, dtype=np.float32).reshape(2, 3), "b": np.ones(4, np
 
 @pytest.fixture
 def folder(tmp_path):
-    return checkpoint.save(tmp_path / "model", kind="judge", config={"width": 8}, tensors=TENSORS,
-                           card={"made": "in a test"})
+    return checkpoint.save(
+        tmp_path / "model",
+        kind="judge",
+        config={"width": 8},
+        tensors=TENSORS,
+        card={"made": "in a test"},
+    )
 
 
 def test_it_comes_back(folder) -> None:

@@ -17,7 +17,7 @@ def test_equal_content_in_fewer_files(store, episode, assert_same) -> None:
     for i, length in enumerate(lengths):
         store.append(episode(i, length=length))
     before, table = list(store), store.metadata()
-    stats = (store.root / "meta/stats.json")
+    stats = store.root / "meta/stats.json"
     store.close()
     statistics = stats.read_text()
     store.compact()
@@ -76,8 +76,9 @@ def test_videos_of_another_encoder_are_not_mixed(tmp_path, layout, episode, asse
     store = EpisodeStore.create(tmp_path / "s", images="video", **layout)
     store.append(episode(0))
     with pytest.MonkeyPatch.context() as patched:
-        patched.setattr(episodes, "write_mp4",
-                        lambda path, frames, fps: write_mp4(path, frames, fps, crf=0))
+        patched.setattr(
+            episodes, "write_mp4", lambda path, frames, fps: write_mp4(path, frames, fps, crf=0)
+        )
         store.append(episode(1))
     store.append(episode(2))
     before = list(store)

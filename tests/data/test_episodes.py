@@ -61,8 +61,18 @@ def test_metadata_has_a_row_an_episode_and_a_column_a_fact(store, episode) -> No
     store.append(episode(1, extra={"seed": 8, "judge": "human"}))
     store.append(episode(2, extra={"seed": 9}))
     table = store.metadata()
-    assert table.columns.tolist() == ["episode_index", "key", "task", "instruction", "length",
-                                      "success", "seed", "note", "score", "judge"]
+    assert table.columns.tolist() == [
+        "episode_index",
+        "key",
+        "task",
+        "instruction",
+        "length",
+        "success",
+        "seed",
+        "note",
+        "score",
+        "judge",
+    ]
     assert table["seed"].tolist() == [7, 8, 9]
     assert table["judge"].tolist() == [None, "human", None]
     assert table["score"].tolist() == [None] * 3
@@ -159,19 +169,22 @@ def test_more_episodes_than_one_index_file_holds(tmp_path, layout, episode, monk
     assert store.verify() == []
 
 
-@pytest.mark.parametrize("changes, message", [
-    ({"views": ("wrist", "left")}, "views \\('wrist', 'left'\\)"),
-    ({"frames": np.zeros((5, 2, 32, 32, 3), np.uint8)}, r"frames of shape \(5, 2, 32, 32, 3\)"),
-    ({"frames": np.zeros((5, 2, 16, 24, 3))}, "float64 frames, expected uint8"),
-    ({"poses": np.zeros((4, 3), np.float32)}, r"poses of shape \(4, 3\), expected \(5, 3\)"),
-    ({"actions": np.zeros((4, 1, 3), np.float32)}, r"expected \(4, 2, 3\)"),
-    ({"actions": np.full((4, 2, 3), np.nan)}, "NaN or infinity in its actions"),
-    ({"expert_actions": np.zeros((4, 2, 3))}, "created without them"),
-    ({"success_at": np.zeros(4, bool)}, r"success_at of shape \(4,\)"),
-    ({"extra": {"task": "x"}}, r"\['task'\], which are columns"),
-    ({"extra": {"x": object()}}, "not JSON"),
-    ({"key": ""}, "key is ''"),
-])
+@pytest.mark.parametrize(
+    "changes, message",
+    [
+        ({"views": ("wrist", "left")}, "views \\('wrist', 'left'\\)"),
+        ({"frames": np.zeros((5, 2, 32, 32, 3), np.uint8)}, r"frames of shape \(5, 2, 32, 32, 3\)"),
+        ({"frames": np.zeros((5, 2, 16, 24, 3))}, "float64 frames, expected uint8"),
+        ({"poses": np.zeros((4, 3), np.float32)}, r"poses of shape \(4, 3\), expected \(5, 3\)"),
+        ({"actions": np.zeros((4, 1, 3), np.float32)}, r"expected \(4, 2, 3\)"),
+        ({"actions": np.full((4, 2, 3), np.nan)}, "NaN or infinity in its actions"),
+        ({"expert_actions": np.zeros((4, 2, 3))}, "created without them"),
+        ({"success_at": np.zeros(4, bool)}, r"success_at of shape \(4,\)"),
+        ({"extra": {"task": "x"}}, r"\['task'\], which are columns"),
+        ({"extra": {"x": object()}}, "not JSON"),
+        ({"key": ""}, "key is ''"),
+    ],
+)
 def test_what_does_not_fit_is_refused_and_leaves_no_trace(store, episode, changes, message) -> None:
     store.append(episode(0))
     before = sorted(store.root.rglob("*"))
@@ -186,14 +199,17 @@ def test_a_key_is_stored_once(store, episode) -> None:
         store.append(episode(0))
 
 
-@pytest.mark.parametrize("changes, message", [
-    ({"images": "jpeg"}, "'jpeg', expected 'video' or 'lossless'"),
-    ({"image_size": (15, 24), "images": "video"}, "even sizes"),
-    ({"views": ()}, "one or more different names"),
-    ({"views": ("../left",)}, "letters, digits"),
-    ({"fps": 0}, "fps is 0"),
-    ({"steps_per_frame": 0}, "steps_per_frame is 0"),
-])
+@pytest.mark.parametrize(
+    "changes, message",
+    [
+        ({"images": "jpeg"}, "'jpeg', expected 'video' or 'lossless'"),
+        ({"image_size": (15, 24), "images": "video"}, "even sizes"),
+        ({"views": ()}, "one or more different names"),
+        ({"views": ("../left",)}, "letters, digits"),
+        ({"fps": 0}, "fps is 0"),
+        ({"steps_per_frame": 0}, "steps_per_frame is 0"),
+    ],
+)
 def test_unusable_layouts_are_refused(tmp_path, layout, changes, message) -> None:
     with pytest.raises(ConfigError, match=message):
         EpisodeStore.create(tmp_path / "s", **(layout | changes))

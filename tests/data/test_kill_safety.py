@@ -37,8 +37,9 @@ def test_a_killed_writer_loses_at_most_the_episode_under_way(store, episode) -> 
     rng = np.random.default_rng(0)
     said = -1
     for _ in range(3):
-        writer = subprocess.Popen([sys.executable, "-c", WRITER, str(store.root)],
-                                  stdout=subprocess.PIPE, text=True)
+        writer = subprocess.Popen(
+            [sys.executable, "-c", WRITER, str(store.root)], stdout=subprocess.PIPE, text=True
+        )
         assert writer.stdout is not None
         with writer.stdout as lines:
             said = int(lines.readline())
@@ -68,6 +69,7 @@ def snapshots(store, tmp_path, monkeypatch):
             copy = tmp_path / f"snapshot-{len(taken)}"
             taken.append(shutil.copytree(store.root, copy))
             return function(*args, **kwargs)
+
         return watched
 
     monkeypatch.setattr(os, "replace", watch(os.replace))

@@ -111,8 +111,9 @@ def test_joined_mp4s_decode_to_the_same_pixels(tmp_path, fps) -> None:
         parts.append(path)
     assert len({mp4_times(path)[1] for path in parts}) == 1
     join_mp4(parts, tmp_path / "all.mp4", fps)
-    assert np.array_equal(read_mp4(tmp_path / "all.mp4"),
-                          np.concatenate([read_mp4(path) for path in parts]))
+    assert np.array_equal(
+        read_mp4(tmp_path / "all.mp4"), np.concatenate([read_mp4(path) for path in parts])
+    )
     assert np.allclose(mp4_times(tmp_path / "all.mp4")[0], np.arange(24) / fps, atol=1e-4)
     last = read_mp4(tmp_path / "all.mp4", start_s=10 / fps, count=14)
     assert np.array_equal(last, read_mp4(parts[2]))

@@ -28,9 +28,7 @@ WORDS = {"left": ("move the dot to the left",), "right": ("move the dot to the r
 OPPOSED = {"left": "right", "right": "left"}
 
 
-def test_overfits_the_dot_at_the_edge_named_by_text(
-    make_store: MakeStore, tmp_path: Path
-) -> None:
+def test_overfits_the_dot_at_the_edge_named_by_text(make_store: MakeStore, tmp_path: Path) -> None:
     report = train_judge(
         CONFIG, tmp_path / "judge", training=TRAINING,
         stores=[make_store("true", range(1, 6)), make_store("dream", range(5, 7), "imagination")],

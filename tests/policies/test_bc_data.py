@@ -41,8 +41,11 @@ def test_selections_by_task_kind_and_success(toy_store: EpisodeStore) -> None:
     assert set(table.loc[train, "kind"]) == {"failing"}
     train, _ = choose(table, Selection(only_successful=True))
     assert set(table.loc[train, "kind"]) == {"expert"}
-    for wrong in (Selection(tasks=("up",)), Selection(kinds=("human",)),
-                  Selection(kinds=("failing",), only_successful=True)):
+    for wrong in (
+        Selection(tasks=("up",)),
+        Selection(kinds=("human",)),
+        Selection(kinds=("failing",), only_successful=True),
+    ):
         with pytest.raises(DataError):
             choose(table, wrong)
 
@@ -55,8 +58,9 @@ def test_targets_are_the_steps_that_follow_a_frame(data: Demonstrations) -> None
     np.testing.assert_array_equal(batch.targets[0, :, 2], 0.5)  # the expert's, not the executed
     np.testing.assert_array_equal(batch.weights, 1)
     assert data.texts[batch.texts[0]] == "go to the right"
-    executed = data.batch(row_of(data, "right/03/expert", 1), views=views, chunk=6,
-                          labels="executed")
+    executed = data.batch(
+        row_of(data, "right/03/expert", 1), views=views, chunk=6, labels="executed"
+    )
     np.testing.assert_array_equal(executed.targets[0, :, 2], 0)
 
 
@@ -107,13 +111,11 @@ def test_a_sloppy_demonstrator_errs_by_an_offset_that_stays(data: Demonstrations
     assert (error[..., -1] == 0).all()
     # noise and offset have one standard deviation each: 0.3 * sqrt(2) together
     assert error[..., :3].std() == pytest.approx(0.3 * np.sqrt(2), rel=0.1)
-    offsets = [error[r.start:r.stop, :, :3].mean((0, 1)) for r in data.rows.values()]
+    offsets = [error[r.start : r.stop, :, :3].mean((0, 1)) for r in data.rows.values()]
     assert np.std(offsets) > 0.2  # of noise alone it would be 0.3 / sqrt(12) = 0.09
 
 
-def test_a_store_of_another_robot_is_refused(
-    toy_store: EpisodeStore, toy_robot: RobotSpec
-) -> None:
+def test_a_store_of_another_robot_is_refused(toy_store: EpisodeStore, toy_robot: RobotSpec) -> None:
     other = replace(toy_robot, pose_names=("x", "y", "z", "grip"))
     with pytest.raises(MismatchError, match="pose_names"):
         Demonstrations.load(toy_store, [Selection()], other)

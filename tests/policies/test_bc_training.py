@@ -22,8 +22,15 @@ from worldeval.types import Observation
 
 @pytest.fixture
 def config(toy_store: EpisodeStore) -> BCTrainConfig:
-    return BCTrainConfig(store=str(toy_store.root), steps=8, batch=8, channels=(8, 8, 16),
-                         hidden=32, warmup_steps=2, save_every_s=0.0)
+    return BCTrainConfig(
+        store=str(toy_store.root),
+        steps=8,
+        batch=8,
+        channels=(8, 8, 16),
+        hidden=32,
+        warmup_steps=2,
+        save_every_s=0.0,
+    )
 
 
 @pytest.fixture(autouse=True)
@@ -73,11 +80,19 @@ def test_it_learns_to_follow_the_instruction(
     policy = load(folder)
     assert policy.spec.name == "pupil"
     rng = np.random.default_rng(0)
-    seen = [Observation(images={v: rng.integers(0, 256, (*toy_robot.image_size, 3), np.uint8)
-                                for v in toy_robot.views},
-                        state={"pose": np.array([0, 0, 0.1, 0], np.float32)}, instruction=words,
-                        rollout_id=words, step=0)
-            for words in ("go to the left", "go to the right", "please go right")]
+    seen = [
+        Observation(
+            images={
+                v: rng.integers(0, 256, (*toy_robot.image_size, 3), np.uint8)
+                for v in toy_robot.views
+            },
+            state={"pose": np.array([0, 0, 0.1, 0], np.float32)},
+            instruction=words,
+            rollout_id=words,
+            step=0,
+        )
+        for words in ("go to the left", "go to the right", "please go right")
+    ]
     left, right, reworded = policy.act(seen)[:, :2].mean(1)
     assert left[0] < -0.6
     assert right[0] > 0.6
@@ -100,9 +115,11 @@ def test_several_candidates_share_the_data_and_finished_ones_are_kept(
         calls.append(len(frames))
         return frames
 
-    configs = {"whole": replace(config, steps=2),
-               "one-eye": replace(config, steps=2, cameras=("top",), demonstrations=2),
-               "sloppy": replace(config, steps=2, label_noise=0.3, labels="executed")}
+    configs = {
+        "whole": replace(config, steps=2),
+        "one-eye": replace(config, steps=2, cameras=("top",), demonstrations=2),
+        "sloppy": replace(config, steps=2, label_noise=0.3, labels="executed"),
+    }
     done = train_policies(configs, tmp_path, toy_robot, corruption=soft, progress=False)
     assert list(done) == list(configs)
     assert load(done["one-eye"]).spec.cameras == ("top",)
@@ -129,13 +146,17 @@ def test_actions_beyond_a_bound_cost_nothing(
     assert float(opposite) == pytest.approx((2 * (4 - 0.05) + 0.15) / 4)
 
 
-@pytest.mark.parametrize(("field", "value"), [
-    ("steps", 0), ("demonstrations", 0), ("labels", "human"), ("blur_share", 1.5),
-    ("learning_rate", 0.0),
-])
-def test_unusable_training_settings_raise(
-    config: BCTrainConfig, field: str, value: object
-) -> None:
+@pytest.mark.parametrize(
+    ("field", "value"),
+    [
+        ("steps", 0),
+        ("demonstrations", 0),
+        ("labels", "human"),
+        ("blur_share", 1.5),
+        ("learning_rate", 0.0),
+    ],
+)
+def test_unusable_training_settings_raise(config: BCTrainConfig, field: str, value: object) -> None:
     with pytest.raises(ConfigError, match=field):
         replace(config, **{field: value})
 

@@ -31,13 +31,18 @@ def observed(robot: RobotSpec, seed: int, words: str = "open the drawer") -> Obs
     return Observation(
         images={v: rng.integers(0, 256, (*robot.image_size, 3), np.uint8) for v in robot.views},
         state={"pose": rng.uniform(robot.pose_low, robot.pose_high).astype(np.float32)},
-        instruction=words, rollout_id=str(seed), step=0)
+        instruction=words,
+        rollout_id=str(seed),
+        step=0,
+    )
 
 
 def test_a_batch_equals_its_rows_one_by_one(toy_robot: RobotSpec) -> None:
     policy = policy_of(toy_robot)
-    seen = [observed(toy_robot, i, words) for i, words in enumerate(
-        ["open the drawer", "push", "", "close the window with care"])]
+    seen = [
+        observed(toy_robot, i, words)
+        for i, words in enumerate(["open the drawer", "push", "", "close the window with care"])
+    ]
     together = policy.act(seen)
     assert together.shape == (4, 6, 4)
     alone = np.concatenate([policy.act([one]) for one in seen])
@@ -46,11 +51,14 @@ def test_a_batch_equals_its_rows_one_by_one(toy_robot: RobotSpec) -> None:
     assert np.abs(together[0] - together[1]).max() > 1e-3
 
 
-@pytest.mark.parametrize(("blindness", "changed"), [
-    ({"use_text": False}, {"instruction": "close it"}),
-    ({"use_state": False}, {"state": {}}),
-    ({"cameras": ("top",)}, {"images": "no wrist"}),
-])
+@pytest.mark.parametrize(
+    ("blindness", "changed"),
+    [
+        ({"use_text": False}, {"instruction": "close it"}),
+        ({"use_state": False}, {"state": {}}),
+        ({"cameras": ("top",)}, {"images": "no wrist"}),
+    ],
+)
 def test_a_blind_policy_does_not_feel_what_others_do(
     toy_robot: RobotSpec, blindness: dict, changed: dict
 ) -> None:
@@ -114,11 +122,13 @@ def test_checkpoints_of_other_kinds_or_shapes_are_refused(
 def test_scaling_is_undone_and_clips() -> None:
     low, high = (-2.0, 0.0), (2.0, 0.5)
     values = torch.tensor([[-2.0, 0.0], [0.0, 0.25], [2.0, 0.5]])
-    torch.testing.assert_close(scaled(values, low, high),
-                               torch.tensor([[-1.0, -1.0], [0.0, 0.0], [1.0, 1.0]]))
+    torch.testing.assert_close(
+        scaled(values, low, high), torch.tensor([[-1.0, -1.0], [0.0, 0.0], [1.0, 1.0]])
+    )
     torch.testing.assert_close(unscaled(scaled(values, low, high), low, high), values)
-    torch.testing.assert_close(unscaled(torch.tensor([[9.0, -9.0]]), low, high),
-                               torch.tensor([[2.0, 0.0]]))
+    torch.testing.assert_close(
+        unscaled(torch.tensor([[9.0, -9.0]]), low, high), torch.tensor([[2.0, 0.0]])
+    )
 
 
 def test_words_are_padded_and_weighted_to_a_mean() -> None:
@@ -128,13 +138,16 @@ def test_words_are_padded_and_weighted_to_a_mean() -> None:
     assert int((weights[1] > 0).sum()) == 1
 
 
-@pytest.mark.parametrize(("settings", "says"), [
-    ({"cameras": ()}, "cameras is empty"),
-    ({"image_size": (12, 24)}, "image_size"),
-    ({"channels": (8, 12, 16)}, "multiples of 8"),
-    ({"execute": 7}, "execute is 7"),
-    ({"chanels": (8, 8, 8)}, "did you mean 'channels'"),
-])
+@pytest.mark.parametrize(
+    ("settings", "says"),
+    [
+        ({"cameras": ()}, "cameras is empty"),
+        ({"image_size": (12, 24)}, "image_size"),
+        ({"channels": (8, 12, 16)}, "multiples of 8"),
+        ({"execute": 7}, "execute is 7"),
+        ({"chanels": (8, 8, 8)}, "did you mean 'channels'"),
+    ],
+)
 def test_unusable_settings_raise(toy_robot: RobotSpec, settings: dict, says: str) -> None:
     with pytest.raises(ConfigError, match=says):
         BCConfig.for_robot(toy_robot, **settings)

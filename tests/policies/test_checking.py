@@ -12,17 +12,20 @@ from worldeval.policies.scripted import ZeroPolicy
 from worldeval.robots import RobotSpec
 
 
-@pytest.mark.parametrize(("field", "value", "says"), [
-    ("cameras", ("front",), "'front'"),
-    ("image_size", (0, 24), r"\(0, 24\)"),
-    ("state_keys", ("torque",), "'torque'"),
-    ("action_space", "joint-velocity", "'toy-delta-position'"),
-    ("action_dim", 7, "dx, dy, dz, gripper"),
-    ("rate_hz", 15.0, "10.0 Hz"),
-    ("execute", 8, "at most chunk"),
-    ("execute", 0, "at most chunk"),
-    ("execute", 3, "multiple of 2"),
-])
+@pytest.mark.parametrize(
+    ("field", "value", "says"),
+    [
+        ("cameras", ("front",), "'front'"),
+        ("image_size", (0, 24), r"\(0, 24\)"),
+        ("state_keys", ("torque",), "'torque'"),
+        ("action_space", "joint-velocity", "'toy-delta-position'"),
+        ("action_dim", 7, "dx, dy, dz, gripper"),
+        ("rate_hz", 15.0, "10.0 Hz"),
+        ("execute", 8, "at most chunk"),
+        ("execute", 0, "at most chunk"),
+        ("execute", 3, "multiple of 2"),
+    ],
+)
 def test_a_spec_that_disagrees_with_the_robot_raises(
     toy_robot: RobotSpec, field: str, value: object, says: str
 ) -> None:
@@ -67,10 +70,18 @@ def test_actions_that_are_not_finite_raise(toy_robot: RobotSpec, bad: float) -> 
         check_actions(actions, ZeroPolicy(toy_robot).spec, toy_robot, 1)
 
 
-@pytest.mark.parametrize("answer", [
-    np.zeros((1, 6, 4)), np.zeros((2, 5, 4)), np.zeros((2, 6, 3)), np.zeros((6, 4)), None,
-    "left", [[0.0], [0.0, 1.0]],
-])
+@pytest.mark.parametrize(
+    "answer",
+    [
+        np.zeros((1, 6, 4)),
+        np.zeros((2, 5, 4)),
+        np.zeros((2, 6, 3)),
+        np.zeros((6, 4)),
+        None,
+        "left",
+        [[0.0], [0.0, 1.0]],
+    ],
+)
 def test_answers_of_another_shape_raise(toy_robot: RobotSpec, answer: object) -> None:
     with pytest.raises(PolicyError, match="expected"):
         check_actions(answer, ZeroPolicy(toy_robot).spec, toy_robot, 2)
@@ -85,8 +96,7 @@ def test_try_policy_shows_what_the_spec_asks_for(toy_robot: RobotSpec) -> None:
             return super().act(observations)
 
     policy = Curious(toy_robot)
-    policy.spec = replace(policy.spec, cameras=("wrist",), image_size=(8, 12),
-                          state_keys=("pose",))
+    policy.spec = replace(policy.spec, cameras=("wrist",), image_size=(8, 12), state_keys=("pose",))
     assert try_policy(policy, toy_robot, batch=3).shape == (3, 6, 4)
     assert len(seen) == 3
     assert set(seen[0].images) == {"wrist"}

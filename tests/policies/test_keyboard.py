@@ -20,11 +20,21 @@ def typing(robot: RobotSpec, *lines: str) -> list[np.ndarray]:
     return [policy.act([LOOK])[0] for _ in lines]
 
 
-@pytest.mark.parametrize(("typed", "motion"), [
-    ("l", (-0.5, 0, 0)), ("r", (0.5, 0, 0)), ("f", (0, 0.5, 0)), ("b", (0, -0.5, 0)),
-    ("u", (0, 0, 0.5)), ("d", (0, 0, -0.5)), ("Ru", (0.5, 0, 0.5)), ("lll", (-1, 0, 0)),
-    ("l r", (0, 0, 0)), ("", (0, 0, 0)),
-])
+@pytest.mark.parametrize(
+    ("typed", "motion"),
+    [
+        ("l", (-0.5, 0, 0)),
+        ("r", (0.5, 0, 0)),
+        ("f", (0, 0.5, 0)),
+        ("b", (0, -0.5, 0)),
+        ("u", (0, 0, 0.5)),
+        ("d", (0, 0, -0.5)),
+        ("Ru", (0.5, 0, 0.5)),
+        ("lll", (-1, 0, 0)),
+        ("l r", (0, 0, 0)),
+        ("", (0, 0, 0)),
+    ],
+)
 def test_keys_move(toy_robot: RobotSpec, typed: str, motion: tuple[float, ...]) -> None:
     (chunk,) = typing(toy_robot, typed)
     assert chunk.shape == (6, 4)

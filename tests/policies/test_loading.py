@@ -12,7 +12,7 @@ from worldeval.policies import loading
 from worldeval.policies.loading import load_policy
 from worldeval.robots import RobotSpec
 
-MINE = '''
+MINE = """
 from dataclasses import dataclass, replace
 from worldeval.policies.scripted import ZeroPolicy
 
@@ -32,7 +32,7 @@ class Broken:
 
 class Bare:
     pass
-'''
+"""
 
 
 @pytest.fixture
@@ -66,27 +66,30 @@ def test_a_factory_in_a_module(toy_robot: RobotSpec) -> None:
     assert policy.spec.name == "z"
 
 
-@pytest.mark.parametrize(("uri", "error", "says"), [
-    ("randm", ConfigError, "did you mean 'random'"),
-    ("replai:somewhere", ConfigError, "did you mean 'replay'"),
-    ("random:fast", ConfigError, "takes nothing after it"),
-    ("random?sped=1", ConfigError, "did you mean 'speed'"),
-    ("random?speed", ConfigError, "cannot read 'speed'"),
-    ("replay:", ConfigError, "names no place"),
-    ("python:mine", ConfigError, "expected python:FILE.py:ClassName"),
-    ("python:{file}:Mnie", PolicyError, "did you mean 'Mine'"),
-    ("python:{file}:Mine?sped=1", ConfigError, "did you mean 'speed'"),
-    ("python:{file}:Broken", PolicyError, "RuntimeError: no weights here"),
-    ("python:{file}:Bare", PolicyError, "Bare has no usable `spec`"),
-    ("python:{file}:Slow", MismatchError, "rate_hz 5.0"),
-    ("python:{file}:MINE", PolicyError, "no 'MINE'"),
-    ("python:{file}.py:Mine", PolicyError, "there is no file"),
-    ("python:no.such.module:Mine", PolicyError, "ModuleNotFoundError"),
-    ("{file}:Mine", ConfigError, "write python:"),
-    ("{folder}", PolicyError, "no config.json"),
-    ("bc:{folder}", CheckpointError, "no checkpoint at"),
-    ("runs/none/such", PolicyError, "neither a checkpoint folder"),
-])
+@pytest.mark.parametrize(
+    ("uri", "error", "says"),
+    [
+        ("randm", ConfigError, "did you mean 'random'"),
+        ("replai:somewhere", ConfigError, "did you mean 'replay'"),
+        ("random:fast", ConfigError, "takes nothing after it"),
+        ("random?sped=1", ConfigError, "did you mean 'speed'"),
+        ("random?speed", ConfigError, "cannot read 'speed'"),
+        ("replay:", ConfigError, "names no place"),
+        ("python:mine", ConfigError, "expected python:FILE.py:ClassName"),
+        ("python:{file}:Mnie", PolicyError, "did you mean 'Mine'"),
+        ("python:{file}:Mine?sped=1", ConfigError, "did you mean 'speed'"),
+        ("python:{file}:Broken", PolicyError, "RuntimeError: no weights here"),
+        ("python:{file}:Bare", PolicyError, "Bare has no usable `spec`"),
+        ("python:{file}:Slow", MismatchError, "rate_hz 5.0"),
+        ("python:{file}:MINE", PolicyError, "no 'MINE'"),
+        ("python:{file}.py:Mine", PolicyError, "there is no file"),
+        ("python:no.such.module:Mine", PolicyError, "ModuleNotFoundError"),
+        ("{file}:Mine", ConfigError, "write python:"),
+        ("{folder}", PolicyError, "no config.json"),
+        ("bc:{folder}", CheckpointError, "no checkpoint at"),
+        ("runs/none/such", PolicyError, "neither a checkpoint folder"),
+    ],
+)
 def test_what_cannot_be_loaded_says_why(
     mine: Path, toy_robot: RobotSpec, uri: str, error: type[Exception], says: str
 ) -> None:
@@ -123,6 +126,8 @@ def test_every_registered_target_exists(target: str) -> None:
 
 
 def test_nothing_but_learned_policies_imports_torch() -> None:
-    code = ("import sys; from worldeval.policies import loading, checking, scripted, replay, "
-            "keyboard, candidates, bc_config; assert 'torch' not in sys.modules")
+    code = (
+        "import sys; from worldeval.policies import loading, checking, scripted, replay, "
+        "keyboard, candidates, bc_config; assert 'torch' not in sys.modules"
+    )
     subprocess.run([sys.executable, "-c", code], check=True, timeout=60)

@@ -11,13 +11,19 @@ from worldeval.types import Observation
 
 
 def chunk_of(policy: ReplayPolicy, rollout: str, step: int) -> np.ndarray:
-    return policy.act([Observation(images={}, state={}, instruction="", rollout_id=rollout,
-                                   step=step)])[0]
+    return policy.act(
+        [Observation(images={}, state={}, instruction="", rollout_id=rollout, step=step)]
+    )[0]
 
 
-@pytest.mark.parametrize("rollout", [
-    "right/03/expert", "right/training/03", "candidate/right/training/03",
-])
+@pytest.mark.parametrize(
+    "rollout",
+    [
+        "right/03/expert",
+        "right/training/03",
+        "candidate/right/training/03",
+    ],
+)
 def test_replay_gives_back_what_was_recorded(
     toy_store: EpisodeStore, toy_robot: RobotSpec, rollout: str
 ) -> None:

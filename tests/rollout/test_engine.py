@@ -36,21 +36,31 @@ def new_store(folder: Path) -> EpisodeStore:
 
 def same(a: Episode, b: Episode) -> bool:
     """Equal in all but the seconds."""
-    logs = [[{k: v for k, v in chunk.items() if k != "seconds"}
-             for chunk in json.loads(e.extra["chunks"])] for e in (a, b)]
+    logs = [
+        [
+            {k: v for k, v in chunk.items() if k != "seconds"}
+            for chunk in json.loads(e.extra["chunks"])
+        ]
+        for e in (a, b)
+    ]
     plain = [{k: v for k, v in e.extra.items() if k != "chunks"} for e in (a, b)]
     return (
         (a.key, a.task, a.success) == (b.key, b.task, b.success)
-        and plain[0] == plain[1] and logs[0] == logs[1]
-        and all(np.array_equal(getattr(a, f), getattr(b, f))
-                for f in ("frames", "poses", "actions", "success_at"))
+        and plain[0] == plain[1]
+        and logs[0] == logs[1]
+        and all(
+            np.array_equal(getattr(a, f), getattr(b, f))
+            for f in ("frames", "poses", "actions", "success_at")
+        )
     )
 
 
 def random_toy(**options: Any) -> tuple[ToyWorld, ToyPolicy]:
     """A world and a policy that both use chance."""
-    return (ToyWorld(robot=ROBOT, jitter_m=0.01, **options),
-            ToyPolicy(robot=ROBOT, clumsiness=1.0, mistakes=0.4))
+    return (
+        ToyWorld(robot=ROBOT, jitter_m=0.01, **options),
+        ToyPolicy(robot=ROBOT, clumsiness=1.0, mistakes=0.4),
+    )
 
 
 class Wrapped(ToyPolicy):
@@ -114,8 +124,11 @@ def test_what_is_kept_of_a_rollout(tmp_path: Path) -> None:
         first = np.argmax(episode.success_at) if episode.success else 3 * 4
         assert episode.length == 1 + 3 * -(-first // 3)
         # The poses are what the actions command, from the start pose on.
-        assert np.allclose(episode.poses[1:], ROBOT.integrate(
-            episode.poses[0], episode.actions.reshape(-1, 4)), atol=1e-6)
+        assert np.allclose(
+            episode.poses[1:],
+            ROBOT.integrate(episode.poses[0], episode.actions.reshape(-1, 4)),
+            atol=1e-6,
+        )
 
 
 def test_worlds_without_truth_leave_it_undecided(tmp_path: Path) -> None:
@@ -171,10 +184,13 @@ def nan_for_guilty(observation: Observation, actions: np.ndarray) -> np.ndarray:
     return actions
 
 
-@pytest.mark.parametrize(("change", "text"), [
-    (fail_for_guilty, "policy 'toy-expert' raised RuntimeError: out of cheese"),
-    (nan_for_guilty, "answered nan for 'dy'"),
-])
+@pytest.mark.parametrize(
+    ("change", "text"),
+    [
+        (fail_for_guilty, "policy 'toy-expert' raised RuntimeError: out of cheese"),
+        (nan_for_guilty, "answered nan for 'dy'"),
+    ],
+)
 @pytest.mark.parametrize("batch", [1, 4])
 def test_only_the_guilty_rollout_is_an_error(
     tmp_path: Path, change: Callable[..., np.ndarray], text: str, batch: int
@@ -202,8 +218,9 @@ def test_a_failing_world_is_an_error_of_its_rollout(tmp_path: Path) -> None:
             return super().step(chunk, rows)
 
     store = new_store(tmp_path)
-    report = run(Falling(robot=ROBOT), ToyPolicy(robot=ROBOT), make_suite(), store, batch=4,
-                 progress=False)
+    report = run(
+        Falling(robot=ROBOT), ToyPolicy(robot=ROBOT), make_suite(), store, batch=4, progress=False
+    )
     assert report.outcomes["error"] == 1 and report.outcomes["success"] == 3
     bad = store.by_key(f"toy-expert/{GUILTY}")
     assert "world 'toy' raised ZeroDivisionError: unstable" in bad.extra["error"]
@@ -218,8 +235,9 @@ def test_a_rollout_that_cannot_even_begin_is_counted(tmp_path: Path) -> None:
             return super().reset(starts, seeds)
 
     store = new_store(tmp_path)
-    report = run(Stuck(robot=ROBOT), ToyPolicy(robot=ROBOT), make_suite(), store, batch=4,
-                 progress=False)
+    report = run(
+        Stuck(robot=ROBOT), ToyPolicy(robot=ROBOT), make_suite(), store, batch=4, progress=False
+    )
     assert report.outcomes["error"] == 1 and report.outcomes["success"] == 3
     bad = store.by_key(f"toy-expert/{GUILTY}")
     assert bad.extra["error"] == "the drawer is stuck" and not bad.frames.any()
@@ -232,8 +250,14 @@ def test_a_world_that_breaks_its_promise(tmp_path: Path) -> None:
             return dataclasses.replace(seen, frames=seen.frames[:, :1])
 
     with pytest.raises(WorldError, match=r"frames of shape \(1, 1, 2, 24, 32, 3\), expected"):
-        run(Short(robot=ROBOT), ToyPolicy(robot=ROBOT), make_suite(), new_store(tmp_path),
-            batch=1, progress=False)
+        run(
+            Short(robot=ROBOT),
+            ToyPolicy(robot=ROBOT),
+            make_suite(),
+            new_store(tmp_path),
+            batch=1,
+            progress=False,
+        )
 
 
 @pytest.mark.parametrize(("batch", "tried"), [(1, PATIENCE), (3, PATIENCE), (8, PATIENCE)])
@@ -264,8 +288,14 @@ def test_a_proven_policy_may_fail_in_all_that_is_left(tmp_path: Path) -> None:
     suite, store = make_suite(), new_store(tmp_path)
     reds = dataclasses.replace(suite, starts=suite.starts[:2])
     run(ToyWorld(robot=ROBOT), ToyPolicy(robot=ROBOT), reds, store, batch=2, progress=False)
-    report = run(ToyWorld(robot=ROBOT), Wrapped(lambda o, a: a * np.nan), suite, store, batch=2,
-                 progress=False)
+    report = run(
+        ToyWorld(robot=ROBOT),
+        Wrapped(lambda o, a: a * np.nan),
+        suite,
+        store,
+        batch=2,
+        progress=False,
+    )
     assert (report.resumed, report.outcomes["error"], len(store)) == (2, 2, 4)
 
 
@@ -274,8 +304,9 @@ def test_a_start_state_that_does_not_exist_stops_the_run(tmp_path: Path) -> None
     starts = (*suite.starts[:3], dataclasses.replace(suite.starts[3], task="fly"))
     store = new_store(tmp_path)
     with pytest.raises(StartStateError, match="task 'fly' does not exist"):
-        run(*random_toy(), dataclasses.replace(suite, starts=starts), store, batch=3,
-            progress=False)
+        run(
+            *random_toy(), dataclasses.replace(suite, starts=starts), store, batch=3, progress=False
+        )
     assert len(store) == 3  # what was finished before stays
 
 
@@ -323,8 +354,13 @@ def test_disagreements_are_found_before_the_first_step(tmp_path: Path) -> None:
     with pytest.raises(MismatchError, match="for robot 'other', world 'toy' has 'toy'"):
         run(world, policy, dataclasses.replace(suite, robot="other"), store, batch=1)
     with pytest.raises(MismatchError, match=r"executes 4 .*takes exactly 6 \(3 frames\)"):
-        run(ToyWorld(robot=ROBOT, frames_per_step=3), ToyPolicy(robot=ROBOT, execute=4), suite,
-            store, batch=1)
+        run(
+            ToyWorld(robot=ROBOT, frames_per_step=3),
+            ToyPolicy(robot=ROBOT, execute=4),
+            suite,
+            store,
+            batch=1,
+        )
     with pytest.raises(MismatchError, match="24 control steps, expected a multiple of the 10"):
         policy.spec = dataclasses.replace(policy.spec, chunk=10, execute=10)
         run(ToyWorld(robot=ROBOT, frames_per_step=5), policy, suite, store, batch=1)
@@ -341,16 +377,19 @@ class Dreaming(ToyWorld):
 
     def step(self, chunk: ActionChunk, rows: Sequence[int]) -> WorldStep:
         seen = super().step(chunk, rows)
-        info = [{"retrieved": np.array([0, 3]), "nfe": 5,
-                 "decode_s": 1e-6, "model_s": 2e-6} for _ in rows]
+        info = [
+            {"retrieved": np.array([0, 3]), "nfe": 5, "decode_s": 1e-6, "model_s": 2e-6}
+            for _ in rows
+        ]
         return dataclasses.replace(seen, info=info)
 
 
 def test_each_chunk_keeps_its_log(tmp_path: Path) -> None:
     store = new_store(tmp_path)
     world = Dreaming(robot=ROBOT, truth=False)
-    report = run(world, ToyPolicy(robot=ROBOT), make_suite(chunks=2), store, batch=4,
-                 progress=False)
+    report = run(
+        world, ToyPolicy(robot=ROBOT), make_suite(chunks=2), store, batch=4, progress=False
+    )
     log = json.loads(store.episode(0).extra["chunks"])
     assert [(c["step"], c["retrieved"], c["nfe"]) for c in log] == [(0, [0, 3], 5), (6, [0, 3], 5)]
     assert log[0]["seconds"]["decode"] == 1e-6
@@ -386,9 +425,16 @@ def test_memory_does_not_grow_while_a_rollout_goes_on(tmp_path: Path) -> None:
 def test_the_truth_as_a_verdict_table(tmp_path: Path) -> None:
     store = new_store(tmp_path)
     assert list(rollout_table(store).columns[:8]) == [
-        "key", "policy", "task", "start_id", "world", "judge", "outcome", "probability"]
-    run(ToyWorld(robot=ROBOT), ToyPolicy(robot=ROBOT), make_suite(), store, batch=4,
-        progress=False)
+        "key",
+        "policy",
+        "task",
+        "start_id",
+        "world",
+        "judge",
+        "outcome",
+        "probability",
+    ]
+    run(ToyWorld(robot=ROBOT), ToyPolicy(robot=ROBOT), make_suite(), store, batch=4, progress=False)
     table = rollout_table(store)
     assert set(table["start_id"]) == {s.start_id for s in make_suite().starts}
     assert set(table["outcome"]) == {"success"} and set(table["judge"]) == {"world"}

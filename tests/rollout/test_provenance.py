@@ -29,12 +29,17 @@ class Config:
 
 
 def test_what_is_kept(tmp_path: Path) -> None:
-    write_manifest(tmp_path / "a" / "b", command="rollout", config=Config(), seed=3,
-                   extra={"device": "cpu"})
+    write_manifest(
+        tmp_path / "a" / "b", command="rollout", config=Config(), seed=3, extra={"device": "cpu"}
+    )
     kept = read_manifest(tmp_path / "a" / "b")
     assert kept["command"] == "rollout" and kept["seed"] == 3
-    assert kept["config"] == {"out": "runs/x", "rate": 0.5, "inner": {"sizes": [1, 2]},
-                              "workers": 2}
+    assert kept["config"] == {
+        "out": "runs/x",
+        "rate": 0.5,
+        "inner": {"sizes": [1, 2]},
+        "workers": 2,
+    }
     assert kept["extra"] == {"device": "cpu"}
     assert kept["versions"]["numpy"] == np.__version__
     assert kept["versions"]["python"].startswith(f"3.{sys.version_info.minor}")
@@ -53,14 +58,17 @@ def test_continuing_keeps_the_beginning(tmp_path: Path) -> None:
     assert "time" in second["resumed"][0]
 
 
-@pytest.mark.parametrize(("change", "message"), [
-    ({"config": Config(rate=0.25)}, "was begun with rate = 0.5, now it is 0.25"),
-    ({"config": Config(inner=Inner(sizes=(1, 3)))}, "inner.sizes.1 = 2, now it is 3"),
-    ({"config": Config(inner=Inner(sizes=(1,)))}, r"inner.sizes = \[1, 2\], now it is \[1\]"),
-    ({"config": {"rate": 0.5}}, "was begun with out = 'runs/x', now it is '\\(absent\\)'"),
-    ({"command": "record"}, "command = 'rollout', now it is 'record'"),
-    ({"seed": 4}, "seed = 3, now it is 4"),
-])
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"config": Config(rate=0.25)}, "was begun with rate = 0.5, now it is 0.25"),
+        ({"config": Config(inner=Inner(sizes=(1, 3)))}, "inner.sizes.1 = 2, now it is 3"),
+        ({"config": Config(inner=Inner(sizes=(1,)))}, r"inner.sizes = \[1, 2\], now it is \[1\]"),
+        ({"config": {"rate": 0.5}}, "was begun with out = 'runs/x', now it is '\\(absent\\)'"),
+        ({"command": "record"}, "command = 'rollout', now it is 'record'"),
+        ({"seed": 4}, "seed = 3, now it is 4"),
+    ],
+)
 def test_other_settings_are_refused(tmp_path: Path, change: dict, message: str) -> None:
     given = {"command": "rollout", "config": Config(), "seed": 3}
     path = write_manifest(tmp_path, **given)
@@ -74,11 +82,13 @@ def test_other_settings_are_refused(tmp_path: Path, change: dict, message: str) 
 def test_allowed_changes(tmp_path: Path) -> None:
     write_manifest(tmp_path, command="rollout", config=Config(), seed=3)
     changed = Config(workers=8, inner=Inner(sizes=(1, 5)))
-    write_manifest(tmp_path, command="rollout", config=changed, seed=3,
-                   allow_changes=("workers", "inner"))
+    write_manifest(
+        tmp_path, command="rollout", config=changed, seed=3, allow_changes=("workers", "inner")
+    )
     with pytest.raises(ConfigError, match="begun with inner.sizes.1 = 5"):
-        write_manifest(tmp_path, command="rollout", config=Config(), seed=3,
-                       allow_changes=("workers",))
+        write_manifest(
+            tmp_path, command="rollout", config=Config(), seed=3, allow_changes=("workers",)
+        )
 
 
 def test_damaged_and_missing(tmp_path: Path) -> None:
@@ -97,9 +107,16 @@ def test_a_folder_that_cannot_be_written(tmp_path: Path) -> None:
 
 
 def test_json_of_settings() -> None:
-    assert jsonable({"a": np.float32(0.5), "b": np.arange(2), "c": {3, 1}, "d": Outcome.ERROR,
-                     "e": float("nan"), 1: None}) == {
-        "a": 0.5, "b": [0, 1], "c": [1, 3], "d": "error", "e": "nan", "1": None}
+    assert jsonable(
+        {
+            "a": np.float32(0.5),
+            "b": np.arange(2),
+            "c": {3, 1},
+            "d": Outcome.ERROR,
+            "e": float("nan"),
+            1: None,
+        }
+    ) == {"a": 0.5, "b": [0, 1], "c": [1, 3], "d": "error", "e": "nan", "1": None}
     with pytest.raises(ConfigError, match="a setting of type object"):
         jsonable(object())
 
@@ -117,7 +134,9 @@ def test_git_of_a_foreign_repository_is_not_ours(
 
 
 def test_nothing_heavy_is_imported() -> None:
-    code = ("import sys, worldeval.rollout.provenance as p; p.versions(); "
-            "print([m for m in ('torch', 'pandas', 'numpy') if m in sys.modules])")
+    code = (
+        "import sys, worldeval.rollout.provenance as p; p.versions(); "
+        "print([m for m in ('torch', 'pandas', 'numpy') if m in sys.modules])"
+    )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout.strip() == "[]"

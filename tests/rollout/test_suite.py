@@ -20,14 +20,17 @@ def test_file_there_and_back(suite: Suite, tmp_path: Path) -> None:
     assert Suite.load(suite.save(tmp_path / "new" / "suite.json")) == suite
 
 
-@pytest.mark.parametrize(("change", "message"), [
-    ({"chuncks": 3}, "unknown key 'chuncks', did you mean 'chunks'"),
-    ({"chunks": "5"}, "chunks is '5', expected int"),
-    ({"chunks": 0}, "chunks is 0, expected 1 or more"),
-    ({"seed": -1}, "seed is -1"),
-    ({"starts": []}, "no start states"),
-    ({"starts": {}}, "starts is dict, expected a list"),
-])
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"chuncks": 3}, "unknown key 'chuncks', did you mean 'chunks'"),
+        ({"chunks": "5"}, "chunks is '5', expected int"),
+        ({"chunks": 0}, "chunks is 0, expected 1 or more"),
+        ({"seed": -1}, "seed is -1"),
+        ({"starts": []}, "no start states"),
+        ({"starts": {}}, "starts is dict, expected a list"),
+    ],
+)
 def test_wrong_values_are_named(suite: Suite, change: dict, message: str) -> None:
     with pytest.raises(ConfigError, match=message):
         Suite.from_json({**suite.to_json(), **change})
@@ -51,7 +54,9 @@ def test_repeated_start_states_are_refused(suite: Suite) -> None:
 def test_subset_keeps_order_and_seed(suite: Suite) -> None:
     small = suite.subset(tasks=["touch-green"], per_task=2, name="small")
     assert [s.start_id for s in small.starts] == [
-        "touch-green/evaluation/0000", "touch-green/evaluation/0001"]
+        "touch-green/evaluation/0000",
+        "touch-green/evaluation/0001",
+    ]
     assert (small.name, small.seed, small.chunks) == ("small", 7, 5)
     assert suite.subset(per_task=1).tasks == suite.tasks == ("touch-red", "touch-green")
     with pytest.raises(ConfigError, match="no task 'touch-gren', did you mean 'touch-green'"):
@@ -74,8 +79,12 @@ def test_unreadable_files(suite: Suite, tmp_path: Path) -> None:
 
 def test_seeds_differ_by_all_they_derive_from_and_never_change() -> None:
     assert rollout_seed(0, "a", "world") == rollout_seed(0, "a", "world")
-    seeds = {rollout_seed(seed, start, purpose)
-             for seed in range(9) for start in "abcdefgh" for purpose in ("world", "policy")}
+    seeds = {
+        rollout_seed(seed, start, purpose)
+        for seed in range(9)
+        for start in "abcdefgh"
+        for purpose in ("world", "policy")
+    }
     assert len(seeds) == 9 * 8 * 2
     assert all(0 <= seed < 2**32 for seed in seeds)
     # Fixed for ever: recorded rollouts must repeat with later versions.

@@ -52,8 +52,12 @@ def towards(env: VectorEnv, number: int) -> np.ndarray:
 def registered() -> Any:
     """The toy as a registered environment, so that gymnasium can make it anew for its checks."""
     name = "worldeval-test/Toy-v0"
-    gymnasium.register(name, entry_point=lambda **options: WorldEnv(
-        ToyWorld(robot=ROBOT, jitter_m=0.02), SUITE, **options))
+    gymnasium.register(
+        name,
+        entry_point=lambda **options: WorldEnv(
+            ToyWorld(robot=ROBOT, jitter_m=0.02), SUITE, **options
+        ),
+    )
     yield name
     del gymnasium.registry[name]
 
@@ -129,8 +133,12 @@ def test_values_of_a_step() -> None:
 def test_success_terminates() -> None:
     env = WorldVectorEnv(ToyWorld(robot=ROBOT), SUITE, num_envs=6)
     env.reset(seed=0)
-    goals = np.stack([env._rows.world._discs[i][s.task]  # type: ignore[attr-defined]
-                      for i, s in enumerate(SUITE.starts)])
+    goals = np.stack(
+        [
+            env._rows.world._discs[i][s.task]  # type: ignore[attr-defined]
+            for i, s in enumerate(SUITE.starts)
+        ]
+    )
     terminated = truncated = np.zeros(6, bool)
     while not (terminated | truncated).any():
         pose = np.stack([row.pose for row in env._rows.rows])
@@ -148,8 +156,10 @@ def test_a_judge_decides_at_the_end() -> None:
     def judge(episodes: Sequence[Episode]) -> list[Verdict]:
         judged.extend(episodes)
         outcomes = (Outcome.SUCCESS, Outcome.UNDECIDED)
-        return [Verdict(key=e.key, outcome=o, probability=None, judge="test")
-                for e, o in zip(episodes, outcomes, strict=True)]
+        return [
+            Verdict(key=e.key, outcome=o, probability=None, judge="test")
+            for e, o in zip(episodes, outcomes, strict=True)
+        ]
 
     env = WorldVectorEnv(ToyWorld(robot=ROBOT, truth=False), SUITE, num_envs=2, judge=judge)
     env.reset(seed=0)

@@ -17,18 +17,28 @@ DOWN = (1.0, 0.0, 0.0, 0.0, 1.0, 0.0, 0.0, 0.0, 1.0)  # looks along -z
 
 def robot(views: int = 2) -> RobotSpec:
     cameras = [
-        CameraSpec(name="top", mount="fixed", fovy_rad=0.9, position_m=(0, 0.6, 0.8),
-                   rotation=DOWN),
-        CameraSpec(name="wrist", mount="hand", fovy_rad=0.9, position_m=(0, 0, 0.1),
-                   rotation=DOWN),
-        CameraSpec(name="side", mount="fixed", fovy_rad=0.9, position_m=(0.1, 0.6, 0.8),
-                   rotation=DOWN),
+        CameraSpec(
+            name="top", mount="fixed", fovy_rad=0.9, position_m=(0, 0.6, 0.8), rotation=DOWN
+        ),
+        CameraSpec(name="wrist", mount="hand", fovy_rad=0.9, position_m=(0, 0, 0.1), rotation=DOWN),
+        CameraSpec(
+            name="side", mount="fixed", fovy_rad=0.9, position_m=(0.1, 0.6, 0.8), rotation=DOWN
+        ),
     ]
     return RobotSpec(
-        name="test", action_space="delta", action_names=("dx", "dy", "dz", "grip"),
-        action_low=(-1,) * 4, action_high=(1,) * 4, pose_names=("x", "y", "z", "grip"),
-        pose_low=(-0.5, 0.2, 0.0, -1), pose_high=(0.5, 1.0, 0.4, 1), action_scale_m=0.01,
-        control_hz=30, steps_per_frame=3, frames_per_chunk=4, image_size=(16, 16),
+        name="test",
+        action_space="delta",
+        action_names=("dx", "dy", "dz", "grip"),
+        action_low=(-1,) * 4,
+        action_high=(1,) * 4,
+        pose_names=("x", "y", "z", "grip"),
+        pose_low=(-0.5, 0.2, 0.0, -1),
+        pose_high=(0.5, 1.0, 0.4, 1),
+        action_scale_m=0.01,
+        control_hz=30,
+        steps_per_frame=3,
+        frames_per_chunk=4,
+        image_size=(16, 16),
         cameras=tuple(cameras[:views]),
     )
 
@@ -36,7 +46,9 @@ def robot(views: int = 2) -> RobotSpec:
 def model(views: int = 2) -> WorldModel:
     torch.manual_seed(0)
     config = WorldModelConfig.for_robot(
-        robot(views), latent_channels=3, latent_size=(2, 2),
+        robot(views),
+        latent_channels=3,
+        latent_size=(2, 2),
         backbone=BackboneConfig(widths=(16, 32), blocks=1, token_width=16),
     )
     made = WorldModel(config)
@@ -61,8 +73,7 @@ def dream(rows: list[int], chunks: int = 3) -> np.ndarray:
     dreamer = Dreamer(model(), autoencoder())
     dreamer.reset(frames[rows], poses[rows, 0], [100 + r for r in rows])
     seen = [
-        dreamer.step(poses[rows, 1 + 4 * k : 5 + 4 * k], range(len(rows)))[0]
-        for k in range(chunks)
+        dreamer.step(poses[rows, 1 + 4 * k : 5 + 4 * k], range(len(rows)))[0] for k in range(chunks)
     ]
     return np.concatenate(seen, axis=1)
 

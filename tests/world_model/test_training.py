@@ -38,25 +38,41 @@ def write_store(root, episodes=3, frames=13) -> EpisodeStore:
         for t, pose in enumerate(poses):
             column = int(np.clip(8 + pose[0] * 40, 0, 12))
             video[t, :, 6:10, column : column + 4] = 220
-        store.append(Episode(
-            key=f"e{i}", task="t", instruction="go", views=("top", "wrist"), frames=video,
-            poses=poses, actions=actions, extra={"start_id": f"s{i}", "seed": i, "split": "x"},
-        ))
+        store.append(
+            Episode(
+                key=f"e{i}",
+                task="t",
+                instruction="go",
+                views=("top", "wrist"),
+                frames=video,
+                poses=poses,
+                actions=actions,
+                extra={"start_id": f"s{i}", "seed": i, "split": "x"},
+            )
+        )
     store.close()
     return store
 
 
 def loop_config(**settings) -> LoopConfig:
-    return LoopConfig(**{
-        "steps": 6, "batch": 4, "threads": 1, "warmup": 1, "report_every": 1,
-        "validate_every": 100, **settings,
-    })
+    return LoopConfig(
+        **{
+            "steps": 6,
+            "batch": 4,
+            "threads": 1,
+            "warmup": 1,
+            "report_every": 1,
+            "validate_every": 100,
+            **settings,
+        }
+    )
 
 
 def small_autoencoder(tmp_path, steps=2):
     write_store(tmp_path / "store")
     config = AutoencoderTrainConfig(
-        store=str(tmp_path / "store"), loop=loop_config(steps=steps),
+        store=str(tmp_path / "store"),
+        loop=loop_config(steps=steps),
         model=AutoencoderConfig(widths=(8, 8, 8), latent_channels=3, image_size=(16, 16)),
     )
     train_autoencoder(config, tmp_path / "ae")
@@ -65,7 +81,8 @@ def small_autoencoder(tmp_path, steps=2):
 
 def world_config(tmp_path, **settings):
     return WorldModelTrainConfig(
-        store=str(tmp_path / "store"), autoencoder=str(tmp_path / "ae"),
+        store=str(tmp_path / "store"),
+        autoencoder=str(tmp_path / "ae"),
         backbone=BackboneConfig(widths=(16, 16), blocks=1, token_width=16, heads=2),
         loop=loop_config(**settings),
     )
@@ -153,9 +170,11 @@ def test_other_views_and_other_architectures_are_refused(tmp_path):
         train_world_model(world_config(tmp_path), tmp_path / "wm", robot(3))
     train_world_model(world_config(tmp_path, steps=1), tmp_path / "wm", robot(2))
     wider = world_config(tmp_path, steps=2)
-    wider = WorldModelTrainConfig(**{
-        **{f: getattr(wider, f) for f in wider.__dataclass_fields__},
-        "backbone": BackboneConfig(widths=(16, 32), blocks=1, token_width=16, heads=2),
-    })
+    wider = WorldModelTrainConfig(
+        **{
+            **{f: getattr(wider, f) for f in wider.__dataclass_fields__},
+            "backbone": BackboneConfig(widths=(16, 32), blocks=1, token_width=16, heads=2),
+        }
+    )
     with pytest.raises(CheckpointError, match="another architecture"):
         train_world_model(wider, tmp_path / "wm", robot(2))

@@ -33,8 +33,10 @@ def store(tmp_path: Path) -> EpisodeStore:
 
 
 def any_chunk(rows: int, frames: int = 3) -> ActionChunk:
-    return ActionChunk(actions=np.ones((rows, 2 * frames, 4), np.float32),
-                       poses=np.ones((rows, frames, 4), np.float32))
+    return ActionChunk(
+        actions=np.ones((rows, 2 * frames, 4), np.float32),
+        poses=np.ones((rows, frames, 4), np.float32),
+    )
 
 
 def test_it_shows_what_was_recorded_whatever_actions_come(store: EpisodeStore) -> None:
@@ -49,7 +51,10 @@ def test_it_shows_what_was_recorded_whatever_actions_come(store: EpisodeStore) -
         assert np.array_equal(true.poses, shown.poses)
         assert np.array_equal(true.success_at, shown.success_at)
         assert (true.success, true.task, true.instruction) == (
-            shown.success, shown.task, shown.instruction)
+            shown.success,
+            shown.task,
+            shown.instruction,
+        )
 
 
 def test_the_last_frame_stays(store: EpisodeStore) -> None:
@@ -96,8 +101,14 @@ def test_truth_can_be_hidden_and_must_exist(store: EpisodeStore, tmp_path: Path)
     hidden = RecordedWorld(store, ROBOT, truth=False)
     assert hidden.reset(hidden.start_states(), [0] * 4).success is None
     unknown = open_rollouts(tmp_path / "unknown", ROBOT, images="lossless")
-    run(ToyWorld(robot=ROBOT, truth=False), ToyPolicy(robot=ROBOT), SUITE, unknown, batch=2,
-        progress=False)
+    run(
+        ToyWorld(robot=ROBOT, truth=False),
+        ToyPolicy(robot=ROBOT),
+        SUITE,
+        unknown,
+        batch=2,
+        progress=False,
+    )
     assert RecordedWorld(unknown, ROBOT).reset(SUITE.starts, [0, 0]).success is None
     with pytest.raises(WorldError, match="has no success flags; make the world with truth=False"):
         RecordedWorld(unknown, ROBOT, truth=True).reset(SUITE.starts, [0, 0])
@@ -105,17 +116,25 @@ def test_truth_can_be_hidden_and_must_exist(store: EpisodeStore, tmp_path: Path)
 
 def test_start_states_of_a_store(store: EpisodeStore) -> None:
     start = RecordedWorld(store.root, ROBOT).start_states()[0]
-    assert start == StartState(start_id="good/touch-red/evaluation/0000", task="touch-red", seed=2,
-                               split="evaluation", instruction="move to the red disc")
+    assert start == StartState(
+        start_id="good/touch-red/evaluation/0000",
+        task="touch-red",
+        seed=2,
+        split="evaluation",
+        instruction="move to the red disc",
+    )
 
 
-@pytest.mark.parametrize(("change", "message"), [
-    ({"name": "other"}, "has robot 'toy', robot 'other' has 'other'"),
-    ({"image_size": (32, 32)}, r"has image size \(24, 32\)"),
-    ({"steps_per_frame": 1}, "has control steps a frame 2"),
-    ({"control_hz": 40.0}, "has frames a second 10.0"),
-    ({"pose_names": ("a", "b", "c", "d")}, "has pose names"),
-])
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"name": "other"}, "has robot 'toy', robot 'other' has 'other'"),
+        ({"image_size": (32, 32)}, r"has image size \(24, 32\)"),
+        ({"steps_per_frame": 1}, "has control steps a frame 2"),
+        ({"control_hz": 40.0}, "has frames a second 10.0"),
+        ({"pose_names": ("a", "b", "c", "d")}, "has pose names"),
+    ],
+)
 def test_another_robot_is_refused(store: EpisodeStore, change: dict, message: str) -> None:
     with pytest.raises(MismatchError, match=message):
         RecordedWorld(store, dataclasses.replace(ROBOT, **change))

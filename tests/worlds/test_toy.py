@@ -24,8 +24,9 @@ ROBOT = toy_robot(views=("top", "front"), image_size=(24, 32))
 def straight(world: ToyWorld, rows: int, velocity: tuple[float, float, float]) -> ActionChunk:
     actions = np.zeros((rows, world.robot.chunk_steps, 4), np.float32)
     actions[..., :3] = velocity
-    return ActionChunk(actions=actions, poses=world.robot.integrate(
-        np.zeros((rows, 4), np.float32), actions))
+    return ActionChunk(
+        actions=actions, poses=world.robot.integrate(np.zeros((rows, 4), np.float32), actions)
+    )
 
 
 def test_shapes_and_dtypes() -> None:
@@ -105,12 +106,18 @@ def test_the_policy_finds_the_disc_of_its_instruction() -> None:
     starts = toy_starts(count=1)
     seen = world.reset(starts, [0, 0])
     policy.reset([s.start_id for s in starts], [s.instruction for s in starts], [0, 0])
-    actions = policy.act([
-        Observation(images=dict(zip(TOY_ROBOT.views, seen.frames[i, 0], strict=True)),
-                    state={"pose": seen.poses[i, 0]}, instruction=s.instruction,
-                    rollout_id=s.start_id, step=0)
-        for i, s in enumerate(starts)
-    ])
+    actions = policy.act(
+        [
+            Observation(
+                images=dict(zip(TOY_ROBOT.views, seen.frames[i, 0], strict=True)),
+                state={"pose": seen.poses[i, 0]},
+                instruction=s.instruction,
+                rollout_id=s.start_id,
+                step=0,
+            )
+            for i, s in enumerate(starts)
+        ]
+    )
     # One disc is to the left, the other to the right.
     assert np.sign(actions[0, 0, 0]) == -np.sign(actions[1, 0, 0]) != 0
     assert np.abs(actions).max() <= 1

@@ -24,8 +24,14 @@ SHARD_BYTES = 16 * 2**20 - 2**17  # leaves room for the safetensors header below
 FORMAT = "worldeval-checkpoint-1"
 
 
-def save(folder: str | Path, *, kind: str, config: Mapping[str, Any],
-         tensors: Mapping[str, np.ndarray], card: Mapping[str, Any] | None = None) -> Path:
+def save(
+    folder: str | Path,
+    *,
+    kind: str,
+    config: Mapping[str, Any],
+    tensors: Mapping[str, np.ndarray],
+    card: Mapping[str, Any] | None = None,
+) -> Path:
     """Write a checkpoint of ``kind`` atomically and return its folder.
 
     tensors: name -> array (float32, float16 or int64), each below the size of a shard.
@@ -43,10 +49,16 @@ def save(folder: str | Path, *, kind: str, config: Mapping[str, Any],
             path = staging / f"weights-{number:05d}.safetensors"
             save_file({n: np.ascontiguousarray(tensors[n]) for n in names}, path)
             path.chmod(0o644)  # safetensors makes it private to whoever trained it
-            shards.append({"file": path.name, "bytes": path.stat().st_size,
-                           "sha256": _sha256(path)})
-        header = {"format": FORMAT, "kind": kind, "config": dict(config), "shards": shards,
-                  "card": dict(card or {})}
+            shards.append(
+                {"file": path.name, "bytes": path.stat().st_size, "sha256": _sha256(path)}
+            )
+        header = {
+            "format": FORMAT,
+            "kind": kind,
+            "config": dict(config),
+            "shards": shards,
+            "card": dict(card or {}),
+        }
         (staging / "config.json").write_text(json.dumps(header, indent=1) + "\n")
         previous = folder.with_name(f".{folder.name}.{os.getpid()}.old")
         if folder.exists():
@@ -115,7 +127,9 @@ def read_header(folder: str | Path) -> dict[str, Any]:
     if not isinstance(header, dict) or header.get("format") != FORMAT:
         raise CheckpointError(
             f"{path} is not a worldeval checkpoint (format is {header.get('format')!r}, expected "
-            f"{FORMAT!r})" if isinstance(header, dict) else f"{path} is not a JSON object"
+            f"{FORMAT!r})"
+            if isinstance(header, dict)
+            else f"{path} is not a JSON object"
         )
     return header
 

@@ -92,8 +92,11 @@ def finish(root: Path) -> None:
             "writable and open it again"
         ) from error
     shutil.rmtree(root / STAGING, ignore_errors=True)
-    for folder in [*root.glob("data/chunk-*"), *root.glob("videos/*/chunk-*"),
-                   *root.glob("meta/episodes/chunk-*")]:
+    for folder in [
+        *root.glob("data/chunk-*"),
+        *root.glob("videos/*/chunk-*"),
+        *root.glob("meta/episodes/chunk-*"),
+    ]:
         if not any(folder.iterdir()):
             folder.rmdir()
 
@@ -112,8 +115,9 @@ def _merge_data(
         with pq.ParquetWriter(target, schema, **parquet_options(schema)) as writer:
             for i in members:
                 group = i - index.first_in_file(rows, i)
-                table = index.read_row_group(root / index.data_of(rows[i]), group,
-                                             rows[i]["length"], schema.names)
+                table = index.read_row_group(
+                    root / index.data_of(rows[i]), group, rows[i]["length"], schema.names
+                )
                 writer.write_table(table.cast(schema), row_group_size=len(table))
                 merged.append({**rows[i], "data/chunk_index": chunk, "data/file_index": file})
         sync_file(target)
@@ -121,7 +125,11 @@ def _merge_data(
 
 
 def _merge_video(
-    root: Path, staging: Path, layout: StoreLayout, rows: Sequence[index.Row], key: str,
+    root: Path,
+    staging: Path,
+    layout: StoreLayout,
+    rows: Sequence[index.Row],
+    key: str,
     limit_mb: int,
 ) -> list[dict[str, Any]]:
     """Join the mp4 files of one view packet by packet; where each episode lies in the new ones."""
@@ -129,8 +137,10 @@ def _merge_video(
     setups = [mp4_times(root / source)[1] for source in sources]
     sizes = [(root / source).stat().st_size for source in sources]
     place: dict[str, tuple[int, int, float]] = {}  # of a source: chunk, file, start in s
-    frames_in = {source: sum(r["length"] for r in rows if index.video_of(r, key) == source)
-                 for source in sources}
+    frames_in = {
+        source: sum(r["length"] for r in rows if index.video_of(r, key) == source)
+        for source in sources
+    }
     # Different set-ups (another x264) cannot share a file: one decoder would misread the other.
     groups = _groups(sizes, limit_mb * BYTES_PER_MB, lambda a, b: setups[a] == setups[b])
     for slot, members in enumerate(groups):
@@ -145,17 +155,22 @@ def _merge_video(
             frames_before += frames_in[sources[i]]
         found = len(mp4_times(target)[0])
         if found != frames_before:
-            raise StoreError(f"{root}: the videos of {key} have {found} frames, expected "
-                             f"{frames_before}; run verify() and restore what is damaged")
+            raise StoreError(
+                f"{root}: the videos of {key} have {found} frames, expected "
+                f"{frames_before}; run verify() and restore what is damaged"
+            )
     updates = []
     for row in rows:
         chunk, file, shift = place[index.video_of(row, key)]
         start = shift + row[f"videos/{key}/from_timestamp"]
-        updates.append({
-            f"videos/{key}/chunk_index": chunk, f"videos/{key}/file_index": file,
-            f"videos/{key}/from_timestamp": start,
-            f"videos/{key}/to_timestamp": start + row["length"] / layout.fps,
-        })
+        updates.append(
+            {
+                f"videos/{key}/chunk_index": chunk,
+                f"videos/{key}/file_index": file,
+                f"videos/{key}/from_timestamp": start,
+                f"videos/{key}/to_timestamp": start + row["length"] / layout.fps,
+            }
+        )
     return updates
 
 
@@ -164,12 +179,14 @@ def _merge_episodes(
 ) -> None:
     """One episodes parquet with the new places and the old statistics."""
     schema = layout.episodes_schema()
-    table = pa.concat_tables([pq.read_table(p, partitioning=None)
-                              for p in index.episodes_files(root)]).cast(schema)
+    table = pa.concat_tables(
+        [pq.read_table(p, partitioning=None) for p in index.episodes_files(root)]
+    ).cast(schema)
     for number, name in enumerate(schema.names):
         if name.startswith("meta/episodes/"):
-            table = table.set_column(number, schema.field(number),
-                                     pa.array([0] * len(table), pa.int64()))
+            table = table.set_column(
+                number, schema.field(number), pa.array([0] * len(table), pa.int64())
+            )
         elif name.startswith(("data/", "videos/")):
             values = pa.array([row[name] for row in merged], schema.field(number).type)
             table = table.set_column(number, schema.field(number), values)

@@ -68,15 +68,26 @@ class EpisodeStore(StoredEpisodes):
         self._seen: list[tuple[str, int, int]] = []
         super().__init__(root)
         self.extra: dict[str, Any] = dict(self.info["worldeval"].get("extra", {}))
-        self._sizes_mb = (int(self.info.get("data_files_size_in_mb", DATA_FILES_SIZE_IN_MB)),
-                          int(self.info.get("video_files_size_in_mb", VIDEO_FILES_SIZE_IN_MB)))
+        self._sizes_mb = (
+            int(self.info.get("data_files_size_in_mb", DATA_FILES_SIZE_IN_MB)),
+            int(self.info.get("video_files_size_in_mb", VIDEO_FILES_SIZE_IN_MB)),
+        )
         self._dirty = False
 
     @classmethod
     def create(
-        cls, root: str | Path, *, views: Sequence[str], image_size: tuple[int, int],
-        pose_names: Sequence[str], action_names: Sequence[str], steps_per_frame: int, fps: float,
-        robot_type: str, images: str = "video", expert_actions: bool = False,
+        cls,
+        root: str | Path,
+        *,
+        views: Sequence[str],
+        image_size: tuple[int, int],
+        pose_names: Sequence[str],
+        action_names: Sequence[str],
+        steps_per_frame: int,
+        fps: float,
+        robot_type: str,
+        images: str = "video",
+        expert_actions: bool = False,
         extra: Mapping[str, Any] | None = None,
     ) -> EpisodeStore:
         """Make an empty store at ``root``, which must not hold one yet.
@@ -84,15 +95,26 @@ class EpisodeStore(StoredEpisodes):
         The arguments are those of ``StoreLayout``; extra: JSON-able facts about the whole store.
         """
         layout = StoreLayout(
-            views=tuple(views), image_size=image_size, pose_names=tuple(pose_names),
-            action_names=tuple(action_names), steps_per_frame=steps_per_frame, fps=fps,
-            robot_type=robot_type, images=images, expert_actions=expert_actions,
+            views=tuple(views),
+            image_size=image_size,
+            pose_names=tuple(pose_names),
+            action_names=tuple(action_names),
+            steps_per_frame=steps_per_frame,
+            fps=fps,
+            robot_type=robot_type,
+            images=images,
+            expert_actions=expert_actions,
         )
         root = Path(root)
         if (root / INFO_PATH).exists():
             raise StoreError(f"{root} already holds a store; open it, or choose another folder")
-        info = layout.info(episodes=0, frames=0, tasks=0, extra=extra or {},
-                           sizes_mb=(DATA_FILES_SIZE_IN_MB, VIDEO_FILES_SIZE_IN_MB))
+        info = layout.info(
+            episodes=0,
+            frames=0,
+            tasks=0,
+            extra=extra or {},
+            sizes_mb=(DATA_FILES_SIZE_IN_MB, VIDEO_FILES_SIZE_IN_MB),
+        )
         try:
             index.write_tasks(root, [])
             index.write_json(root / INFO_PATH, info)
@@ -181,25 +203,37 @@ class EpisodeStore(StoredEpisodes):
             index.write_tasks(self.root, [*self._tasks, episode.instruction])
             self._tasks.append(episode.instruction)
         table, measured = rows.encode(
-            layout, episode, index=number, first_row=first_row,
+            layout,
+            episode,
+            index=number,
+            first_row=first_row,
             task_index=self._tasks.index(episode.instruction),
         )
         chunk, file = chunk_and_file(index.next_slot(self._rows, layout))
         write_atomically(self.root / data_path(chunk, file), partial(rows.write_parquet, table))
         row: index.Row = {
-            "episode_index": number, "tasks": [episode.instruction], "length": episode.length,
-            "data/chunk_index": chunk, "data/file_index": file,
-            "dataset_from_index": first_row, "dataset_to_index": first_row + episode.length,
-            "worldeval.key": episode.key, "worldeval.task": episode.task,
+            "episode_index": number,
+            "tasks": [episode.instruction],
+            "length": episode.length,
+            "data/chunk_index": chunk,
+            "data/file_index": file,
+            "dataset_from_index": first_row,
+            "dataset_to_index": first_row + episode.length,
+            "worldeval.key": episode.key,
+            "worldeval.task": episode.task,
             "worldeval.success": None if episode.success is None else bool(episode.success),
-            "worldeval.success_known": episode.success_at is not None, "worldeval.extra": extra,
+            "worldeval.success_known": episode.success_at is not None,
+            "worldeval.extra": extra,
         }
         for view, key in enumerate(layout.video_keys):
             write = partial(write_mp4, frames=episode.frames[:, view], fps=layout.fps)
             write_atomically(self.root / video_path(key, chunk, file), write)
-            row |= {f"videos/{key}/chunk_index": chunk, f"videos/{key}/file_index": file,
-                    f"videos/{key}/from_timestamp": 0.0,
-                    f"videos/{key}/to_timestamp": episode.length / layout.fps}
+            row |= {
+                f"videos/{key}/chunk_index": chunk,
+                f"videos/{key}/file_index": file,
+                f"videos/{key}/from_timestamp": 0.0,
+                f"videos/{key}/to_timestamp": episode.length / layout.fps,
+            }
         self._commit(row, measured)
         return number
 
@@ -208,12 +242,18 @@ class EpisodeStore(StoredEpisodes):
         slot, earlier = index.last_group(self.root, self._rows, ROWS_PER_FILE, self._group)
         chunk, file = chunk_and_file(slot)
         row |= {"meta/episodes/chunk_index": chunk, "meta/episodes/file_index": file}
-        statistics = {f"stats/{feature}/{name}": np.asarray(value).tolist()
-                      for feature, values in measured.items() for name, value in values.items()}
+        statistics = {
+            f"stats/{feature}/{name}": np.asarray(value).tolist()
+            for feature, values in measured.items()
+            for name, value in values.items()
+        }
         added = pa.Table.from_pylist([row | statistics], schema=self.layout.episodes_schema())
         group = added if earlier is None else pa.concat_tables([earlier, added])
-        write_atomically(self.root / episodes_path(chunk, file),
-                         partial(index.write_episodes, group), sync_name=True)
+        write_atomically(
+            self.root / episodes_path(chunk, file),
+            partial(index.write_episodes, group),
+            sync_name=True,
+        )
         self._group = group
         self._rows.append(row)
         self._index_of[row["worldeval.key"]] = row["episode_index"]
@@ -237,8 +277,11 @@ class EpisodeStore(StoredEpisodes):
     def _write_info(self, *, sync: bool = True) -> None:
         self._dirty = True
         self.info = self.layout.info(
-            episodes=len(self), frames=self._rows[-1]["dataset_to_index"] if self._rows else 0,
-            tasks=len(self._tasks), sizes_mb=self._sizes_mb, extra=self.extra,
+            episodes=len(self),
+            frames=self._rows[-1]["dataset_to_index"] if self._rows else 0,
+            tasks=len(self._tasks),
+            sizes_mb=self._sizes_mb,
+            extra=self.extra,
         )
         index.write_json(self.root / INFO_PATH, self.info, sync=sync)
 
@@ -252,8 +295,9 @@ def _as_json(episode: Episode) -> str:
             "rename them"
         )
     try:
-        return json.dumps({name: _plain(value) for name, value in episode.extra.items()},
-                          allow_nan=False)
+        return json.dumps(
+            {name: _plain(value) for name, value in episode.extra.items()}, allow_nan=False
+        )
     except (TypeError, ValueError) as error:
         raise DataError(
             f"episode {episode.key!r} has extra facts that are not JSON: {error}; give numbers, "

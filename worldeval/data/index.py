@@ -39,8 +39,10 @@ def read_info(root: Path) -> dict[str, Any]:
     try:
         info = json.loads(path.read_text())
     except (FileNotFoundError, NotADirectoryError):
-        raise StoreError(f"there is no episode store at {root} (no {INFO_PATH}); create it, or "
-                         "give the folder of one") from None
+        raise StoreError(
+            f"there is no episode store at {root} (no {INFO_PATH}); create it, or "
+            "give the folder of one"
+        ) from None
     except (OSError, ValueError) as error:
         raise StoreError(f"{path} cannot be read: {error}; restore it from a copy") from error
     if not isinstance(info, dict):
@@ -67,16 +69,30 @@ def read_tasks(root: Path) -> list[str]:
 def write_tasks(root: Path, tasks: Sequence[str]) -> None:
     # LeRobot reads this file by pandas and wants the text as the index; these facts in the schema
     # say so without the half second that importing pandas takes.
-    pandas = {"index_columns": ["task"], "columns": [
-        {"name": name, "field_name": name, "pandas_type": kind, "numpy_type": numpy_kind,
-         "metadata": None}
-        for name, kind, numpy_kind in (("task_index", "int64", "int64"),
-                                       ("task", "unicode", "object"))
-    ], "column_indexes": []}
-    schema = pa.schema([("task_index", pa.int64()), ("task", pa.string())],
-                       metadata={b"pandas": json.dumps(pandas).encode()})
-    table = pa.table([pa.array(range(len(tasks)), pa.int64()), pa.array(tasks, pa.string())],
-                     schema=schema)
+    pandas = {
+        "index_columns": ["task"],
+        "columns": [
+            {
+                "name": name,
+                "field_name": name,
+                "pandas_type": kind,
+                "numpy_type": numpy_kind,
+                "metadata": None,
+            }
+            for name, kind, numpy_kind in (
+                ("task_index", "int64", "int64"),
+                ("task", "unicode", "object"),
+            )
+        ],
+        "column_indexes": [],
+    }
+    schema = pa.schema(
+        [("task_index", pa.int64()), ("task", pa.string())],
+        metadata={b"pandas": json.dumps(pandas).encode()},
+    )
+    table = pa.table(
+        [pa.array(range(len(tasks)), pa.int64()), pa.array(tasks, pa.string())], schema=schema
+    )
     write_atomically(root / TASKS_PATH, lambda path: pq.write_table(table, path))
 
 
@@ -116,8 +132,10 @@ def last_group(
     """
     if not rows:
         return 0, None
-    slot = (rows[-1]["meta/episodes/chunk_index"] * FILES_PER_CHUNK
-            + rows[-1]["meta/episodes/file_index"])
+    slot = (
+        rows[-1]["meta/episodes/chunk_index"] * FILES_PER_CHUNK
+        + rows[-1]["meta/episodes/file_index"]
+    )
     first = rows[-1]["episode_index"]
     while first and _place(rows[first - 1], "meta/episodes") == _place(rows[-1], "meta/episodes"):
         first -= 1
@@ -216,7 +234,12 @@ def _place(row: Row, prefix: str) -> tuple[int, int]:
 
 def _read(path: Path, columns: list[str] | None = None) -> pa.Table:
     try:
-        return pq.read_table(path, columns=columns, use_threads=False, partitioning=None,
-                             page_checksum_verification=True)
+        return pq.read_table(
+            path,
+            columns=columns,
+            use_threads=False,
+            partitioning=None,
+            page_checksum_verification=True,
+        )
     except (OSError, pa.ArrowException) as error:
         raise StoreError(f"{path} cannot be read: {error}; restore it from a copy") from error

@@ -68,8 +68,12 @@ class StoreLayout:
     expert_actions: bool = False
 
     def __post_init__(self) -> None:
-        for name, kind in (("views", str), ("image_size", int), ("pose_names", str),
-                           ("action_names", str)):
+        for name, kind in (
+            ("views", str),
+            ("image_size", int),
+            ("pose_names", str),
+            ("action_names", str),
+        ):
             object.__setattr__(self, name, tuple(kind(item) for item in getattr(self, name)))
         if self.images not in ("video", "lossless"):
             raise ConfigError(f"images is {self.images!r}, expected 'video' or 'lossless'")
@@ -120,7 +124,8 @@ class StoreLayout:
         steps = range(self.steps_per_frame)
         action_names = [f"{name}.{step}" for step in steps for name in self.action_names]
         features: dict[str, dict[str, Any]] = {
-            STATE: _vector("float32", self.pose_names), ACTION: _vector("float32", action_names)
+            STATE: _vector("float32", self.pose_names),
+            ACTION: _vector("float32", action_names),
         }
         if self.expert_actions:
             features[EXPERT] = _vector("float32", action_names)
@@ -128,13 +133,19 @@ class StoreLayout:
         for key in self.image_keys:
             features[key] = {
                 "dtype": "video" if self.images == "video" else "image",
-                "shape": [height, width, 3], "names": ["height", "width", "channels"],
+                "shape": [height, width, 3],
+                "names": ["height", "width", "channels"],
             }
             if self.images == "video":
                 features[key]["info"] = {
-                    "video.height": height, "video.width": width, "video.codec": "h264",
-                    "video.pix_fmt": "yuv420p", "video.fps": self.fps, "video.channels": 3,
-                    "video.is_depth_map": False, "has_audio": False,
+                    "video.height": height,
+                    "video.width": width,
+                    "video.codec": "h264",
+                    "video.pix_fmt": "yuv420p",
+                    "video.fps": self.fps,
+                    "video.channels": 3,
+                    "video.is_depth_map": False,
+                    "has_audio": False,
                 }
         features["timestamp"] = _vector("float32", None)
         features |= {name: _vector("int64", None) for name in _COUNTERS}
@@ -157,14 +168,18 @@ class StoreLayout:
     def episodes_schema(self) -> pa.Schema:
         """Columns of the episodes parquet, equal in all its files (readers concatenate them)."""
         columns: list[tuple[str, pa.DataType]] = [
-            ("episode_index", pa.int64()), ("tasks", pa.list_(pa.string())),
+            ("episode_index", pa.int64()),
+            ("tasks", pa.list_(pa.string())),
             ("length", pa.int64()),
-            ("data/chunk_index", pa.int64()), ("data/file_index", pa.int64()),
-            ("dataset_from_index", pa.int64()), ("dataset_to_index", pa.int64()),
+            ("data/chunk_index", pa.int64()),
+            ("data/file_index", pa.int64()),
+            ("dataset_from_index", pa.int64()),
+            ("dataset_to_index", pa.int64()),
         ]
         for key in self.video_keys:
             columns += [
-                (f"videos/{key}/chunk_index", pa.int64()), (f"videos/{key}/file_index", pa.int64()),
+                (f"videos/{key}/chunk_index", pa.int64()),
+                (f"videos/{key}/file_index", pa.int64()),
                 (f"videos/{key}/from_timestamp", pa.float64()),
                 (f"videos/{key}/to_timestamp", pa.float64()),
             ]
@@ -172,29 +187,49 @@ class StoreLayout:
             numbers: pa.DataType = pa.list_(pa.float64())
             if name in self.image_keys:
                 numbers = pa.list_(pa.list_(numbers))
-            columns += [(f"stats/{name}/{statistic}",
-                         pa.list_(pa.int64()) if statistic == "count" else numbers)
-                        for statistic in STATISTICS]
+            columns += [
+                (
+                    f"stats/{name}/{statistic}",
+                    pa.list_(pa.int64()) if statistic == "count" else numbers,
+                )
+                for statistic in STATISTICS
+            ]
         columns += [
-            ("meta/episodes/chunk_index", pa.int64()), ("meta/episodes/file_index", pa.int64()),
-            ("worldeval.key", pa.string()), ("worldeval.task", pa.string()),
-            ("worldeval.success", pa.bool_()), ("worldeval.success_known", pa.bool_()),
+            ("meta/episodes/chunk_index", pa.int64()),
+            ("meta/episodes/file_index", pa.int64()),
+            ("worldeval.key", pa.string()),
+            ("worldeval.task", pa.string()),
+            ("worldeval.success", pa.bool_()),
+            ("worldeval.success_known", pa.bool_()),
             ("worldeval.extra", pa.string()),
         ]
         return pa.schema(columns)
 
-    def info(self, *, episodes: int, frames: int, tasks: int, sizes_mb: tuple[int, int],
-             extra: Mapping[str, Any]) -> dict[str, Any]:
+    def info(
+        self,
+        *,
+        episodes: int,
+        frames: int,
+        tasks: int,
+        sizes_mb: tuple[int, int],
+        extra: Mapping[str, Any],
+    ) -> dict[str, Any]:
         """``info.json``. LeRobot ignores the last entry, from which ``from_info`` reads back."""
         return {
-            "codebase_version": CODEBASE_VERSION, "robot_type": self.robot_type,
-            "total_episodes": episodes, "total_frames": frames, "total_tasks": tasks,
-            "chunks_size": FILES_PER_CHUNK, "data_files_size_in_mb": sizes_mb[0],
-            "video_files_size_in_mb": sizes_mb[1], "fps": self.fps,
+            "codebase_version": CODEBASE_VERSION,
+            "robot_type": self.robot_type,
+            "total_episodes": episodes,
+            "total_frames": frames,
+            "total_tasks": tasks,
+            "chunks_size": FILES_PER_CHUNK,
+            "data_files_size_in_mb": sizes_mb[0],
+            "video_files_size_in_mb": sizes_mb[1],
+            "fps": self.fps,
             "splits": {"train": f"0:{episodes}"},
             "data_path": "data/chunk-{chunk_index:03d}/file-{file_index:03d}.parquet",
             "video_path": "videos/{video_key}/chunk-{chunk_index:03d}/file-{file_index:03d}.mp4"
-            if self.video_keys else None,
+            if self.video_keys
+            else None,
             "features": self.features(),
             "worldeval": {"format": FORMAT, "layout": asdict(self), "extra": dict(extra)},
         }
@@ -259,5 +294,8 @@ class StoreLayout:
 
 
 def _vector(dtype: str, names: Any) -> dict[str, Any]:
-    return {"dtype": dtype, "shape": [len(names) if names else 1],
-            "names": list(names) if names else None}
+    return {
+        "dtype": dtype,
+        "shape": [len(names) if names else 1],
+        "names": list(names) if names else None,
+    }

@@ -79,8 +79,10 @@ class StoredEpisodes:
     def index_of(self, key: str) -> int:
         """Index of the episode ``key``. Raises DataError if there is none."""
         if key not in self._index_of:
-            raise DataError(f"{self.root} has no episode {key!r}; it has {len(self)} others, "
-                            "listed by store.metadata()")
+            raise DataError(
+                f"{self.root} has no episode {key!r}; it has {len(self)} others, "
+                "listed by store.metadata()"
+            )
         return self._index_of[key]
 
     def by_key(self, key: str) -> Episode:
@@ -91,11 +93,16 @@ class StoredEpisodes:
         """Episode ``i`` with all frames. Raises StoreError naming the file that is damaged."""
         row, path = self._row(i), self.trajectory(i)
         return Episode(
-            key=row["worldeval.key"], task=row["worldeval.task"], instruction=row["tasks"][0],
-            views=self.layout.views, frames=self.frames(i), poses=path.poses,
+            key=row["worldeval.key"],
+            task=row["worldeval.task"],
+            instruction=row["tasks"][0],
+            views=self.layout.views,
+            frames=self.frames(i),
+            poses=path.poses,
             actions=path.actions,
             success_at=path.success_at if row["worldeval.success_known"] else None,
-            expert_actions=path.expert_actions, success=row["worldeval.success"],
+            expert_actions=path.expert_actions,
+            success=row["worldeval.success"],
             extra=json.loads(row["worldeval.extra"]),
         )
 
@@ -151,9 +158,7 @@ class StoredEpisodes:
         row = self._row(i)
         path = self.root / index.data_of(row)
         group = i - index.first_in_file(self._rows, i)
-        return self._guard(
-            i, partial(index.read_row_group, path, group, row["length"], columns)
-        )
+        return self._guard(i, partial(index.read_row_group, path, group, row["length"], columns))
 
     def _guard(self, i: int, read: Callable[[], _T]) -> _T:
         try:

@@ -48,15 +48,18 @@ def encode(
         ACTION: _with_standstill(episode.actions),
         SUCCESS: np.asarray(flags, bool),
         "timestamp": (rows / layout.fps).astype(np.float32),
-        "frame_index": rows, "episode_index": np.full(length, index, np.int64),
-        "index": first_row + rows, "task_index": np.full(length, task_index, np.int64),
+        "frame_index": rows,
+        "episode_index": np.full(length, index, np.int64),
+        "index": first_row + rows,
+        "task_index": np.full(length, task_index, np.int64),
     }
     if episode.expert_actions is not None:
         values[EXPERT] = _with_standstill(episode.expert_actions)
     measured = {name: statistics.of_values(value) for name, value in values.items()}
     schema = layout.data_schema()
-    columns: dict[str, pa.Array] = {name: _column(schema.field(name).type, value)
-                                    for name, value in values.items()}
+    columns: dict[str, pa.Array] = {
+        name: _column(schema.field(name).type, value) for name, value in values.items()
+    }
     for number, key in enumerate(layout.image_keys):
         frames = episode.frames[:, number]
         measured[key] = statistics.of_frames(frames)
@@ -78,8 +81,12 @@ def parquet_options(schema: pa.Schema) -> dict[str, Any]:
     leaves = [part for name in images for part in (f"{name}.bytes", f"{name}.path")]
     plain = [name for name in schema.names if name not in images]
     compression = {name: "snappy" for name in plain} | {leaf: "none" for leaf in leaves}
-    return {"compression": compression, "use_dictionary": False, "write_statistics": plain,
-            "write_page_checksum": True}
+    return {
+        "compression": compression,
+        "use_dictionary": False,
+        "write_statistics": plain,
+        "write_page_checksum": True,
+    }
 
 
 def trajectory(layout: StoreLayout, table: pa.Table) -> Trajectory:
@@ -90,7 +97,8 @@ def trajectory(layout: StoreLayout, table: pa.Table) -> Trajectory:
         actions=_values(table, ACTION).reshape(len(table), -1)[:-1].reshape(steps),
         success_at=_values(table, SUCCESS),
         expert_actions=_values(table, EXPERT).reshape(len(table), -1)[:-1].reshape(steps)
-        if layout.expert_actions else None,
+        if layout.expert_actions
+        else None,
     )
 
 
@@ -104,8 +112,10 @@ def images(
         for place, time in enumerate(times):
             frame = decode_png(pngs[int(time)].as_py() or b"")
             if frame.shape != frames.shape[2:]:
-                raise DataError(f"an image of view {view!r} is {frame.shape}, expected "
-                                f"{frames.shape[2:]}; it was not written by this store")
+                raise DataError(
+                    f"an image of view {view!r} is {frame.shape}, expected "
+                    f"{frames.shape[2:]}; it was not written by this store"
+                )
             frames[place, number] = frame
     return frames
 

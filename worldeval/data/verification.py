@@ -45,11 +45,17 @@ def verify(root: Path, layout: StoreLayout, table: Sequence[index.Row]) -> list[
     for i, row in enumerate(table):
         meta = root / "meta/episodes"
         if row["worldeval.key"] in keys:
-            damage.append(Damage(path=meta, episode_index=i,
-                                 what=f"a second episode with key {row['worldeval.key']!r}"))
+            damage.append(
+                Damage(
+                    path=meta,
+                    episode_index=i,
+                    what=f"a second episode with key {row['worldeval.key']!r}",
+                )
+            )
         keys.add(row["worldeval.key"])
         if row["dataset_from_index"] != next_row or (
-                row["dataset_to_index"] - row["dataset_from_index"] != row["length"]):
+            row["dataset_to_index"] - row["dataset_from_index"] != row["length"]
+        ):
             damage.append(Damage(path=meta, episode_index=i, what="its rows are counted wrongly"))
         next_row = row["dataset_to_index"]
         path = root / index.data_of(row)
@@ -74,12 +80,11 @@ def _attempt(path: Path, check: Callable[[], str | None]) -> str | None:
         return str(error)
 
 
-def _check_rows(
-    path: Path, layout: StoreLayout, table: Sequence[index.Row], i: int
-) -> str | None:
+def _check_rows(path: Path, layout: StoreLayout, table: Sequence[index.Row], i: int) -> str | None:
     length = table[i]["length"]
-    data = index.read_row_group(path, i - index.first_in_file(table, i), length,
-                                layout.data_schema().names)
+    data = index.read_row_group(
+        path, i - index.first_in_file(table, i), length, layout.data_schema().names
+    )
     if set(data["episode_index"].to_pylist()) != {i}:
         return f"its rows belong to another episode than {i}"
     first = table[i]["dataset_from_index"]
@@ -93,7 +98,11 @@ def _check_rows(
 
 
 def _check_video(
-    path: Path, layout: StoreLayout, row: index.Row, key: str, frames_in: Mapping[Path, int],
+    path: Path,
+    layout: StoreLayout,
+    row: index.Row,
+    key: str,
+    frames_in: Mapping[Path, int],
     times: dict[Path, np.ndarray],
 ) -> str | None:
     if path not in times:

@@ -95,9 +95,10 @@ def write_mp4(
     options = {"crf": str(crf), "preset": "veryfast", "bf": "0", "threads": "1"}
     if crf > 0:  # lossless coding is outside of the high profile
         options["profile"] = "high"
-    with _av_errors(path, "written"), av.open(
-        str(path), "w", format="mp4", options=_muxer_options(rate)
-    ) as container:
+    with (
+        _av_errors(path, "written"),
+        av.open(str(path), "w", format="mp4", options=_muxer_options(rate)) as container,
+    ):
         stream = container.add_stream("libx264", rate=rate, options=options)
         stream.width, stream.height, stream.pix_fmt = width, height, "yuv420p"
         stream.gop_size = keyframe_every
@@ -116,9 +117,7 @@ def write_mp4(
         container.mux(stream.encode())
 
 
-def read_mp4(
-    path: str | Path, *, start_s: float = 0.0, count: int | None = None
-) -> np.ndarray:
+def read_mp4(path: str | Path, *, start_s: float = 0.0, count: int | None = None) -> np.ndarray:
     """Frames (T, H, W, 3) uint8 RGB of an mp4 file.
 
     start_s: time of the first frame wanted. count: how many frames; None for all to the end.
@@ -169,9 +168,10 @@ def join_mp4(sources: Sequence[str | Path], target: str | Path, fps: float) -> N
 
     rate = _rate(fps)
     tick = 1 / (rate * MP4_TICKS_PER_FRAME)
-    with _av_errors(target, "written"), av.open(
-        str(target), "w", format="mp4", options=_muxer_options(rate)
-    ) as joined:
+    with (
+        _av_errors(target, "written"),
+        av.open(str(target), "w", format="mp4", options=_muxer_options(rate)) as joined,
+    ):
         stream: Any = None
         position = 0
         for source in sources:

@@ -18,9 +18,7 @@ def window_starts(lengths: Sequence[int], future: int) -> np.ndarray:
 
     Raises DataError if no episode is long enough.
     """
-    rows = [
-        (episode, t) for episode, n in enumerate(lengths) for t in range(n - future)
-    ]
+    rows = [(episode, t) for episode, n in enumerate(lengths) for t in range(n - future)]
     if not rows:
         raise DataError(
             f"no episode is long enough for a window: the longest has {max(lengths, default=0)} "

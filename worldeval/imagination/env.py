@@ -41,9 +41,15 @@ class Imagination:
 
     @classmethod
     def open(
-        cls, world_model: str | Path, starts: str | Path | EpisodeStore, robot: RobotSpec, *,
-        autoencoder: str | Path | None = None, memory: str | Strategy | None = None,
-        sampler: SamplerConfig | None = None, device: str | None = None,
+        cls,
+        world_model: str | Path,
+        starts: str | Path | EpisodeStore,
+        robot: RobotSpec,
+        *,
+        autoencoder: str | Path | None = None,
+        memory: str | Strategy | None = None,
+        sampler: SamplerConfig | None = None,
+        device: str | None = None,
     ) -> Imagination:
         """From checkpoint folders. ``autoencoder`` defaults to the sibling folder of that name."""
         world_model = Path(world_model)

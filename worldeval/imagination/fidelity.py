@@ -147,7 +147,10 @@ class ReplayReport:
         variants = {**imagined, REPEAT_FIRST: repeat_first(start, len(truth))}
         compared = [
             compare_frames(
-                truth, frames, views=self.views, frames_per_chunk=self.frames_per_chunk,
+                truth,
+                frames,
+                views=self.views,
+                frames_per_chunk=self.frames_per_chunk,
                 with_ssim=self.with_ssim,
             ).assign(key=key, task=task, variant=variant)
             for variant, frames in variants.items()

@@ -36,19 +36,27 @@ def suite_of(store: EpisodeStore, *, chunks: int, name: str, limit: int | None =
         picked = np.unique(np.linspace(0, len(table) - 1, limit).astype(int))
     starts = tuple(
         StartState(
-            start_id=str(row["start_id"]), task=str(row["task"]), seed=int(row["seed"]),
-            split=str(row["split"]), instruction=str(row["instruction"]),
+            start_id=str(row["start_id"]),
+            task=str(row["task"]),
+            seed=int(row["seed"]),
+            split=str(row["split"]),
+            instruction=str(row["instruction"]),
         )
         for _, row in table.iloc[picked].iterrows()
     )
-    return Suite(
-        name=name, robot=store.layout.robot_type, chunks=chunks, starts=starts
-    )
+    return Suite(name=name, robot=store.layout.robot_type, chunks=chunks, starts=starts)
 
 
 def imagine_replays(
-    world: Imagination, source: EpisodeStore, out: str | Path, *, variant: str = "own",
-    chunks: int = 10, batch: int = 8, limit: int | None = None, images: str = "lossless",
+    world: Imagination,
+    source: EpisodeStore,
+    out: str | Path,
+    *,
+    variant: str = "own",
+    chunks: int = 10,
+    batch: int = 8,
+    limit: int | None = None,
+    images: str = "lossless",
     progress: bool = True,
 ) -> EpisodeStore:
     """Roll the recorded actions of ``source`` out in imagination; resumable, returns the store.
@@ -59,9 +67,7 @@ def imagine_replays(
     if variant == "zero":
         policy = ZeroPolicy(world.robot, name=variant)
     elif variant in VARIANTS:
-        policy = ReplayPolicy(
-            source, world.robot, shuffled=variant == "shuffled", name=variant
-        )
+        policy = ReplayPolicy(source, world.robot, shuffled=variant == "shuffled", name=variant)
     else:
         raise DataError(f"replay variant is {variant!r}, expected one of {', '.join(VARIANTS)}")
     store = open_rollouts(out, world.robot, images=images)
@@ -88,18 +94,21 @@ def with_truth(imagined: EpisodeStore, source: EpisodeStore, index: int) -> Epis
     )
 
 
-def label_replays(
-    imagined: EpisodeStore, source: EpisodeStore, out: str | Path
-) -> EpisodeStore:
+def label_replays(imagined: EpisodeStore, source: EpisodeStore, out: str | Path) -> EpisodeStore:
     """Copy replays of own actions into ``out`` with the true outcome of those actions.
 
     This is what a judge has to be trained and calibrated on, because it will see imagined frames.
     """
     store = EpisodeStore.open_or_create(
-        out, views=imagined.layout.views, image_size=imagined.layout.image_size,
-        pose_names=imagined.layout.pose_names, action_names=imagined.layout.action_names,
-        steps_per_frame=imagined.layout.steps_per_frame, fps=imagined.layout.fps,
-        robot_type=imagined.layout.robot_type, images="lossless",
+        out,
+        views=imagined.layout.views,
+        image_size=imagined.layout.image_size,
+        pose_names=imagined.layout.pose_names,
+        action_names=imagined.layout.action_names,
+        steps_per_frame=imagined.layout.steps_per_frame,
+        fps=imagined.layout.fps,
+        robot_type=imagined.layout.robot_type,
+        images="lossless",
     )
     for index, key in enumerate(imagined.metadata()["key"]):
         if key not in store:
@@ -109,8 +118,11 @@ def label_replays(
 
 
 def fidelity(
-    source: EpisodeStore, imagined: dict[str, EpisodeStore], views: Sequence[str],
-    frames_per_chunk: int, with_ssim: bool = True,
+    source: EpisodeStore,
+    imagined: dict[str, EpisodeStore],
+    views: Sequence[str],
+    frames_per_chunk: int,
+    with_ssim: bool = True,
 ) -> ReplayReport:
     """Compare imagined replays (variant -> store) with what was recorded."""
     report = ReplayReport(views=views, frames_per_chunk=frames_per_chunk, with_ssim=with_ssim)
@@ -123,7 +135,10 @@ def fidelity(
         dreams = {name: imagined[name].by_key(key).frames for name, key in keys.items()}
         length = min(len(truth), *(len(d) for d in dreams.values()))
         report.add(
-            str(row["key"]), start=truth[0], truth=truth[1:length],
-            imagined={name: d[1:length] for name, d in dreams.items()}, task=str(row["task"]),
+            str(row["key"]),
+            start=truth[0],
+            truth=truth[1:length],
+            imagined={name: d[1:length] for name, d in dreams.items()},
+            task=str(row["task"]),
         )
     return report

@@ -38,9 +38,7 @@ class AugmentConfig:
             raise ConfigError(f"blur is {self.blur!r}, expected a probability")
 
 
-def augment(
-    images: torch.Tensor, config: AugmentConfig, rng: np.random.Generator
-) -> torch.Tensor:
+def augment(images: torch.Tensor, config: AugmentConfig, rng: np.random.Generator) -> torch.Tensor:
     """A randomly changed copy; all randomness comes from ``rng``."""
 
     def uniform(low: float, high: float, *shape: int) -> torch.Tensor:
@@ -76,9 +74,7 @@ def _shift(images: torch.Tensor, most: int, rng: np.random.Generator) -> torch.T
     batch, moments, views, channels, height, width = images.shape
     rows, columns = (
         torch.from_numpy(
-            np.clip(
-                np.arange(size) + rng.integers(-most, most + 1, (batch, views, 1)), 0, size - 1
-            )
+            np.clip(np.arange(size) + rng.integers(-most, most + 1, (batch, views, 1)), 0, size - 1)
         ).to(images.device)
         for size in (height, width)
     )

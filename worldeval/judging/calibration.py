@@ -71,9 +71,7 @@ class Counts:
 
     @property
     def decided(self) -> int:
-        return (
-            self.true_positive + self.false_positive + self.false_negative + self.true_negative
-        )
+        return self.true_positive + self.false_positive + self.false_negative + self.true_negative
 
     @property
     def total(self) -> int:
@@ -194,11 +192,13 @@ def choose_band(
         cuts = cuts[keep]
     above = probabilities[None, :] >= cuts[:, None]
     called = above @ weights
-    precision = np.divide(above @ (weights * labels), called, out=np.zeros(len(cuts)),
-                          where=called > 0)
+    precision = np.divide(
+        above @ (weights * labels), called, out=np.zeros(len(cuts)), where=called > 0
+    )
     denied = ~above @ weights
-    rejection = np.divide(~above @ (weights * ~labels), denied, out=np.zeros(len(cuts)),
-                          where=denied > 0)
+    rejection = np.divide(
+        ~above @ (weights * ~labels), denied, out=np.zeros(len(cuts)), where=denied > 0
+    )
     # [i, j]: lower = cuts[i], upper = cuts[j]
     abstained = 1 - (denied[:, None] + called[None, :]) / weights.sum()
     worse = np.minimum(rejection[:, None], precision[None, :])
@@ -224,12 +224,13 @@ def calibrate(
     """``fit_platt`` and ``choose_band`` on the same rollouts; the flag says: target reached."""
     platt = fit_platt(scores, labels, weights)
     lower, upper, reached = choose_band(
-        platt.probability(scores), labels, target=target, max_abstention=max_abstention,
+        platt.probability(scores),
+        labels,
+        target=target,
+        max_abstention=max_abstention,
         weights=weights,
     )
-    fitted = Calibration(
-        slope=platt.slope, intercept=platt.intercept, lower=lower, upper=upper
-    )
+    fitted = Calibration(slope=platt.slope, intercept=platt.intercept, lower=lower, upper=upper)
     return fitted, reached
 
 

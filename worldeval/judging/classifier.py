@@ -142,13 +142,19 @@ class SuccessClassifier:
     def _verdict(self, episode: Episode) -> Verdict:
         if episode.extra.get("outcome") == Outcome.ERROR.value:
             return Verdict(
-                key=episode.key, outcome=Outcome.ERROR, probability=None, judge=self.name,
+                key=episode.key,
+                outcome=Outcome.ERROR,
+                probability=None,
+                judge=self.name,
                 reason=str(episode.extra.get("error") or "the rollout ended with an error"),
             )
         score = self.score(episode)
         if not np.isfinite(score):
             return Verdict(
-                key=episode.key, outcome=Outcome.UNDECIDED, probability=None, judge=self.name,
+                key=episode.key,
+                outcome=Outcome.UNDECIDED,
+                probability=None,
+                judge=self.name,
                 reason="no frame after the start" if episode.length < 2 else "score not finite",
             )
         probability = float(self.calibration.probability(score))
@@ -160,7 +166,10 @@ class SuccessClassifier:
                 f"[{self.calibration.lower:.3f}, {self.calibration.upper:.3f})"
             )
         return Verdict(
-            key=episode.key, outcome=outcome, probability=probability, judge=self.name,
+            key=episode.key,
+            outcome=outcome,
+            probability=probability,
+            judge=self.name,
             reason=reason,
         )
 

@@ -45,9 +45,7 @@ class JudgeConfig:
         if not self.views or len(set(self.views)) != len(self.views):
             raise ConfigError(f"views is {self.views!r}, expected distinct camera names")
         if len(self.image_size) != 2 or any(s < 8 or s % 8 for s in self.image_size):
-            raise ConfigError(
-                f"image_size is {self.image_size!r}, expected (H, W) divisible by 8"
-            )
+            raise ConfigError(f"image_size is {self.image_size!r}, expected (H, W) divisible by 8")
         if self.lag < 0:
             raise ConfigError(f"lag is {self.lag!r}, expected 0 (none) or more frames")
         if len(self.channels) != 3 or any(c < 8 or c % 8 for c in self.channels):

@@ -242,8 +242,12 @@ def _decode(
                 success = bool(episode.success) if episode.success is not None else solved[-1] == 1
                 rows.append(
                     EpisodeRow(
-                        key=episode.key, task=episode.task, instruction=episode.instruction,
-                        world=world_of(episode), success=bool(success), first=first,
+                        key=episode.key,
+                        task=episode.task,
+                        instruction=episode.instruction,
+                        world=world_of(episode),
+                        success=bool(success),
+                        first=first,
                         length=len(frames),
                     )
                 )

@@ -80,9 +80,7 @@ class JudgeTrainConfig:
         if not self.learning_rate > 0:
             raise ConfigError(f"learning_rate is {self.learning_rate!r}, expected above 0")
         if self.precision not in ("float32", "bfloat16"):
-            raise ConfigError(
-                f"precision is {self.precision!r}, expected 'float32' or 'bfloat16'"
-            )
+            raise ConfigError(f"precision is {self.precision!r}, expected 'float32' or 'bfloat16'")
         for name in ("solved_share", "near_share", "opposed_share", "rewording_share",
                      "pose_dropout", "target_precision", "max_abstention"):  # fmt: skip
             if not 0 <= getattr(self, name) <= 1:
@@ -125,7 +123,10 @@ def train_judge(
     )
     network = _optimise(config, training, sampler, out, progress)
     judge = SuccessClassifier(
-        network, Calibration(), stride=training.stride, smooth=training.smooth,
+        network,
+        Calibration(),
+        stride=training.stride,
+        smooth=training.smooth,
         device=training.device,
     )
     # Weights are kept as float16; the calibration has to belong to exactly those.

@@ -84,7 +84,10 @@ def calibrate_judge(
 
     def fitted(chosen: np.ndarray) -> tuple[Calibration, bool]:
         return calibrate(
-            scores[chosen], labels[chosen], target=target, max_abstention=max_abstention,
+            scores[chosen],
+            labels[chosen],
+            target=target,
+            max_abstention=max_abstention,
             weights=weights[chosen],
         )
 

@@ -49,8 +49,9 @@ def blur(images: Tensor, rng: np.random.Generator, share: float) -> Tensor:
     index = torch.from_numpy(chosen).to(images.device)
     some = images[index]
     flat = some.flatten(0, 1)
-    soft = functional.interpolate(functional.avg_pool2d(flat, 2), scale_factor=2.0,
-                                  mode="bilinear", align_corners=False)
+    soft = functional.interpolate(
+        functional.avg_pool2d(flat, 2), scale_factor=2.0, mode="bilinear", align_corners=False
+    )
     mixed = torch.lerp(some, soft.view_as(some), _tensor(amount, images).expand_as(some))
     return images.index_copy(0, index, mixed)
 

@@ -43,16 +43,25 @@ class BCConfig:
     hidden: int = 192
 
     def __post_init__(self) -> None:
-        for name in ("cameras", "image_size", "action_low", "action_high", "pose_low", "pose_high",
-                     "channels"):  # JSON gives lists
+        for name in (
+            "cameras",
+            "image_size",
+            "action_low",
+            "action_high",
+            "pose_low",
+            "pose_high",
+            "channels",
+        ):  # JSON gives lists
             object.__setattr__(self, name, tuple(getattr(self, name)))
         if not self.cameras:
             raise ConfigError("cameras is empty, expected at least one view")
         if any(size < 16 or size % 8 for size in self.image_size):
             raise ConfigError(f"image_size is {self.image_size}, expected multiples of 8 from 16")
         if any(c < GROUP_CHANNELS or c % GROUP_CHANNELS for c in self.channels[1:]):
-            raise ConfigError(f"channels is {self.channels}, expected multiples of "
-                              f"{GROUP_CHANNELS} after the first")
+            raise ConfigError(
+                f"channels is {self.channels}, expected multiples of "
+                f"{GROUP_CHANNELS} after the first"
+            )
         if not 1 <= self.execute <= self.chunk:
             raise ConfigError(f"execute is {self.execute}, expected 1 to chunk = {self.chunk}")
         if len(self.action_low) != len(self.action_high):
@@ -63,12 +72,21 @@ class BCConfig:
     @classmethod
     def for_robot(cls, robot: RobotSpec, **settings: Any) -> BCConfig:
         """The config that fits ``robot``; ``settings`` override its fields."""
-        return cls.from_json({
-            "cameras": robot.views, "image_size": robot.image_size,
-            "action_space": robot.action_space, "action_low": robot.action_low,
-            "action_high": robot.action_high, "pose_low": robot.pose_low,
-            "pose_high": robot.pose_high, "rate_hz": robot.control_hz,
-            "chunk": robot.chunk_steps, "execute": robot.chunk_steps, **settings})
+        return cls.from_json(
+            {
+                "cameras": robot.views,
+                "image_size": robot.image_size,
+                "action_space": robot.action_space,
+                "action_low": robot.action_low,
+                "action_high": robot.action_high,
+                "pose_low": robot.pose_low,
+                "pose_high": robot.pose_high,
+                "rate_hz": robot.control_hz,
+                "chunk": robot.chunk_steps,
+                "execute": robot.chunk_steps,
+                **settings,
+            }
+        )
 
     @classmethod
     def from_json(cls, values: Mapping[str, Any]) -> BCConfig:
@@ -77,8 +95,10 @@ class BCConfig:
         for key in values:
             if key not in known:
                 close = difflib.get_close_matches(key, known, n=1)
-                raise ConfigError(f"unknown policy setting {key!r}"
-                                  + (f" (did you mean {close[0]!r}?)" if close else ""))
+                raise ConfigError(
+                    f"unknown policy setting {key!r}"
+                    + (f" (did you mean {close[0]!r}?)" if close else "")
+                )
         return cls(**values)
 
     def to_json(self) -> dict[str, Any]:
@@ -157,12 +177,20 @@ class BCTrainConfig:
             if getattr(self, name) < 1:
                 raise ConfigError(f"{name} is {getattr(self, name)!r}, expected 1 or more")
         if self.demonstrations is not None and self.demonstrations < 1:
-            raise ConfigError(f"demonstrations is {self.demonstrations!r}, expected 1 or more, or "
-                              "None for all")
+            raise ConfigError(
+                f"demonstrations is {self.demonstrations!r}, expected 1 or more, or None for all"
+            )
         if self.labels not in ("expert", "executed"):
             raise ConfigError(f"labels is {self.labels!r}, expected 'expert' or 'executed'")
-        for name in ("blur_share", "corrupted_share", "gripper_dropout", "word_dropout", "ema",
-                     "hold_weight", "idle_share"):
+        for name in (
+            "blur_share",
+            "corrupted_share",
+            "gripper_dropout",
+            "word_dropout",
+            "ema",
+            "hold_weight",
+            "idle_share",
+        ):
             if not 0 <= getattr(self, name) <= 1:
                 raise ConfigError(f"{name} is {getattr(self, name)!r}, expected 0 to 1")
         if not self.learning_rate > 0:
@@ -170,17 +198,28 @@ class BCTrainConfig:
 
     @property
     def selection(self) -> Selection:
-        return Selection(tasks=self.tasks, kinds=self.kinds, demonstrations=self.demonstrations,
-                         only_successful=self.only_successful)
+        return Selection(
+            tasks=self.tasks,
+            kinds=self.kinds,
+            demonstrations=self.demonstrations,
+            only_successful=self.only_successful,
+        )
 
     def network(self, robot: RobotSpec) -> BCConfig:
         unknown = set(self.cameras or ()) - set(robot.views)
         if unknown:
-            raise ConfigError(f"camera {sorted(unknown)[0]!r} is none of robot {robot.name!r}; "
-                              f"choose from {list(robot.views)}")
+            raise ConfigError(
+                f"camera {sorted(unknown)[0]!r} is none of robot {robot.name!r}; "
+                f"choose from {list(robot.views)}"
+            )
         return BCConfig.for_robot(
-            robot, cameras=self.cameras or robot.views, use_text=self.use_text,
-            use_state=self.use_state, channels=self.channels, hidden=self.hidden)
+            robot,
+            cameras=self.cameras or robot.views,
+            use_text=self.use_text,
+            use_state=self.use_state,
+            channels=self.channels,
+            hidden=self.hidden,
+        )
 
     def identity(self) -> dict[str, Any]:
         """What must be equal for a training to be the same one: all but how it is carried out."""

@@ -56,25 +56,31 @@ def choose(table: pd.DataFrame, selection: Selection) -> tuple[list[int], list[i
         if wanted is None:
             continue
         if column not in chosen.columns:
-            raise DataError(f"the store has no column {column!r} to select {list(wanted)} from; "
-                            f"it has {list(table.columns)}")
+            raise DataError(
+                f"the store has no column {column!r} to select {list(wanted)} from; "
+                f"it has {list(table.columns)}"
+            )
         unknown = set(wanted) - set(chosen[column])
         if unknown:
-            raise DataError(f"the store has no {column} {sorted(unknown)[0]!r}; it has "
-                            f"{sorted(map(str, set(table[column])))}")
+            raise DataError(
+                f"the store has no {column} {sorted(unknown)[0]!r}; it has "
+                f"{sorted(map(str, set(table[column])))}"
+            )
         chosen = chosen[chosen[column].isin(wanted)]
     if selection.only_successful:
         chosen = chosen[chosen["success"].fillna(False).astype(bool)]
     train: list[int] = []
     held_out: list[int] = []
     for _, rows in chosen.groupby("task", sort=True):
-        pairs = sorted((hashlib.sha256(str(key).encode()).hexdigest(), int(index))
-                       for key, index in zip(rows["key"], rows["episode_index"], strict=True))
+        pairs = sorted(
+            (hashlib.sha256(str(key).encode()).hexdigest(), int(index))
+            for key, index in zip(rows["key"], rows["episode_index"], strict=True)
+        )
         order = [index for _, index in pairs]
         apart = selection.held_out if len(order) >= 10 else 0
-        held_out += order[len(order) - apart:]
-        order = order[:len(order) - apart]
-        train += order[:selection.demonstrations]
+        held_out += order[len(order) - apart :]
+        order = order[: len(order) - apart]
+        train += order[: selection.demonstrations]
     if not train:
         raise DataError(f"no episode of {len(table)} fits {selection}; record more or select less")
     return train, held_out
@@ -83,23 +89,31 @@ def choose(table: pd.DataFrame, selection: Selection) -> tuple[list[int], list[i
 class Demonstrations:
     """Episodes of a store, loaded once. ``rows_of`` gives the frames that can be drawn from."""
 
-    def __init__(self, store: EpisodeStore, episodes: Sequence[int], robot: RobotSpec, *,
-                 progress: bool = False) -> None:
+    def __init__(
+        self,
+        store: EpisodeStore,
+        episodes: Sequence[int],
+        robot: RobotSpec,
+        *,
+        progress: bool = False,
+    ) -> None:
         from tqdm import tqdm
 
         self.table = store.metadata()
         table = self.table.set_index("episode_index")
         layout = store.layout
         for name, have, want in (
-            ("views", layout.views, robot.views), ("image_size", layout.image_size,
-                                                   robot.image_size),
+            ("views", layout.views, robot.views),
+            ("image_size", layout.image_size, robot.image_size),
             ("steps_per_frame", layout.steps_per_frame, robot.steps_per_frame),
             ("action_names", layout.action_names, robot.action_names),
             ("pose_names", layout.pose_names, robot.pose_names),
         ):
             if have != want:
-                raise MismatchError(f"{store.root} has {name} {have}, but robot {robot.name!r} has "
-                                    f"{want}; train on a store of the same robot")
+                raise MismatchError(
+                    f"{store.root} has {name} {have}, but robot {robot.name!r} has "
+                    f"{want}; train on a store of the same robot"
+                )
         self.robot = robot
         self.views = robot.views
         lengths = [int(table.loc[i, "length"]) for i in episodes]
@@ -117,8 +131,16 @@ class Demonstrations:
         self.texts: list[str] = []
         self.rows: dict[int, range] = {}
         start = 0
-        for i, length in zip(tqdm(episodes, desc="loading demonstrations", unit="episode",
-                                  disable=None if progress else True), lengths, strict=True):
+        for i, length in zip(
+            tqdm(
+                episodes,
+                desc="loading demonstrations",
+                unit="episode",
+                disable=None if progress else True,
+            ),
+            lengths,
+            strict=True,
+        ):
             rows = slice(start, start + length)
             moves = slice(start, start + length - 1)
             self.frames[rows] = store.frames(i)
@@ -139,8 +161,14 @@ class Demonstrations:
         self._blurred = np.empty((0, *self.frames.shape[1:]), np.uint8)
 
     @classmethod
-    def load(cls, store: str | Path | EpisodeStore, selections: Sequence[Selection],
-             robot: RobotSpec, *, progress: bool = False) -> Demonstrations:
+    def load(
+        cls,
+        store: str | Path | EpisodeStore,
+        selections: Sequence[Selection],
+        robot: RobotSpec,
+        *,
+        progress: bool = False,
+    ) -> Demonstrations:
         """The episodes that any of ``selections`` wants."""
         if isinstance(store, str | Path):
             from worldeval.data.episodes import EpisodeStore
@@ -160,15 +188,17 @@ class Demonstrations:
             still). Episodes of fixed length are full of them, and they teach little.
         """
         rows = np.concatenate([np.asarray(self.rows[i][:-1], np.int64) for i in episodes])
-        labels = np.where(self.has_expert[rows][:, None, None], self.expert[rows],
-                          self.executed[rows])
+        labels = np.where(
+            self.has_expert[rows][:, None, None], self.expert[rows], self.executed[rows]
+        )
         idle = (np.abs(labels[..., :-1]) < IDLE).all((1, 2))
         still = rows[idle]
-        kept = still[::max(1, round(1 / idle_share))] if idle_share > 0 else still[:0]
+        kept = still[:: max(1, round(1 / idle_share))] if idle_share > 0 else still[:0]
         return np.sort(np.concatenate([rows[~idle], kept]))
 
-    def corrupt(self, corruption: Corruption, *, share: float, seed: int = 0,
-                progress: bool = False) -> None:
+    def corrupt(
+        self, corruption: Corruption, *, share: float, seed: int = 0, progress: bool = False
+    ) -> None:
         """Keep a corrupted twin of a random ``share`` of the frames, to be drawn in their place.
 
         Made once, before training: a pass through a world model's autoencoder in every batch would
@@ -180,15 +210,20 @@ class Demonstrations:
         count = round(share * len(self.frames))
         rows = np.sort(rng.choice(len(self.frames), count, replace=False))
         self._blurred = np.empty((count, *self.frames.shape[1:]), np.uint8)
-        for first in tqdm(range(0, count, CORRUPTION_BATCH), desc="corrupting frames",
-                          disable=None if progress else True):
-            some = rows[first:first + CORRUPTION_BATCH]
+        for first in tqdm(
+            range(0, count, CORRUPTION_BATCH),
+            desc="corrupting frames",
+            disable=None if progress else True,
+        ):
+            some = rows[first : first + CORRUPTION_BATCH]
             for view in range(len(self.views)):
                 made = corruption(self.frames[some, view])
                 if made.shape != self.frames[some, view].shape or made.dtype != np.uint8:
-                    raise DataError(f"the corruption returned {made.dtype} {made.shape}, expected "
-                                    f"uint8 {self.frames[some, view].shape}")
-                self._blurred[first:first + len(some), view] = made
+                    raise DataError(
+                        f"the corruption returned {made.dtype} {made.shape}, expected "
+                        f"uint8 {self.frames[some, view].shape}"
+                    )
+                self._blurred[first : first + len(some), view] = made
         self._blurred_row[:] = -1
         self._blurred_row[rows] = np.arange(count)
 
@@ -199,13 +234,21 @@ class Demonstrations:
         rng = np.random.default_rng([seed, 11])
         error = rng.normal(0, std, self.executed.shape).astype(np.float32)
         for rows in self.rows.values():
-            error[rows.start:rows.stop] += rng.normal(0, std, self.executed.shape[-1])
+            error[rows.start : rows.stop] += rng.normal(0, std, self.executed.shape[-1])
         error[..., -1] = 0
         return error
 
-    def batch(self, rows: np.ndarray, *, views: Sequence[int], chunk: int, labels: str = "expert",
-              hold_weight: float = 0.0, blurred: np.ndarray | None = None,
-              label_error: np.ndarray | None = None) -> Batch:
+    def batch(
+        self,
+        rows: np.ndarray,
+        *,
+        views: Sequence[int],
+        chunk: int,
+        labels: str = "expert",
+        hold_weight: float = 0.0,
+        blurred: np.ndarray | None = None,
+        label_error: np.ndarray | None = None,
+    ) -> Batch:
         """The samples at ``rows``.
 
         labels: "expert" (what an expert would do there, as in DART, Laskey et al. 2017; executed
@@ -239,6 +282,9 @@ class Demonstrations:
         weights = np.where(inside, 1.0, hold_weight).astype(np.float32)
         weights = np.repeat(weights, self.robot.steps_per_frame, axis=1)
         return Batch(
-            frames, self.poses[rows], self.text[rows],
+            frames,
+            self.poses[rows],
+            self.text[rows],
             actions.reshape(batch, -1, actions.shape[-1])[:, :chunk].astype(np.float32),
-            weights[:, :chunk])
+            weights[:, :chunk],
+        )

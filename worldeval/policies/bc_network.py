@@ -80,8 +80,9 @@ class BCNetwork(nn.Module):
         seen = sum(encoder.width for encoder in encoders)
         self.see = nn.Linear(seen, config.hidden)
         self.read = nn.Linear(dim, config.hidden, bias=False)
-        self.feel = (nn.Linear(len(config.pose_low), config.hidden, bias=False)
-                     if config.use_state else None)
+        self.feel = (
+            nn.Linear(len(config.pose_low), config.hidden, bias=False) if config.use_state else None
+        )
         self.norm = nn.LayerNorm(config.hidden)
         self.middle = nn.Linear(config.hidden, config.hidden)
         self.out = nn.Linear(config.hidden, config.chunk * len(config.action_low))
@@ -94,9 +95,13 @@ class BCNetwork(nn.Module):
         else:
             text = (self.words(words) * weights[..., None]).sum(1)
         context = self.context(text)
-        seen = torch.cat([encoder(images[:, v].contiguous(memory_format=torch.channels_last),
-                                  context)
-                          for v, encoder in enumerate(self.views)], dim=1)
+        seen = torch.cat(
+            [
+                encoder(images[:, v].contiguous(memory_format=torch.channels_last), context)
+                for v, encoder in enumerate(self.views)
+            ],
+            dim=1,
+        )
         x = self.see(seen) + self.read(context)
         if self.feel is not None:
             x = x + self.feel(poses)
@@ -113,8 +118,8 @@ def buckets_of(texts: Sequence[str], buckets: int) -> tuple[Tensor, Tensor]:
     weights = torch.zeros(len(rows), longest)
     for i, row in enumerate(rows):
         if row:
-            ids[i, :len(row)] = torch.tensor(row)
-            weights[i, :len(row)] = 1.0 / len(row)
+            ids[i, : len(row)] = torch.tensor(row)
+            weights[i, : len(row)] = 1.0 / len(row)
     return ids, weights
 
 

@@ -41,8 +41,13 @@ HUBER_BETA = 0.1
 
 
 def train_policy(
-    config: BCTrainConfig, out: str | Path, robot: RobotSpec, *, name: str | None = None,
-    demonstrations: Demonstrations | None = None, corruption: Corruption | None = None,
+    config: BCTrainConfig,
+    out: str | Path,
+    robot: RobotSpec,
+    *,
+    name: str | None = None,
+    demonstrations: Demonstrations | None = None,
+    corruption: Corruption | None = None,
     progress: bool = True,
 ) -> Path:
     """Train one candidate into the folder ``out``; continue if it was begun, return if finished.
@@ -65,8 +70,12 @@ def train_policy(
 
 
 def train_policies(
-    configs: Mapping[str, BCTrainConfig], out: str | Path, robot: RobotSpec, *,
-    corruption: Corruption | None = None, progress: bool = True,
+    configs: Mapping[str, BCTrainConfig],
+    out: str | Path,
+    robot: RobotSpec,
+    *,
+    corruption: Corruption | None = None,
+    progress: bool = True,
 ) -> dict[str, Path]:
     """Train candidates by name into ``out/<name>``, loading the data once; resumable as a whole."""
     out = Path(out)
@@ -80,11 +89,16 @@ def train_policies(
     return {name: out / name for name in configs}
 
 
-def _load(configs: Mapping[str, BCTrainConfig], robot: RobotSpec, corruption: Corruption | None,
-          progress: bool) -> Demonstrations:
+def _load(
+    configs: Mapping[str, BCTrainConfig],
+    robot: RobotSpec,
+    corruption: Corruption | None,
+    progress: bool,
+) -> Demonstrations:
     several = list(configs.values())
-    data = Demonstrations.load(several[0].store, [c.selection for c in several], robot,
-                               progress=progress)
+    data = Demonstrations.load(
+        several[0].store, [c.selection for c in several], robot, progress=progress
+    )
     if corruption is not None:
         data.corrupt(corruption, share=max(c.corrupted_share for c in several), progress=progress)
     return data
@@ -101,15 +115,18 @@ def _finished(out: Path, config: BCTrainConfig) -> bool:
 def _same(before: Mapping[str, Any], config: BCTrainConfig, out: Path) -> None:
     for key, value in config.identity().items():
         if before.get(key) != value:
-            raise ConfigError(f"{out} holds a training with {key} = {before.get(key)!r}, now it is "
-                              f"{value!r}; choose another folder, or delete that one")
+            raise ConfigError(
+                f"{out} holds a training with {key} = {before.get(key)!r}, now it is "
+                f"{value!r}; choose another folder, or delete that one"
+            )
 
 
 class _Training:
     """The state of one training, and its loop."""
 
-    def __init__(self, config: BCTrainConfig, out: Path, robot: RobotSpec, name: str,
-                 data: Demonstrations) -> None:
+    def __init__(
+        self, config: BCTrainConfig, out: Path, robot: RobotSpec, name: str, data: Demonstrations
+    ) -> None:
         self.config, self.out, self.name, self.data = config, out, name, data
         self.device = torch.device(config.device)
         network = config.network(robot)
@@ -119,18 +136,23 @@ class _Training:
         self.rows = data.rows_of(train, idle_share=config.idle_share)
         self.held_out = data.rows_of(held_out, idle_share=0.0) if held_out else None
         self.views = [robot.views.index(camera) for camera in network.cameras]
-        self.error = (data.label_error(config.label_noise, config.seed)
-                      if config.label_noise else None)
+        self.error = (
+            data.label_error(config.label_noise, config.seed) if config.label_noise else None
+        )
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(config.seed)
             self.model = BCNetwork(network)
         self.model.to(self.device)
         self.average = copy.deepcopy(self.model).requires_grad_(False)
         self.words, self.word_weights = (
-            t.to(self.device) for t in buckets_of(data.texts, network.text_buckets))
+            t.to(self.device) for t in buckets_of(data.texts, network.text_buckets)
+        )
         self.optimizer = torch.optim.AdamW(
-            self.model.parameters(), lr=config.learning_rate, weight_decay=config.weight_decay,
-            fused=True)
+            self.model.parameters(),
+            lr=config.learning_rate,
+            weight_decay=config.weight_decay,
+            fused=True,
+        )
         self.step = 0
         self.seconds = 0.0
 
@@ -141,8 +163,13 @@ class _Training:
         self._resume()
         saved_s = began_s = time.monotonic()
         losses: list[float] = []
-        with tqdm(total=self.config.steps, initial=self.step, desc=self.name, unit="step",
-                  disable=None if progress else True) as bar:
+        with tqdm(
+            total=self.config.steps,
+            initial=self.step,
+            desc=self.name,
+            unit="step",
+            disable=None if progress else True,
+        ) as bar:
             while self.step < self.config.steps:
                 losses.append(self._train_step())
                 bar.update()
@@ -162,9 +189,14 @@ class _Training:
         rng = np.random.default_rng([config.seed, 1, self.step])
         rows = self.rows[rng.integers(0, len(self.rows), config.batch)]
         drawn = self.data.batch(
-            rows, views=self.views, chunk=self.model.config.chunk, labels=config.labels,
-            hold_weight=config.hold_weight, blurred=rng.random(len(rows)) < 0.5,
-            label_error=self.error)
+            rows,
+            views=self.views,
+            chunk=self.model.config.chunk,
+            labels=config.labels,
+            hold_weight=config.hold_weight,
+            blurred=rng.random(len(rows)) < 0.5,
+            label_error=self.error,
+        )
         frames = shift(drawn.frames, rng, config.shift_px)
         images = torch.from_numpy(to_model(frames)).to(self.device)
         images = blur(jitter(images, rng, config.jitter), rng, config.blur_share)
@@ -201,8 +233,11 @@ class _Training:
         target = scaled(torch.from_numpy(motion), network.action_low, network.action_high)
         target = target.clamp(-1, 1).to(self.device)
         # beyond a bound all actions are one and the same: no pull back from there
-        wanted = torch.where((target >= 1) & (predicted > 1) | (target <= -1) & (predicted < -1),
-                             predicted.detach(), target)
+        wanted = torch.where(
+            (target >= 1) & (predicted > 1) | (target <= -1) & (predicted < -1),
+            predicted.detach(),
+            target,
+        )
         each = functional.smooth_l1_loss(predicted, wanted, beta=HUBER_BETA, reduction="none")
         weight = torch.from_numpy(weights).to(self.device)
         return (each.mean(-1) * weight).sum() / weight.sum()
@@ -212,18 +247,25 @@ class _Training:
         """Mean absolute error of the averaged weights on held-out frames, in scaled units."""
         if self.held_out is None:
             return None
-        rows = self.held_out[np.linspace(0, len(self.held_out) - 1, min(most, len(self.held_out)))
-                             .astype(int)]
+        rows = self.held_out[
+            np.linspace(0, len(self.held_out) - 1, min(most, len(self.held_out))).astype(int)
+        ]
         total = count = 0.0
         network = self.model.config
         for part in np.array_split(rows, -(-len(rows) // 128)):
             drawn = self.data.batch(part, views=self.views, chunk=network.chunk)
             text = torch.from_numpy(drawn.texts).to(self.device)
             images = torch.from_numpy(to_model(drawn.frames)).to(self.device)
-            answer = self.average(images, self._poses(drawn.poses), self.words[text],
-                                  self.word_weights[text]).clamp(-1, 1).cpu()
-            target = scaled(torch.from_numpy(drawn.targets), network.action_low,
-                            network.action_high).clamp(-1, 1)
+            answer = (
+                self.average(
+                    images, self._poses(drawn.poses), self.words[text], self.word_weights[text]
+                )
+                .clamp(-1, 1)
+                .cpu()
+            )
+            target = scaled(
+                torch.from_numpy(drawn.targets), network.action_low, network.action_high
+            ).clamp(-1, 1)
             error = (answer - target).abs().mean(-1).numpy()
             total += float((error * drawn.weights).sum())
             count += float(drawn.weights.sum())
@@ -237,9 +279,12 @@ class _Training:
         return torch.from_numpy(np.asarray(values, np.float32)).to(self.device)
 
     def _log(self, losses: list[float], seconds: float) -> dict[str, Any]:
-        row: dict[str, Any] = {"step": self.step, "loss": float(np.mean(losses)),
-                               "seconds": round(seconds, 2),
-                               "learning_rate": self.optimizer.param_groups[0]["lr"]}
+        row: dict[str, Any] = {
+            "step": self.step,
+            "loss": float(np.mean(losses)),
+            "seconds": round(seconds, 2),
+            "learning_rate": self.optimizer.param_groups[0]["lr"],
+        }
         if self.step % (10 * LOG_EVERY) == 0 or self.step == self.config.steps:
             row["held_out_error"] = self.held_out_error()
         with (self.out / METRICS_FILE).open("a") as file:
@@ -247,14 +292,21 @@ class _Training:
         return row
 
     def _save_state(self) -> None:
-        state = {"step": self.step, "seconds": self.seconds, "model": self.model.state_dict(),
-                 "average": self.average.state_dict(), "optimizer": self.optimizer.state_dict(),
-                 "identity": json.dumps(self.config.identity())}
+        state = {
+            "step": self.step,
+            "seconds": self.seconds,
+            "model": self.model.state_dict(),
+            "average": self.average.state_dict(),
+            "optimizer": self.optimizer.state_dict(),
+            "identity": json.dumps(self.config.identity()),
+        }
         try:
             write_atomically(self.out / STATE_FILE, lambda path: torch.save(state, path))
         except OSError as error:
-            raise CheckpointError(f"cannot write {self.out / STATE_FILE}: {error.strerror}; free "
-                                  "some space and run again to continue") from error
+            raise CheckpointError(
+                f"cannot write {self.out / STATE_FILE}: {error.strerror}; free "
+                "some space and run again to continue"
+            ) from error
 
     def _resume(self) -> None:
         path = self.out / STATE_FILE
@@ -282,10 +334,15 @@ class _Training:
         write_atomically(path, lambda temporary: _write(temporary, "".join(kept)))
 
     def _finish(self) -> Path:
-        card = {"training": self.config.identity(), "store": os.path.basename(self.config.store),
-                "episodes": self.episodes, "frames": len(self.rows),
-                "seconds": round(self.seconds, 1), "held_out_error": self.held_out_error(),
-                "torch": torch.__version__}
+        card = {
+            "training": self.config.identity(),
+            "store": os.path.basename(self.config.store),
+            "episodes": self.episodes,
+            "frames": len(self.rows),
+            "seconds": round(self.seconds, 1),
+            "held_out_error": self.held_out_error(),
+            "torch": torch.__version__,
+        }
         behaviour_cloning.save(self.out, self.average, name=self.name, card=card)
         (self.out / STATE_FILE).unlink(missing_ok=True)
         return self.out

@@ -33,13 +33,20 @@ class BehaviourCloning:
         config = network.config
         self.network = network.eval()
         self.spec = PolicySpec(
-            name=name, cameras=config.cameras, image_size=config.image_size,
-            state_keys=(POSE,) if config.use_state else (), action_space=config.action_space,
-            action_dim=len(config.action_low), chunk=config.chunk, execute=config.execute,
-            rate_hz=config.rate_hz)
+            name=name,
+            cameras=config.cameras,
+            image_size=config.image_size,
+            state_keys=(POSE,) if config.use_state else (),
+            action_space=config.action_space,
+            action_dim=len(config.action_low),
+            chunk=config.chunk,
+            execute=config.execute,
+            rate_hz=config.rate_hz,
+        )
 
-    def reset(self, rollout_ids: Sequence[str], instructions: Sequence[str],
-              seeds: Sequence[int]) -> None:
+    def reset(
+        self, rollout_ids: Sequence[str], instructions: Sequence[str], seeds: Sequence[int]
+    ) -> None:
         """Nothing to forget: every answer depends on its own observation alone."""
 
     @torch.inference_mode()
@@ -53,8 +60,11 @@ class BehaviourCloning:
             poses = torch.zeros(len(observations), len(config.pose_low))
         words, weights = buckets_of([o.instruction for o in observations], config.text_buckets)
         actions = self.network(
-            images.to(device), scaled(poses, config.pose_low, config.pose_high).to(device),
-            words.to(device), weights.to(device))
+            images.to(device),
+            scaled(poses, config.pose_low, config.pose_high).to(device),
+            words.to(device),
+            weights.to(device),
+        )
         return unscaled(actions.float().cpu(), config.action_low, config.action_high).numpy()
 
     def close(self) -> None:
@@ -67,11 +77,15 @@ class BehaviourCloning:
         for camera in config.cameras:
             image = observation.images.get(camera)
             if image is None:
-                raise PolicyError(f"policy {self.spec.name!r} needs camera {camera!r}, the "
-                                  f"observation has {sorted(observation.images)}")
+                raise PolicyError(
+                    f"policy {self.spec.name!r} needs camera {camera!r}, the "
+                    f"observation has {sorted(observation.images)}"
+                )
             if image.shape != (*config.image_size, 3):
-                raise PolicyError(f"policy {self.spec.name!r} was given an image of shape "
-                                  f"{image.shape}, expected {(*config.image_size, 3)}; resize it")
+                raise PolicyError(
+                    f"policy {self.spec.name!r} was given an image of shape "
+                    f"{image.shape}, expected {(*config.image_size, 3)}; resize it"
+                )
             views.append(image)
         return np.stack(views)
 
@@ -79,22 +93,38 @@ class BehaviourCloning:
         pose = observation.state.get(POSE)
         expected = (len(self.network.config.pose_low),)
         if pose is None or np.shape(pose) != expected:
-            raise PolicyError(f"policy {self.spec.name!r} needs state {POSE!r} of shape "
-                              f"{expected}, was given {None if pose is None else np.shape(pose)}")
+            raise PolicyError(
+                f"policy {self.spec.name!r} needs state {POSE!r} of shape "
+                f"{expected}, was given {None if pose is None else np.shape(pose)}"
+            )
         return np.asarray(pose, np.float32)
 
 
-def save(folder: str | Path, network: BCNetwork, *, name: str,
-         card: Mapping[str, Any] | None = None) -> Path:
+def save(
+    folder: str | Path, network: BCNetwork, *, name: str, card: Mapping[str, Any] | None = None
+) -> Path:
     """Write ``network`` as a checkpoint named ``name``."""
-    tensors = {key: value.detach().cpu().contiguous().numpy().astype(np.float16)
-               for key, value in network.state_dict().items()}
-    return checkpoint.save(folder, kind=KIND, tensors=tensors, card=card,
-                           config={"name": name, "network": network.config.to_json()})
+    tensors = {
+        key: value.detach().cpu().contiguous().numpy().astype(np.float16)
+        for key, value in network.state_dict().items()
+    }
+    return checkpoint.save(
+        folder,
+        kind=KIND,
+        tensors=tensors,
+        card=card,
+        config={"name": name, "network": network.config.to_json()},
+    )
 
 
-def load(folder: str | Path, robot: RobotSpec | None = None, *, name: str | None = None,
-         execute: int | None = None, device: str = "cpu") -> BehaviourCloning:
+def load(
+    folder: str | Path,
+    robot: RobotSpec | None = None,
+    *,
+    name: str | None = None,
+    execute: int | None = None,
+    device: str = "cpu",
+) -> BehaviourCloning:
     """Read a checkpoint. ``name`` and ``execute`` override what it says of itself.
 
     Whether it fits ``robot`` is ``check_policy``'s to say; loading needs no robot.
@@ -106,11 +136,14 @@ def load(folder: str | Path, robot: RobotSpec | None = None, *, name: str | None
             settings["execute"] = execute
         network = BCNetwork(BCConfig.from_json(settings))
         network.load_state_dict(
-            {key: torch.from_numpy(value.astype(np.float32)) for key, value in tensors.items()})
+            {key: torch.from_numpy(value.astype(np.float32)) for key, value in tensors.items()}
+        )
     except ConfigError:
         raise
     except (KeyError, TypeError, RuntimeError) as error:
-        raise CheckpointError(f"the weights in {folder} do not fit its config.json ({error}); "
-                              "fetch or train the policy again") from error
+        raise CheckpointError(
+            f"the weights in {folder} do not fit its config.json ({error}); "
+            "fetch or train the policy again"
+        ) from error
     network.to(device)
     return BehaviourCloning(network, name=name or str(config["name"]))

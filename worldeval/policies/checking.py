@@ -60,27 +60,50 @@ def check_spec(spec: PolicySpec, robot: RobotSpec) -> None:
         if camera not in robot.views:
             raise differ("camera", camera, f"cameras {list(robot.views)}", "rename or drop it")
     if spec.image_size is not None and not _is_size(spec.image_size):
-        raise differ("image_size", spec.image_size, f"images of {robot.image_size}",
-                     "give (height, width) in pixels, or None for what the robot has")
+        raise differ(
+            "image_size",
+            spec.image_size,
+            f"images of {robot.image_size}",
+            "give (height, width) in pixels, or None for what the robot has",
+        )
     for key in spec.state_keys:
         if key not in STATE_KEYS:
             raise differ("state key", key, f"states {list(STATE_KEYS)}", "rename or drop it")
     if spec.action_space != robot.action_space:
-        raise differ("action_space", spec.action_space, repr(robot.action_space),
-                     "convert its actions and declare the robot's action space")
+        raise differ(
+            "action_space",
+            spec.action_space,
+            repr(robot.action_space),
+            "convert its actions and declare the robot's action space",
+        )
     if spec.action_dim != robot.action_dim:
-        raise differ("action_dim", spec.action_dim,
-                     f"{robot.action_dim} ({', '.join(robot.action_names)})",
-                     "answer with one number for each of them")
+        raise differ(
+            "action_dim",
+            spec.action_dim,
+            f"{robot.action_dim} ({', '.join(robot.action_names)})",
+            "answer with one number for each of them",
+        )
     if not math.isclose(spec.rate_hz, robot.control_hz, rel_tol=1e-3):
-        raise differ("rate_hz", spec.rate_hz, f"a control rate of {robot.control_hz} Hz",
-                     "resample its actions to that rate")
+        raise differ(
+            "rate_hz",
+            spec.rate_hz,
+            f"a control rate of {robot.control_hz} Hz",
+            "resample its actions to that rate",
+        )
     if not 1 <= spec.execute <= spec.chunk:
-        raise differ("execute", spec.execute, f"to carry out 1 to chunk = {spec.chunk} steps",
-                     "set execute to at most chunk")
+        raise differ(
+            "execute",
+            spec.execute,
+            f"to carry out 1 to chunk = {spec.chunk} steps",
+            "set execute to at most chunk",
+        )
     if spec.execute % robot.steps_per_frame:
-        raise differ("execute", spec.execute, f"{robot.steps_per_frame} control steps a frame",
-                     f"set execute to a multiple of {robot.steps_per_frame}")
+        raise differ(
+            "execute",
+            spec.execute,
+            f"{robot.steps_per_frame} control steps a frame",
+            f"set execute to a multiple of {robot.steps_per_frame}",
+        )
 
 
 def check_actions(actions: Any, spec: PolicySpec, robot: RobotSpec, batch: int) -> np.ndarray:
@@ -132,10 +155,14 @@ def try_policy(policy: Policy, robot: RobotSpec, *, batch: int = 2) -> np.ndarra
     pose = np.mean([robot.pose_low, robot.pose_high], axis=0).astype(np.float32)
     observations = [
         Observation(
-            images={name: rng.integers(0, 256, (height, width, 3), np.uint8)
-                    for name in spec.cameras},
+            images={
+                name: rng.integers(0, 256, (height, width, 3), np.uint8) for name in spec.cameras
+            },
             state={key: pose.copy() for key in spec.state_keys},
-            instruction="try this policy", rollout_id=name, step=0)
+            instruction="try this policy",
+            rollout_id=name,
+            step=0,
+        )
         for name in ids
     ]
     policy.reset(ids, [o.instruction for o in observations], list(range(batch)))
@@ -143,5 +170,8 @@ def try_policy(policy: Policy, robot: RobotSpec, *, batch: int = 2) -> np.ndarra
 
 
 def _is_size(value: object) -> bool:
-    return (isinstance(value, tuple | list) and len(value) == 2
-            and all(isinstance(n, int) and n > 0 for n in value))
+    return (
+        isinstance(value, tuple | list)
+        and len(value) == 2
+        and all(isinstance(n, int) and n > 0 for n in value)
+    )

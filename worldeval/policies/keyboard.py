@@ -21,7 +21,13 @@ from worldeval.robots import RobotSpec
 from worldeval.types import Observation
 
 KEYS: dict[str, tuple[int, float]] = {
-    "l": (0, -1.0), "r": (0, 1.0), "b": (1, -1.0), "f": (1, 1.0), "d": (2, -1.0), "u": (2, 1.0)}
+    "l": (0, -1.0),
+    "r": (0, 1.0),
+    "b": (1, -1.0),
+    "f": (1, 1.0),
+    "d": (2, -1.0),
+    "u": (2, 1.0),
+}
 GRIPPER = {"o": 0, "c": 1}
 QUIT = "q"
 
@@ -29,8 +35,10 @@ QUIT = "q"
 def read_line(observation: Observation) -> str:
     """Ask at the terminal; the end of the input (Ctrl-D) quits."""
     try:
-        return input(f"[{observation.rollout_id} step {observation.step}] "
-                     f"{observation.instruction} (l r f b u d o c, q quits): ")
+        return input(
+            f"[{observation.rollout_id} step {observation.step}] "
+            f"{observation.instruction} (l r f b u d o c, q quits): "
+        )
     except EOFError:
         return QUIT
 
@@ -38,8 +46,14 @@ def read_line(observation: Observation) -> str:
 class KeyboardPolicy:
     """Turns keys into chunks; see the module docstring for the keys."""
 
-    def __init__(self, robot: RobotSpec, *, keys: Callable[[Observation], str] = read_line,
-                 speed: float = 0.5, name: str = "keyboard") -> None:
+    def __init__(
+        self,
+        robot: RobotSpec,
+        *,
+        keys: Callable[[Observation], str] = read_line,
+        speed: float = 0.5,
+        name: str = "keyboard",
+    ) -> None:
         if not 0 < speed <= 1:
             raise ConfigError(f"speed is {speed!r}, expected a number in (0, 1]")
         if robot.action_dim != 4:
@@ -56,8 +70,9 @@ class KeyboardPolicy:
         self._open, self._closed = sense if robot.gripper_sense == "close_positive" else sense[::-1]
         self._gripper: dict[str, float] = {}
 
-    def reset(self, rollout_ids: Sequence[str], instructions: Sequence[str],
-              seeds: Sequence[int]) -> None:
+    def reset(
+        self, rollout_ids: Sequence[str], instructions: Sequence[str], seeds: Sequence[int]
+    ) -> None:
         self._gripper = dict.fromkeys(rollout_ids, self._open)
 
     def act(self, observations: Sequence[Observation]) -> np.ndarray:

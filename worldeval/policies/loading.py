@@ -59,8 +59,10 @@ def load_policy(uri: str, robot: RobotSpec) -> Policy:
     scheme, colon, rest = head.partition(":")
     if scheme in ALONE:
         if rest:
-            raise ConfigError(f"policy {uri!r}: {scheme!r} takes nothing after it; write "
-                              f"{scheme!r} or {scheme + '?name=value'!r}")
+            raise ConfigError(
+                f"policy {uri!r}: {scheme!r} takes nothing after it; write "
+                f"{scheme!r} or {scheme + '?name=value'!r}"
+            )
         policy = _call(_resolve(ALONE[scheme]), (robot,), arguments, uri)
     elif scheme in WITH_PLACE:
         if not rest:
@@ -88,16 +90,24 @@ def schemes() -> list[str]:
 def _unknown(uri: str, head: str, scheme: str) -> WorldEvalError:
     path = Path(head)
     if path.suffix == ".py" or ".py:" in head:
-        return ConfigError(f"policy {uri!r} looks like a Python file; write "
-                           f"python:{head if '.py:' in head else head + ':ClassName'}")
+        return ConfigError(
+            f"policy {uri!r} looks like a Python file; write "
+            f"python:{head if '.py:' in head else head + ':ClassName'}"
+        )
     if path.exists():
-        return PolicyError(f"{head} is no policy checkpoint (there is no config.json); give a "
-                           "folder that `worldeval train policy` wrote")
+        return PolicyError(
+            f"{head} is no policy checkpoint (there is no config.json); give a "
+            "folder that `worldeval train policy` wrote"
+        )
     if "/" in head:
-        return PolicyError(f"policy {uri!r} is neither a checkpoint folder that exists nor a known "
-                           f"scheme; known schemes are {', '.join(schemes())}")
-    return ConfigError(f"unknown policy {uri!r}{_did_you_mean(scheme, schemes())}; known schemes "
-                       f"are {', '.join(schemes())}, or give the folder of a checkpoint")
+        return PolicyError(
+            f"policy {uri!r} is neither a checkpoint folder that exists nor a known "
+            f"scheme; known schemes are {', '.join(schemes())}"
+        )
+    return ConfigError(
+        f"unknown policy {uri!r}{_did_you_mean(scheme, schemes())}; known schemes "
+        f"are {', '.join(schemes())}, or give the folder of a checkpoint"
+    )
 
 
 def _split_arguments(uri: str) -> tuple[str, dict[str, Any]]:
@@ -106,8 +116,10 @@ def _split_arguments(uri: str) -> tuple[str, dict[str, Any]]:
     for pair in filter(None, query.split("&")):
         name, equals, text = pair.partition("=")
         if not equals or not name.isidentifier():
-            raise ConfigError(f"policy {uri!r}: cannot read {pair!r}, expected name=value pairs "
-                              "joined by & after ?")
+            raise ConfigError(
+                f"policy {uri!r}: cannot read {pair!r}, expected name=value pairs "
+                "joined by & after ?"
+            )
         text = unquote(text)
         try:
             arguments[name] = json.loads(text)
@@ -119,18 +131,26 @@ def _split_arguments(uri: str) -> tuple[str, dict[str, Any]]:
 def _from_python(rest: str, robot: RobotSpec, arguments: dict[str, Any], uri: str) -> Any:
     where, colon, attribute = rest.rpartition(":")
     if not colon or not where or not attribute:
-        raise ConfigError(f"policy {uri!r}: expected python:FILE.py:ClassName or "
-                          "python:package.module:factory")
+        raise ConfigError(
+            f"policy {uri!r}: expected python:FILE.py:ClassName or python:package.module:factory"
+        )
     module = _module(where, uri)
     target = getattr(module, attribute, None)
     if target is None:
-        names = [name for name, value in vars(module).items()
-                 if callable(value) and not name.startswith("_")]
-        raise PolicyError(f"{where} has no {attribute!r}{_did_you_mean(attribute, names)}; it has "
-                          f"{', '.join(names) or 'no class or function'}")
+        names = [
+            name
+            for name, value in vars(module).items()
+            if callable(value) and not name.startswith("_")
+        ]
+        raise PolicyError(
+            f"{where} has no {attribute!r}{_did_you_mean(attribute, names)}; it has "
+            f"{', '.join(names) or 'no class or function'}"
+        )
     if not callable(target):
-        raise PolicyError(f"{where}:{attribute} is {type(target).__name__}, expected a class or a "
-                          "function that returns a policy")
+        raise PolicyError(
+            f"{where}:{attribute} is {type(target).__name__}, expected a class or a "
+            "function that returns a policy"
+        )
     if "robot" in _parameters(target):
         arguments = {"robot": robot, **arguments}
     return _call(target, (), arguments, uri, foreign=True)
@@ -153,19 +173,29 @@ def _module(where: str, uri: str) -> ModuleType:
     except WorldEvalError:
         raise
     except Exception as error:  # whatever a stranger's module raises is theirs to read
-        raise PolicyError(f"policy {uri!r}: {where} cannot be imported "
-                          f"({type(error).__name__}: {error}); correct it or its path") from error
+        raise PolicyError(
+            f"policy {uri!r}: {where} cannot be imported "
+            f"({type(error).__name__}: {error}); correct it or its path"
+        ) from error
 
 
-def _call(target: Callable[..., Any], positional: tuple[Any, ...], arguments: dict[str, Any],
-          uri: str, *, foreign: bool = False) -> Any:
+def _call(
+    target: Callable[..., Any],
+    positional: tuple[Any, ...],
+    arguments: dict[str, Any],
+    uri: str,
+    *,
+    foreign: bool = False,
+) -> Any:
     known = _parameters(target)
     for name in arguments:
         if known and name not in known and "**" not in known:
-            offered = known[len(positional):]
-            raise ConfigError(f"policy {uri!r} takes no argument {name!r}"
-                              f"{_did_you_mean(name, offered)}; it takes "
-                              f"{', '.join(offered) or 'none'}")
+            offered = known[len(positional) :]
+            raise ConfigError(
+                f"policy {uri!r} takes no argument {name!r}"
+                f"{_did_you_mean(name, offered)}; it takes "
+                f"{', '.join(offered) or 'none'}"
+            )
     if not foreign:
         return target(*positional, **arguments)
     try:
@@ -173,8 +203,10 @@ def _call(target: Callable[..., Any], positional: tuple[Any, ...], arguments: di
     except WorldEvalError:
         raise
     except Exception as error:  # a stranger's constructor may raise anything
-        raise PolicyError(f"policy {uri!r} could not be made ({type(error).__name__}: {error}); "
-                          "correct its arguments or its __init__") from error
+        raise PolicyError(
+            f"policy {uri!r} could not be made ({type(error).__name__}: {error}); "
+            "correct its arguments or its __init__"
+        ) from error
 
 
 def _parameters(target: Callable[..., Any]) -> list[str]:

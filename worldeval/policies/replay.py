@@ -32,9 +32,15 @@ class ReplayPolicy:
     ``policy`` says whose recording is meant.
     """
 
-    def __init__(self, store: str | Path | EpisodeStore, robot: RobotSpec, *,
-                 policy: str | None = None, shuffled: bool = False,
-                 name: str | None = None) -> None:
+    def __init__(
+        self,
+        store: str | Path | EpisodeStore,
+        robot: RobotSpec,
+        *,
+        policy: str | None = None,
+        shuffled: bool = False,
+        name: str | None = None,
+    ) -> None:
         if isinstance(store, str | Path):
             from worldeval.data.episodes import EpisodeStore
 
@@ -54,10 +60,12 @@ class ReplayPolicy:
         if not len(table):
             raise PolicyError(
                 "there is nothing to replay: the store has no episodes"
-                + (f" of policy {policy!r}" if policy else "") + "; give another store"
+                + (f" of policy {policy!r}" if policy else "")
+                + "; give another store"
             )
-        self._keys = {int(i): str(k)
-                      for i, k in zip(table["episode_index"], table["key"], strict=True)}
+        self._keys = {
+            int(i): str(k) for i, k in zip(table["episode_index"], table["key"], strict=True)
+        }
         self._by_name: dict[str, list[int]] = {}
         for index, key in self._keys.items():
             self._by_name.setdefault(key, []).append(index)
@@ -68,8 +76,9 @@ class ReplayPolicy:
                     known.append(int(index))
         self._actions: dict[str, np.ndarray] = {}
 
-    def reset(self, rollout_ids: Sequence[str], instructions: Sequence[str],
-              seeds: Sequence[int]) -> None:
+    def reset(
+        self, rollout_ids: Sequence[str], instructions: Sequence[str], seeds: Sequence[int]
+    ) -> None:
         self._actions = {}
         for rollout in rollout_ids:
             index = self._find(rollout)
@@ -114,8 +123,7 @@ class ReplayPolicy:
         """The next episode on one ring through all, in an order that hashing fixes."""
         if len(self._keys) < 2:
             raise PolicyError("shuffled replay has 1 episode, expected 2 or more; record another")
-        ring = sorted(self._keys,
-                      key=lambda i: hashlib.sha256(self._keys[i].encode()).hexdigest())
+        ring = sorted(self._keys, key=lambda i: hashlib.sha256(self._keys[i].encode()).hexdigest())
         return ring[(ring.index(index) + 1) % len(ring)]
 
     def _steps(self, actions: np.ndarray) -> np.ndarray:
@@ -130,10 +138,10 @@ class ReplayPolicy:
 
     def _chunk(self, steps: np.ndarray, start: int) -> np.ndarray:
         chunk = np.zeros((self.spec.chunk, self.spec.action_dim), np.float32)
-        recorded = steps[start:start + self.spec.chunk]
-        chunk[:len(recorded)] = recorded
+        recorded = steps[start : start + self.spec.chunk]
+        chunk[: len(recorded)] = recorded
         if len(steps):
-            chunk[len(recorded):, -1] = steps[-1, -1]
+            chunk[len(recorded) :, -1] = steps[-1, -1]
         else:
             chunk[:, -1] = self._robot.action_low[-1]
         return chunk
@@ -142,6 +150,12 @@ class ReplayPolicy:
 class ShuffledReplayPolicy(ReplayPolicy):
     """Replays another episode's actions: the control that a faithful world must show as worse."""
 
-    def __init__(self, store: str | Path | EpisodeStore, robot: RobotSpec, *,
-                 policy: str | None = None, name: str | None = None) -> None:
+    def __init__(
+        self,
+        store: str | Path | EpisodeStore,
+        robot: RobotSpec,
+        *,
+        policy: str | None = None,
+        name: str | None = None,
+    ) -> None:
         super().__init__(store, robot, policy=policy, shuffled=True, name=name)

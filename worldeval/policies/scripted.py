@@ -19,9 +19,16 @@ from worldeval.types import Observation, PolicySpec
 def blind_spec(name: str, robot: RobotSpec, *, cameras: tuple[str, ...] = ()) -> PolicySpec:
     """The spec of a policy that needs no state and answers in the robot's own chunks."""
     return PolicySpec(
-        name=name, cameras=cameras, image_size=None, state_keys=(),
-        action_space=robot.action_space, action_dim=robot.action_dim, chunk=robot.chunk_steps,
-        execute=robot.chunk_steps, rate_hz=robot.control_hz)
+        name=name,
+        cameras=cameras,
+        image_size=None,
+        state_keys=(),
+        action_space=robot.action_space,
+        action_dim=robot.action_dim,
+        chunk=robot.chunk_steps,
+        execute=robot.chunk_steps,
+        rate_hz=robot.control_hz,
+    )
 
 
 class ZeroPolicy:
@@ -33,8 +40,9 @@ class ZeroPolicy:
         still[-1] = robot.action_low[-1]
         self._chunk = np.tile(still, (robot.chunk_steps, 1))
 
-    def reset(self, rollout_ids: Sequence[str], instructions: Sequence[str],
-              seeds: Sequence[int]) -> None:
+    def reset(
+        self, rollout_ids: Sequence[str], instructions: Sequence[str], seeds: Sequence[int]
+    ) -> None:
         """Nothing to forget."""
 
     def act(self, observations: Sequence[Observation]) -> np.ndarray:
@@ -61,10 +69,13 @@ class RandomPolicy:
         self._speed = speed
         self._waves: dict[str, tuple[np.ndarray, np.ndarray, np.ndarray]] = {}
 
-    def reset(self, rollout_ids: Sequence[str], instructions: Sequence[str],
-              seeds: Sequence[int]) -> None:
-        self._waves = {rollout: self._draw(rollout, seed)
-                       for rollout, seed in zip(rollout_ids, seeds, strict=True)}
+    def reset(
+        self, rollout_ids: Sequence[str], instructions: Sequence[str], seeds: Sequence[int]
+    ) -> None:
+        self._waves = {
+            rollout: self._draw(rollout, seed)
+            for rollout, seed in zip(rollout_ids, seeds, strict=True)
+        }
 
     def act(self, observations: Sequence[Observation]) -> np.ndarray:
         chunks = []
@@ -89,8 +100,9 @@ class RandomPolicy:
         amplitude = rng.uniform(0.3, 1.0, shape)
         return frequency_hz, phase_rad, amplitude
 
-    def _motion(self, frequency_hz: np.ndarray, phase_rad: np.ndarray, amplitude: np.ndarray,
-                step: int) -> np.ndarray:
+    def _motion(
+        self, frequency_hz: np.ndarray, phase_rad: np.ndarray, amplitude: np.ndarray, step: int
+    ) -> np.ndarray:
         time_s = (step + np.arange(self.spec.chunk)) / self.spec.rate_hz
         angle = 2 * np.pi * frequency_hz * time_s[:, None, None] + phase_rad
         wave = (amplitude * np.sin(angle)).sum(-1) / amplitude.sum(-1)  # (K, A) in [-1, 1]

@@ -53,7 +53,6 @@ PATIENCE = 4
 PARTS = ("policy", "model", "decode", "write")
 
 
-
 def run(
     world: World,
     policy: Policy,
@@ -84,7 +83,12 @@ class _Run:
     """State of one call of ``run``."""
 
     def __init__(
-        self, world: World, policy: Policy, suite: Suite, store: EpisodeStore, seed: int,
+        self,
+        world: World,
+        policy: Policy,
+        suite: Suite,
+        store: EpisodeStore,
+        seed: int,
         on_chunk: Callable[[ChunkEvent], None] | None,
     ) -> None:
         self.world, self.policy, self.suite, self.store = world, policy, suite, store
@@ -109,8 +113,11 @@ class _Run:
     def all(self, batch: int, progress: bool) -> RunReport:
         frames = self.total_steps // self.robot.steps_per_frame
         with tqdm(
-            total=len(self.todo) * frames, unit="frame", desc=f"{self.name} in {self.world.name}",
-            disable=None if progress else True, dynamic_ncols=True,
+            total=len(self.todo) * frames,
+            unit="frame",
+            desc=f"{self.name} in {self.world.name}",
+            disable=None if progress else True,
+            dynamic_ncols=True,
         ) as self.bar:
             try:
                 for i in range(0, len(self.todo), batch):
@@ -130,8 +137,12 @@ class _Run:
 
     def report(self) -> RunReport:
         return RunReport(
-            policy=self.name, world=self.world.name, outcomes=dict(self.outcomes),
-            resumed=self.resumed, frames=self.frames, seconds=dict(self.seconds),
+            policy=self.name,
+            world=self.world.name,
+            outcomes=dict(self.outcomes),
+            resumed=self.resumed,
+            frames=self.frames,
+            seconds=dict(self.seconds),
             wall_s=time.perf_counter() - self.began_s,
         )
 
@@ -159,8 +170,14 @@ class _Run:
         robot, execute = self.robot, self.policy.spec.execute
         seeds = [rollout_seed(self.seed, s.start_id, "world") for s in starts]
         active = [
-            Recording(start=start, world=self.world.name, policy=self.name, robot=robot, seed=seed,
-                      most_frames=self.total_steps // robot.steps_per_frame + 1)
+            Recording(
+                start=start,
+                world=self.world.name,
+                policy=self.name,
+                robot=robot,
+                seed=seed,
+                most_frames=self.total_steps // robot.steps_per_frame + 1,
+            )
             for start, seed in zip(starts, seeds, strict=True)
         ]
         rows = list(range(len(starts)))
@@ -170,17 +187,22 @@ class _Run:
                 check_step(seen, len(starts), 1, robot, self.world.name)
             with self._blame_policy():
                 self.policy.reset(
-                    [s.start_id for s in starts], [s.instruction for s in starts],
+                    [s.start_id for s in starts],
+                    [s.instruction for s in starts],
                     [rollout_seed(self.seed, s.start_id, "policy") for s in starts],
                 )
             for i, recording in enumerate(active):
-                recording.begin(seen.frames[i, 0], seen.poses[i, 0],
-                                None if seen.success is None else bool(seen.success[i, 0]))
+                recording.begin(
+                    seen.frames[i, 0],
+                    seen.poses[i, 0],
+                    None if seen.success is None else bool(seen.success[i, 0]),
+                )
             for steps in range(0, self.total_steps, execute):
                 actions, policy_s = self._act(seen, active, steps)
                 actions = actions[:, : min(execute, self.total_steps - steps)]
-                chunk = ActionChunk(actions=actions,
-                                    poses=robot.integrate(seen.poses[:, -1], actions))
+                chunk = ActionChunk(
+                    actions=actions, poses=robot.integrate(seen.poses[:, -1], actions)
+                )
                 began = time.perf_counter()
                 with self._blame_world():
                     seen = self.world.step(chunk, rows)
@@ -188,11 +210,17 @@ class _Run:
                 world_s = time.perf_counter() - began
                 self._record(seen, active, actions, steps, policy_s, world_s)
                 if self.on_chunk is not None:
-                    self.on_chunk(ChunkEvent(
-                        policy=self.name, starts=tuple(r.start for r in active),
-                        steps=steps + actions.shape[1], frames=seen.frames, poses=seen.poses,
-                        success=seen.success, info=seen.info,
-                    ))
+                    self.on_chunk(
+                        ChunkEvent(
+                            policy=self.name,
+                            starts=tuple(r.start for r in active),
+                            steps=steps + actions.shape[1],
+                            frames=seen.frames,
+                            poses=seen.poses,
+                            success=seen.success,
+                            info=seen.info,
+                        )
+                    )
                 going = [i for i, recording in enumerate(active) if not recording.succeeded]
                 for recording in active:
                     if recording.succeeded:
@@ -214,8 +242,9 @@ class _Run:
         spec = self.policy.spec
         with self._blame_policy():
             observations = [
-                observe(spec, self.robot, recording.start, seen.frames[i, -1], seen.poses[i, -1],
-                        steps)
+                observe(
+                    spec, self.robot, recording.start, seen.frames[i, -1], seen.poses[i, -1], steps
+                )
                 for i, recording in enumerate(active)
             ]
             answer = self.policy.act(observations)
@@ -223,8 +252,13 @@ class _Run:
         return actions, time.perf_counter() - began
 
     def _record(
-        self, seen: WorldStep, active: Sequence[Recording], actions: np.ndarray, steps: int,
-        policy_s: float, world_s: float,
+        self,
+        seen: WorldStep,
+        active: Sequence[Recording],
+        actions: np.ndarray,
+        steps: int,
+        policy_s: float,
+        world_s: float,
     ) -> None:
         """Keep a chunk. Seconds are shares: summed over a batch's rows they are the clock's."""
         for i, recording in enumerate(active):
@@ -238,13 +272,19 @@ class _Run:
                 "decode": 0.0,
                 **named,
             }
-            seconds["model"] = max(named.get("model", 0.0),
-                                   world_s / len(active) - named.get("decode", 0.0))
+            seconds["model"] = max(
+                named.get("model", 0.0), world_s / len(active) - named.get("decode", 0.0)
+            )
             # "write" of a chunk is its copy into the rollout's buffer; encoding to disk happens
             # once, at the end of the rollout, and is counted in RunReport.seconds.
             log = {"step": steps, **info, "seconds": seconds}
-            recording.add(frames=seen.frames[i], poses=seen.poses[i], actions=actions[i],
-                          success=None if seen.success is None else seen.success[i], log=log)
+            recording.add(
+                frames=seen.frames[i],
+                poses=seen.poses[i],
+                actions=actions[i],
+                success=None if seen.success is None else seen.success[i],
+                log=log,
+            )
             seconds["write"] = time.perf_counter() - began
             recording.chunks[-1]["seconds"] = seconds
             for part, value in seconds.items():

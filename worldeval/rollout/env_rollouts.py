@@ -85,8 +85,10 @@ class EnvRollouts:
         self, rows: Sequence[int], starts: Sequence[StartState], seeds: Sequence[int]
     ) -> list[dict[str, Any]]:
         """Begin rollouts in ``rows``; their infos."""
-        fresh = [_Row(start=start, seed=seed, recording=self._record(start, seed))
-                 for start, seed in zip(starts, seeds, strict=True)]
+        fresh = [
+            _Row(start=start, seed=seed, recording=self._record(start, seed))
+            for start, seed in zip(starts, seeds, strict=True)
+        ]
         if len(rows) == self.count:
             self.rows = fresh
             seen = self.world.reset(starts, seeds)
@@ -114,8 +116,12 @@ class EnvRollouts:
             actions, poses = zip(*(self.rows[i].past[t] for i in going), strict=True)
             self.world.step(ActionChunk(actions=np.stack(actions), poses=np.stack(poses)), going)
         chosen = list(rows)
-        return WorldStep(frames=seen.frames[chosen], poses=seen.poses[chosen], success=None,
-                         info=[seen.info[i] for i in chosen])
+        return WorldStep(
+            frames=seen.frames[chosen],
+            poses=seen.poses[chosen],
+            success=None,
+            info=[seen.info[i] for i in chosen],
+        )
 
     def step(self, actions: np.ndarray) -> list[Answer]:
         if not self.rows:
@@ -129,10 +135,17 @@ class EnvRollouts:
             if self._reset_rows is None:
                 row.past.append((chunk.actions[i], chunk.poses[i]))
             if row.recording is not None:
-                row.recording.add(frames=seen.frames[i], poses=seen.poses[i],
-                                  actions=chunk.actions[i], success=None, log={})
-        flagged = [self.judge is None and seen.success is not None and bool(seen.success[i].any())
-                   for i in range(self.count)]
+                row.recording.add(
+                    frames=seen.frames[i],
+                    poses=seen.poses[i],
+                    actions=chunk.actions[i],
+                    success=None,
+                    log={},
+                )
+        flagged = [
+            self.judge is None and seen.success is not None and bool(seen.success[i].any())
+            for i in range(self.count)
+        ]
         over = [row.chunks >= self.suite.chunks for row in self.rows]
         outcomes = [Outcome.SUCCESS if f else Outcome.UNDECIDED for f in flagged]
         if self.judge is not None:
@@ -142,11 +155,17 @@ class EnvRollouts:
                 for i, verdict in zip(judged, self.judge(episodes), strict=True):
                     outcomes[i] = verdict.outcome
         elif seen.success is not None:
-            outcomes = [Outcome.FAILURE if o is Outcome.UNDECIDED and over[i] else o
-                        for i, o in enumerate(outcomes)]
+            outcomes = [
+                Outcome.FAILURE if o is Outcome.UNDECIDED and over[i] else o
+                for i, o in enumerate(outcomes)
+            ]
         return [
-            Answer(reward=float(outcome is Outcome.SUCCESS), terminated=flagged[i],
-                   truncated=over[i] and not flagged[i], info=self._info(row, outcome))
+            Answer(
+                reward=float(outcome is Outcome.SUCCESS),
+                terminated=flagged[i],
+                truncated=over[i] and not flagged[i],
+                info=self._info(row, outcome),
+            )
             for i, (row, outcome) in enumerate(zip(self.rows, outcomes, strict=True))
         ]
 
@@ -175,8 +194,11 @@ class EnvRollouts:
 
     def _pose(self, row: _Row) -> np.ndarray:
         # A pose on its bound may lie outside by the rounding of float32.
-        return np.clip(row.pose, np.asarray(self.robot.pose_low, np.float32),
-                       np.asarray(self.robot.pose_high, np.float32)).astype(np.float32)
+        return np.clip(
+            row.pose,
+            np.asarray(self.robot.pose_low, np.float32),
+            np.asarray(self.robot.pose_high, np.float32),
+        ).astype(np.float32)
 
     def _chunk(self, actions: np.ndarray) -> ActionChunk:
         array = np.asarray(actions, np.float32)
@@ -186,8 +208,11 @@ class EnvRollouts:
             raise ConfigError(f"actions have shape {array.shape}, expected {flat} or {full}")
         if not np.isfinite(array).all():
             raise ConfigError("actions hold NaN or infinity, expected finite numbers")
-        array = np.clip(array.reshape(full), np.asarray(self.robot.action_low, np.float32),
-                        np.asarray(self.robot.action_high, np.float32))
+        array = np.clip(
+            array.reshape(full),
+            np.asarray(self.robot.action_low, np.float32),
+            np.asarray(self.robot.action_high, np.float32),
+        )
         poses = np.stack([row.pose for row in self.rows])
         return ActionChunk(actions=array, poses=self.robot.integrate(poses, array))
 
@@ -195,8 +220,14 @@ class EnvRollouts:
         if self.judge is None:
             return None
         frames = self.suite.chunks * self.steps // self.robot.steps_per_frame + 1
-        return Recording(start=start, world=self.world.name, policy="gymnasium",
-                         robot=self.robot, seed=seed, most_frames=frames)
+        return Recording(
+            start=start,
+            world=self.world.name,
+            policy="gymnasium",
+            robot=self.robot,
+            seed=seed,
+            most_frames=frames,
+        )
 
     def _info(self, row: _Row, outcome: Outcome) -> dict[str, Any]:
         """``is_success`` must be a bool for LeRobot; ``outcome`` also knows "undecided"."""

@@ -15,7 +15,11 @@ from worldeval.types import Observation, PolicySpec, StartState, WorldStep
 
 
 def observe(
-    spec: PolicySpec, robot: RobotSpec, start: StartState, frame: np.ndarray, pose: np.ndarray,
+    spec: PolicySpec,
+    robot: RobotSpec,
+    start: StartState,
+    frame: np.ndarray,
+    pose: np.ndarray,
     step: int,
 ) -> Observation:
     """One rollout as the policy sees it. frame: (V, H, W, 3), pose: (P,).
@@ -23,8 +27,9 @@ def observe(
     Only what its spec names, so that no policy can come to depend on more.
     """
     return Observation(
-        images={view: resize(frame[robot.views.index(view)], spec.image_size)
-                for view in spec.cameras},
+        images={
+            view: resize(frame[robot.views.index(view)], spec.image_size) for view in spec.cameras
+        },
         state={key: pose.astype(np.float32) for key in spec.state_keys if key == POSE},
         instruction=start.instruction,
         rollout_id=start.start_id,
@@ -72,7 +77,8 @@ def take(step: WorldStep, rows: list[int]) -> WorldStep:
     if len(rows) == len(step.frames):
         return step
     return WorldStep(
-        frames=step.frames[rows], poses=step.poses[rows],
+        frames=step.frames[rows],
+        poses=step.poses[rows],
         success=None if step.success is None else step.success[rows],
         info=[step.info[i] for i in rows],
     )

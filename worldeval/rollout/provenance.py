@@ -28,8 +28,18 @@ from worldeval.errors import ConfigError, StoreError
 MANIFEST = "run.json"
 _FORMAT = "worldeval-run-1"
 _PACKAGES = (
-    "worldeval", "numpy", "torch", "pandas", "pyarrow", "av", "opencv-python-headless",
-    "safetensors", "accelerate", "gymnasium", "metaworld", "mujoco",
+    "worldeval",
+    "numpy",
+    "torch",
+    "pandas",
+    "pyarrow",
+    "av",
+    "opencv-python-headless",
+    "safetensors",
+    "accelerate",
+    "gymnasium",
+    "metaworld",
+    "mujoco",
 )
 _ABSENT = "(absent)"
 
@@ -91,8 +101,10 @@ def read_manifest(folder: str | Path) -> dict[str, Any]:
             f"{str(folder)!r} has no {MANIFEST}, expected the output folder of a worldeval command"
         ) from error
     except (OSError, ValueError) as error:
-        raise ConfigError(f"{str(path)!r} cannot be read ({error}); delete it if the output in "
-                          "its folder is not needed, or choose another folder") from error
+        raise ConfigError(
+            f"{str(path)!r} cannot be read ({error}); delete it if the output in "
+            "its folder is not needed, or choose another folder"
+        ) from error
     if not isinstance(manifest, dict) or manifest.get("format") != _FORMAT:
         raise ConfigError(f"{str(path)!r} is not a manifest of worldeval ({_FORMAT})")
     return manifest
@@ -139,8 +151,10 @@ def jsonable(value: Any) -> Any:
         return value
     if isinstance(value, float):  # JSON has neither NaN nor infinity
         return value if value == value and abs(value) != float("inf") else str(value)
-    raise ConfigError(f"a setting of type {type(value).__name__} ({value!r}) cannot be kept as "
-                      "JSON, expected numbers, text, paths, lists, mappings or dataclasses")
+    raise ConfigError(
+        f"a setting of type {type(value).__name__} ({value!r}) cannot be kept as "
+        "JSON, expected numbers, text, paths, lists, mappings or dataclasses"
+    )
 
 
 def versions() -> dict[str, str | None]:
@@ -187,8 +201,12 @@ def machine() -> dict[str, Any]:
 def _git(folder: Path, *arguments: str) -> str | None:
     try:
         done = subprocess.run(
-            ["git", "-C", str(folder), *arguments], capture_output=True, text=True, timeout=5,
-            check=True, stdin=subprocess.DEVNULL,
+            ["git", "-C", str(folder), *arguments],
+            capture_output=True,
+            text=True,
+            timeout=5,
+            check=True,
+            stdin=subprocess.DEVNULL,
         )
     except (OSError, subprocess.SubprocessError):
         return None
@@ -219,8 +237,11 @@ def _differences(old: Any, new: Any, name: str) -> list[tuple[str, Any, Any]]:
             found += _differences(old.get(key, _ABSENT), new.get(key, _ABSENT), inner)
         return found
     if isinstance(old, list) and isinstance(new, list) and len(old) == len(new):
-        return [d for i, pair in enumerate(zip(old, new, strict=True))
-                for d in _differences(*pair, f"{name}.{i}")]
+        return [
+            d
+            for i, pair in enumerate(zip(old, new, strict=True))
+            for d in _differences(*pair, f"{name}.{i}")
+        ]
     return [] if old == new else [(name, _short(old), _short(new))]
 
 

@@ -117,8 +117,9 @@ class Recording:
         counted among the errors instead of vanishing.
         """
         if self._count == 0:
-            pose = np.clip(np.zeros(self._robot.pose_dim), self._robot.pose_low,
-                           self._robot.pose_high)
+            pose = np.clip(
+                np.zeros(self._robot.pose_dim), self._robot.pose_low, self._robot.pose_high
+            )
             self.begin(np.zeros_like(self._frames[0]), pose, None)
         count = self._count
         if error:

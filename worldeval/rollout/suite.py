@@ -124,8 +124,10 @@ class Suite:
         try:
             text = Path(path).read_text(encoding="utf-8")
         except FileNotFoundError as error:
-            raise ConfigError(f"suite file {str(path)!r} does not exist; name one that does, or "
-                              "record start states first") from error
+            raise ConfigError(
+                f"suite file {str(path)!r} does not exist; name one that does, or "
+                "record start states first"
+            ) from error
         except (OSError, UnicodeDecodeError) as error:
             raise ConfigError(f"suite file {str(path)!r} cannot be read: {error}") from error
         try:
@@ -151,9 +153,7 @@ def _check_keys(values: Any, kind: type, source: str) -> None:
             raise ConfigError(f"{source}: key {name!r} is missing")
         expected = {"str": str, "int": int}.get(str(f.type))
         if name in values and expected and not isinstance(values[name], expected):
-            raise ConfigError(
-                f"{source}: {name} is {values[name]!r}, expected {expected.__name__}"
-            )
+            raise ConfigError(f"{source}: {name} is {values[name]!r}, expected {expected.__name__}")
 
 
 def _did_you_mean(word: str, known: Sequence[str] | Mapping[str, Any]) -> str:

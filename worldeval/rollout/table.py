@@ -15,9 +15,7 @@ from worldeval.data.episodes import EpisodeStore
 from worldeval.errors import DataError
 from worldeval.types import Outcome
 
-VERDICT_COLUMNS = (
-    "key", "policy", "task", "start_id", "world", "judge", "outcome", "probability"
-)
+VERDICT_COLUMNS = ("key", "policy", "task", "start_id", "world", "judge", "outcome", "probability")
 TRUTH = "world"
 """Name of the judge in tables of what the world's own flag says."""
 
@@ -45,18 +43,20 @@ def rollout_table(store: EpisodeStore) -> pd.DataFrame:
             f"rollout {strange.iloc[0]['key']!r} has outcome {strange.iloc[0]['outcome']!r}, "
             f"expected one of {sorted(known)}"
         )
-    table = pd.DataFrame({
-        "key": rollouts["key"],
-        "policy": rollouts["policy"],
-        "task": rollouts["task"],
-        "start_id": rollouts["start_id"],
-        "world": rollouts["world"],
-        "judge": TRUTH,
-        "outcome": rollouts["outcome"],
-        "probability": pd.Series([float("nan")] * len(rollouts), index=rollouts.index),
-        "instruction": rollouts["instruction"],
-        "frames": rollouts["length"],
-    })
+    table = pd.DataFrame(
+        {
+            "key": rollouts["key"],
+            "policy": rollouts["policy"],
+            "task": rollouts["task"],
+            "start_id": rollouts["start_id"],
+            "world": rollouts["world"],
+            "judge": TRUTH,
+            "outcome": rollouts["outcome"],
+            "probability": pd.Series([float("nan")] * len(rollouts), index=rollouts.index),
+            "instruction": rollouts["instruction"],
+            "frames": rollouts["length"],
+        }
+    )
     for column in ("split", "seed", "steps", "error"):
         if column in rollouts.columns:
             table[column] = rollouts[column]

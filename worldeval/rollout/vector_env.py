@@ -72,9 +72,11 @@ class WorldVectorEnv(VectorEnv):
         seed: int | Sequence[int | None] | None = None,
         options: dict[str, Any] | None = None,
     ) -> tuple[dict[str, Any], dict[str, Any]]:
-        seeds = [None if seed is None else seed + i for i in range(self.num_envs)] if (
-            seed is None or isinstance(seed, int | np.integer)
-        ) else list(seed)
+        seeds = (
+            [None if seed is None else seed + i for i in range(self.num_envs)]
+            if (seed is None or isinstance(seed, int | np.integer))
+            else list(seed)
+        )
         if len(seeds) != self.num_envs:
             raise ConfigError(f"{len(seeds)} seeds were given for {self.num_envs} rollouts")
         if isinstance(seed, int | np.integer):
@@ -200,12 +202,15 @@ class WorldEnv(gymnasium.Env):
         infos = self._rows.begin([0], [start], [int(self.np_random.integers(2**32))])
         return self._rows.observe(0), infos[0]
 
-    def step(
-        self, action: np.ndarray
-    ) -> tuple[dict[str, Any], float, bool, bool, dict[str, Any]]:
+    def step(self, action: np.ndarray) -> tuple[dict[str, Any], float, bool, bool, dict[str, Any]]:
         (answer,) = self._rows.step(np.asarray(action)[None])
-        return (self._rows.observe(0), answer.reward, answer.terminated, answer.truncated,
-                answer.info)
+        return (
+            self._rows.observe(0),
+            answer.reward,
+            answer.terminated,
+            answer.truncated,
+            answer.info,
+        )
 
     def render(self) -> np.ndarray | None:
         """The views side by side, (H, V * W, 3)."""
@@ -218,11 +223,18 @@ class WorldEnv(gymnasium.Env):
 def observation_space(robot: RobotSpec) -> spaces.Dict:
     """Views and commanded pose of one rollout."""
     image = (*robot.image_size, 3)
-    return spaces.Dict({
-        "pixels": spaces.Dict({view: spaces.Box(0, 255, image, np.uint8) for view in robot.views}),
-        "agent_pos": spaces.Box(np.asarray(robot.pose_low, np.float32),
-                                np.asarray(robot.pose_high, np.float32), dtype=np.float32),
-    })
+    return spaces.Dict(
+        {
+            "pixels": spaces.Dict(
+                {view: spaces.Box(0, 255, image, np.uint8) for view in robot.views}
+            ),
+            "agent_pos": spaces.Box(
+                np.asarray(robot.pose_low, np.float32),
+                np.asarray(robot.pose_high, np.float32),
+                dtype=np.float32,
+            ),
+        }
+    )
 
 
 def action_space(world: World, flat: bool = True) -> spaces.Box:

@@ -53,8 +53,12 @@ class Residual(nn.Module):
         last = nn.Conv2d(width, width, 3, padding=1)
         nn.init.zeros_(last.weight)
         self.body = nn.Sequential(
-            nn.GroupNorm(8, width), nn.SiLU(), nn.Conv2d(width, width, 3, padding=1),
-            nn.GroupNorm(8, width), nn.SiLU(), last,
+            nn.GroupNorm(8, width),
+            nn.SiLU(),
+            nn.Conv2d(width, width, 3, padding=1),
+            nn.GroupNorm(8, width),
+            nn.SiLU(),
+            last,
         )
 
     def forward(self, x: Tensor) -> Tensor:
@@ -72,16 +76,32 @@ class Autoencoder(nn.Module):
         self.config = config
         a, b, c = config.widths
         self.encoder = nn.Sequential(
-            nn.PixelUnshuffle(2), nn.Conv2d(12, a, 3, padding=1), Residual(a),
-            nn.Conv2d(a, b, 4, 2, 1), Residual(b),
-            nn.Conv2d(b, c, 4, 2, 1), Residual(c), Residual(c),
-            nn.GroupNorm(8, c), nn.SiLU(), nn.Conv2d(c, config.latent_channels, 1),
+            nn.PixelUnshuffle(2),
+            nn.Conv2d(12, a, 3, padding=1),
+            Residual(a),
+            nn.Conv2d(a, b, 4, 2, 1),
+            Residual(b),
+            nn.Conv2d(b, c, 4, 2, 1),
+            Residual(c),
+            Residual(c),
+            nn.GroupNorm(8, c),
+            nn.SiLU(),
+            nn.Conv2d(c, config.latent_channels, 1),
         )
         self.decoder = nn.Sequential(
-            nn.Conv2d(config.latent_channels, c, 3, padding=1), Residual(c), Residual(c),
-            nn.Conv2d(c, 4 * b, 1), nn.PixelShuffle(2), Residual(b),
-            nn.Conv2d(b, 4 * a, 1), nn.PixelShuffle(2), Residual(a),
-            nn.GroupNorm(8, a), nn.SiLU(), nn.Conv2d(a, 12, 3, padding=1), nn.PixelShuffle(2),
+            nn.Conv2d(config.latent_channels, c, 3, padding=1),
+            Residual(c),
+            Residual(c),
+            nn.Conv2d(c, 4 * b, 1),
+            nn.PixelShuffle(2),
+            Residual(b),
+            nn.Conv2d(b, 4 * a, 1),
+            nn.PixelShuffle(2),
+            Residual(a),
+            nn.GroupNorm(8, a),
+            nn.SiLU(),
+            nn.Conv2d(a, 12, 3, padding=1),
+            nn.PixelShuffle(2),
         )
         channels = config.latent_channels
         self.register_buffer("latent_mean", torch.zeros(channels))
@@ -112,18 +132,19 @@ class Autoencoder(nn.Module):
 
     def save(self, folder: str | Path, card: dict[str, Any] | None = None) -> None:
         tensors = {name: t.detach().numpy() for name, t in self.state_dict().items()}
-        checkpoint.save(
-            folder, kind=KIND, config=asdict(self.config), tensors=tensors, card=card
-        )
+        checkpoint.save(folder, kind=KIND, config=asdict(self.config), tensors=tensors, card=card)
 
     @classmethod
     def load(cls, folder: str | Path) -> Autoencoder:
         """From a checkpoint folder; raises CheckpointError if it is missing or damaged."""
         config, tensors = checkpoint.load(folder, kind=KIND)
-        model = cls(AutoencoderConfig(
-            widths=tuple(config["widths"]), latent_channels=config["latent_channels"],
-            image_size=tuple(config["image_size"]),
-        ))
+        model = cls(
+            AutoencoderConfig(
+                widths=tuple(config["widths"]),
+                latent_channels=config["latent_channels"],
+                image_size=tuple(config["image_size"]),
+            )
+        )
         model.load_state_dict({name: torch.from_numpy(t) for name, t in tensors.items()})
         return model.eval().requires_grad_(False)
 

@@ -132,9 +132,7 @@ class Backbone(nn.Module):
         fine, coarse = config.widths
         self.views = nn.Parameter(0.02 * torch.randn(config.max_views, config.token_width))
         self.stem = nn.Conv2d(c_in, fine, 3, padding=1)
-        self.down = nn.ModuleList(
-            [Stage(fine, fine, config, False) for _ in range(config.blocks)]
-        )
+        self.down = nn.ModuleList([Stage(fine, fine, config, False) for _ in range(config.blocks)])
         self.shrink = nn.Conv2d(fine, coarse, 3, stride=2, padding=1)
         self.middle = nn.ModuleList(
             [Stage(coarse, coarse, config, True) for _ in range(2 * config.blocks)]

@@ -35,7 +35,9 @@ class WorkspaceFrame:
 
 
 def geometry_maps(
-    poses: np.ndarray, cameras: Sequence[CameraSpec], size: tuple[int, int],
+    poses: np.ndarray,
+    cameras: Sequence[CameraSpec],
+    size: tuple[int, int],
     workspace: WorkspaceFrame = WorkspaceFrame(),
 ) -> np.ndarray:
     """(..., P) physical poses (x, y, z, ..., gripper) -> (..., V, 6, h, w) float32.
@@ -47,9 +49,7 @@ def geometry_maps(
     lead = poses.shape[:-1]
     flat = poses.reshape(-1, poses.shape[-1]).astype(np.float32)  # (N, P)
     hand, grip = flat[:, :3], flat[:, -1]
-    shadow = hand * np.array([1, 1, 0], np.float32) + np.array(
-        [0, 0, TABLE_HEIGHT_M], np.float32
-    )
+    shadow = hand * np.array([1, 1, 0], np.float32) + np.array([0, 0, TABLE_HEIGHT_M], np.float32)
     h, w = size
     v, u = np.meshgrid((np.arange(h) + 0.5) / h, (np.arange(w) + 0.5) / w, indexing="ij")
     out = np.zeros((len(flat), len(cameras), GEOMETRY_CHANNELS, h, w), np.float32)
@@ -95,8 +95,9 @@ class FrameToken(nn.Module):
         self.place = nn.Parameter(0.02 * torch.randn(frames, width))
         self.noise = nn.Sequential(nn.Linear(32, width), nn.SiLU(), nn.Linear(width, width))
         self.mix = nn.Sequential(nn.SiLU(), nn.Linear(width, width), nn.SiLU())
-        self.register_buffer("frequencies", torch.exp(torch.linspace(-1.5, 3.5, 16)),
-                             persistent=False)
+        self.register_buffer(
+            "frequencies", torch.exp(torch.linspace(-1.5, 3.5, 16)), persistent=False
+        )
 
     def forward(self, poses: Tensor, relative: Tensor, roles: Tensor, c_noise: Tensor) -> Tensor:
         """poses, relative (B, T, P), roles (B, T) int64, c_noise (B, T) -> (B, T, E)."""

@@ -29,8 +29,13 @@ class Dreamer:
     """
 
     def __init__(
-        self, model: WorldModel, autoencoder: Autoencoder, *, memory: str | Strategy | None = None,
-        sampler: SamplerConfig | None = None, device: str | torch.device = "cpu",
+        self,
+        model: WorldModel,
+        autoencoder: Autoencoder,
+        *,
+        memory: str | Strategy | None = None,
+        sampler: SamplerConfig | None = None,
+        device: str | torch.device = "cpu",
     ) -> None:
         self.model = model.to(device)
         self.autoencoder = autoencoder.to(device)
@@ -103,16 +108,20 @@ class Dreamer:
             clip_poses.append(np.stack([physical[i] for i in indices] + [physical[-1], *ahead]))
             retrieved.append([int(i) for i, ok in zip(indices, good, strict=True) if ok])
             generator = self._generators[row]
-            noises.append([torch.randn(t.shape, generator=generator)
-                           for t in (current[-1], memory[-1])])
+            noises.append(
+                [torch.randn(t.shape, generator=generator) for t in (current[-1], memory[-1])]
+            )
         level = torch.full((len(rows),), c.conditioning_noise)
         context = Context(
-            current=degrade(torch.stack(current).float(), level,
-                            torch.stack([n[0] for n in noises])).to(self.device),
-            memory=degrade(torch.stack(memory).float(), level,
-                           torch.stack([n[1] for n in noises])).to(self.device),
+            current=degrade(
+                torch.stack(current).float(), level, torch.stack([n[0] for n in noises])
+            ).to(self.device),
+            memory=degrade(
+                torch.stack(memory).float(), level, torch.stack([n[1] for n in noises])
+            ).to(self.device),
             valid=torch.from_numpy(np.stack(valid)).to(self.device),
-            poses=np.stack(clip_poses).astype(np.float32), level=level.to(self.device),
+            poses=np.stack(clip_poses).astype(np.float32),
+            level=level.to(self.device),
         )
         latents = self.model.imagine(
             context, [self._generators[r] for r in rows], self.sampler
@@ -132,9 +141,15 @@ class Dreamer:
         decoded = time.perf_counter()
         share = 1 / len(rows)
         info = [
-            {"retrieved": found, "memory": self.memory_name, "solver": self.sampler.solver,
-             "steps": self.sampler.steps, "nfe": self.sampler.evaluations,
-             "model_s": (modelled - began) * share, "decode_s": (decoded - modelled) * share}
+            {
+                "retrieved": found,
+                "memory": self.memory_name,
+                "solver": self.sampler.solver,
+                "steps": self.sampler.steps,
+                "nfe": self.sampler.evaluations,
+                "model_s": (modelled - began) * share,
+                "decode_s": (decoded - modelled) * share,
+            }
             for found in retrieved
         ]
         return frames, info

@@ -95,8 +95,11 @@ class Loop:
             mixed_precision=config.mixed_precision, cpu=not torch.cuda.is_available()
         )
         optimizer = torch.optim.AdamW(
-            module.parameters(), lr=config.learning_rate, weight_decay=config.weight_decay,
-            betas=(0.9, 0.99), fused=True,
+            module.parameters(),
+            lr=config.learning_rate,
+            weight_decay=config.weight_decay,
+            betas=(0.9, 0.99),
+            fused=True,
         )
         self.raw = module
         self.module, self.optimizer = self.accelerator.prepare(module, optimizer)
@@ -118,7 +121,11 @@ class Loop:
         """Train from wherever the state stands. Ctrl-C saves the state before it leaves."""
         config, main = self.config, self.accelerator.is_main_process
         bar = tqdm(
-            total=config.steps, initial=self.step, desc=title, disable=not main, unit="step",
+            total=config.steps,
+            initial=self.step,
+            desc=title,
+            disable=not main,
+            unit="step",
             mininterval=1.0,
         )
         saved_at = reported_at = time.monotonic()
@@ -236,7 +243,8 @@ class Loop:
         }
         for name, parameter in self.raw.named_parameters():
             found = {
-                key.split("/", 2)[1]: t for key, t in tensors.items()
+                key.split("/", 2)[1]: t
+                for key, t in tensors.items()
                 if key.startswith("optimizer/") and key.split("/", 2)[2] == name
             }
             if found:

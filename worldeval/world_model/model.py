@@ -73,9 +73,14 @@ class WorldModelConfig:
     @classmethod
     def for_robot(cls, robot: RobotSpec, **settings: Any) -> WorldModelConfig:
         return cls(
-            robot=robot.name, views=robot.views, cameras=robot.cameras,
-            pose_low=robot.pose_low, pose_high=robot.pose_high, frame_hz=robot.frame_hz,
-            future=robot.frames_per_chunk, **settings,
+            robot=robot.name,
+            views=robot.views,
+            cameras=robot.cameras,
+            pose_low=robot.pose_low,
+            pose_high=robot.pose_high,
+            frame_hz=robot.frame_hz,
+            future=robot.frames_per_chunk,
+            **settings,
         )
 
     @property
@@ -90,8 +95,9 @@ class WorldModelConfig:
     def from_json(cls, config: dict[str, Any]) -> WorldModelConfig:
         parts = dict(config)
         parts["cameras"] = tuple(
-            CameraSpec(**{**c, "position_m": tuple(c["position_m"]),
-                          "rotation": tuple(c["rotation"])})
+            CameraSpec(
+                **{**c, "position_m": tuple(c["position_m"]), "rotation": tuple(c["rotation"])}
+            )
             for c in config["cameras"]
         )
         parts["backbone"] = BackboneConfig(
@@ -141,9 +147,7 @@ class WorldModel(nn.Module):
         poses = torch.from_numpy(c.normalizer.normalize(context.poses)).to(device)
         relative = (poses - poses[:, m : m + 1]) * 2
         roles = torch.full((b, t), ROLES.index("future"), device=device)
-        roles[:, :m] = torch.where(
-            context.valid, ROLES.index("memory"), ROLES.index("empty")
-        )
+        roles[:, :m] = torch.where(context.valid, ROLES.index("memory"), ROLES.index("empty"))
         roles[:, m] = ROLES.index("current")
         keep = context.valid[:, :, None, None, None, None]
         past = torch.where(keep, context.memory - context.current[:, None], 0.0)
@@ -154,11 +158,14 @@ class WorldModel(nn.Module):
             maps = geometry_maps(context.poses, c.cameras, c.latent_size)
             fixed.append(torch.from_numpy(maps).to(device))
         return {
-            "poses": poses, "relative": relative, "roles": roles,
+            "poses": poses,
+            "relative": relative,
+            "roles": roles,
             "history": torch.cat([past, still], dim=1),  # (B, M+1, V, C, h, w)
             "fixed": torch.cat(fixed, dim=3),  # (B, T, V, C+G, h, w)
             "level": (context.level + 1e-2).log() / 4,
-            "anchor": context.current[:, None] if c.anchor == "current"
+            "anchor": context.current[:, None]
+            if c.anchor == "current"
             else torch.zeros_like(context.current[:, None]),
         }
 
@@ -180,7 +187,9 @@ class WorldModel(nn.Module):
 
     @torch.inference_mode()
     def imagine(
-        self, context: Context, generators: Sequence[torch.Generator],
+        self,
+        context: Context,
+        generators: Sequence[torch.Generator],
         sampler: SamplerConfig | None = None,
     ) -> Tensor:
         """Latents (B, F, V, C, h, w) of the frames to come, one generator a rollout."""

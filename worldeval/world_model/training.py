@@ -103,8 +103,11 @@ def load_frames(store: EpisodeStore, limit: int | None = None) -> FrameTable:
         keys.append(episode.key)
         start_ids.append(str(episode.extra.get("start_id", episode.key)))
     return FrameTable(
-        frames=np.concatenate(frames), poses=np.concatenate(poses),
-        first=np.concatenate([[0], np.cumsum(lengths)]), keys=keys, start_ids=start_ids,
+        frames=np.concatenate(frames),
+        poses=np.concatenate(poses),
+        first=np.concatenate([[0], np.cumsum(lengths)]),
+        keys=keys,
+        start_ids=start_ids,
     )
 
 
@@ -139,10 +142,16 @@ def train_autoencoder(config: AutoencoderTrainConfig, out: str | Path) -> Path:
         sample = flat[step_rows(len(flat), 4096)]
         model.set_normalizer(ChannelNormalizer.fit(_batched(model.raw_latents, to_model(sample))))
         decoded = _batched(lambda x: model.decode(model.encode(x)), to_model(sample[:512]))
-        quality = {"psnr_db": _psnr(torch.from_numpy(decoded),
-                                    torch.from_numpy(to_model(sample[:512])))}
-        card = {"train": _jsonable(config), "episodes": len(table.keys), "psnr_train": quality,
-                "seconds": time.time() - started, "threads": config.loop.threads}
+        quality = {
+            "psnr_db": _psnr(torch.from_numpy(decoded), torch.from_numpy(to_model(sample[:512])))
+        }
+        card = {
+            "train": _jsonable(config),
+            "episodes": len(table.keys),
+            "psnr_train": quality,
+            "seconds": time.time() - started,
+            "threads": config.loop.threads,
+        }
         model.save(out, card)
     return out
 
@@ -152,13 +161,15 @@ def step_rows(count: int, wanted: int) -> np.ndarray:
     return np.unique(np.linspace(0, count - 1, min(wanted, count)).astype(np.int64))
 
 
-def cache_latents(
-    table: FrameTable, model: Autoencoder, path: Path, digest: str
-) -> np.ndarray:
+def cache_latents(table: FrameTable, model: Autoencoder, path: Path, digest: str) -> np.ndarray:
     """(N, V, C, h, w) float16 latents of all frames, computed once and kept in ``path``."""
     note = path.with_suffix(".json")
-    stamp = {"autoencoder": digest, "episodes": len(table.keys), "frames": len(table.frames),
-             "keys": hash_keys(table.keys)}
+    stamp = {
+        "autoencoder": digest,
+        "episodes": len(table.keys),
+        "frames": len(table.frames),
+        "keys": hash_keys(table.keys),
+    }
     if path.is_file() and note.is_file() and json.loads(note.read_text()) == stamp:
         return np.load(path, mmap_mode="r")
     path.parent.mkdir(parents=True, exist_ok=True)
@@ -197,7 +208,10 @@ class ClipSource:
     """Draws training clips: present, retrieved memory, future, with their poses."""
 
     def __init__(
-        self, table: FrameTable, latents: np.ndarray, model: WorldModelConfig,
+        self,
+        table: FrameTable,
+        latents: np.ndarray,
+        model: WorldModelConfig,
         mix: Sequence[tuple[str, float]],
     ) -> None:
         self.table, self.latents, self.model = table, latents, model
@@ -232,19 +246,30 @@ class ClipSource:
             memory.append(seen[indices])
             valid.append(good)
             future.append(self.latents[base + t + 1 : base + t + 1 + f])
-            poses.append(self.table.poses[base + np.concatenate(
-                [indices, np.arange(t, t + 1 + f)])])
+            poses.append(
+                self.table.poses[base + np.concatenate([indices, np.arange(t, t + 1 + f)])]
+            )
         tensor = lambda parts: torch.from_numpy(np.stack(parts).astype(np.float32))  # noqa: E731
         context = Context(
-            current=tensor(current), memory=tensor(memory), valid=torch.from_numpy(np.stack(valid)),
-            poses=np.stack(poses), level=torch.zeros(len(picks)),
+            current=tensor(current),
+            memory=tensor(memory),
+            valid=torch.from_numpy(np.stack(valid)),
+            poses=np.stack(poses),
+            level=torch.zeros(len(picks)),
         )
         return context, tensor(future)
 
 
 def clip_loss(
-    model: WorldModel, module: nn.Module, context: Context, future: Tensor, noise_below: float,
-    generator: torch.Generator, count: int, rows: slice, device: torch.device,
+    model: WorldModel,
+    module: nn.Module,
+    context: Context,
+    future: Tensor,
+    noise_below: float,
+    generator: torch.Generator,
+    count: int,
+    rows: slice,
+    device: torch.device,
 ) -> tuple[Tensor, Tensor]:
     """EDM loss of ``rows`` of a global batch of ``count``; (scalar, mean error per view (V,)).
 
@@ -257,7 +282,9 @@ def clip_loss(
 
     level = (torch.rand(count, generator=generator) * noise_below)[rows]
     context = replace(
-        context, level=level.to(device), valid=context.valid.to(device),
+        context,
+        level=level.to(device),
+        valid=context.valid.to(device),
         current=degrade(context.current, level, normal(context.current)).to(device),
         memory=degrade(context.memory, level, normal(context.memory)).to(device),
     )
@@ -282,7 +309,9 @@ class _Denoise(nn.Module):
 
 
 def train_world_model(
-    config: WorldModelTrainConfig, out: str | Path, robot: RobotSpec,
+    config: WorldModelTrainConfig,
+    out: str | Path,
+    robot: RobotSpec,
     start_from: str | None = None,
 ) -> Path:
     """Train on cached latents and save to ``out``. ``start_from``: checkpoint to fine-tune."""
@@ -302,9 +331,12 @@ def train_world_model(
     latents = cache_latents(table, autoencoder, out / "training" / "latents.npy", digest)
     torch.manual_seed(config.loop.seed)
     settings = WorldModelConfig.for_robot(
-        robot, latent_channels=autoencoder.config.latent_channels,
-        latent_size=autoencoder.config.latent_size, memory_slots=config.memory_slots,
-        autoencoder=digest, backbone=config.backbone,
+        robot,
+        latent_channels=autoencoder.config.latent_channels,
+        latent_size=autoencoder.config.latent_size,
+        memory_slots=config.memory_slots,
+        autoencoder=digest,
+        backbone=config.backbone,
         denoiser=config.denoiser or measure_denoiser(table, latents, robot.frames_per_chunk),
     )
     model = WorldModel.load(start_from) if start_from else WorldModel(settings)
@@ -322,8 +354,15 @@ def train_world_model(
         share = config.imagined_share if source.alternative else 0.0
         context, future = source.draw(config.loop.batch, generator, loop.share, share)
         value, per_view = clip_loss(
-            model, module, context, future, config.current_noise, generator,
-            config.loop.batch, loop.share, device,
+            model,
+            module,
+            context,
+            future,
+            config.current_noise,
+            generator,
+            config.loop.batch,
+            loop.share,
+            device,
         )
         return value, {f"loss_{v}": float(e) for v, e in zip(views, per_view, strict=True)}
 
@@ -344,10 +383,16 @@ def train_world_model(
 
 
 def _card(config: WorldModelTrainConfig, table: FrameTable, loop: Loop, started: float) -> dict:
-    return {"train": _jsonable(config), "episodes": len(table.keys), "steps": loop.step,
-            "clips": loop.step * config.loop.batch, "seconds_this_run": time.time() - started,
-            "device": str(loop.accelerator.device), "processes": loop.accelerator.num_processes,
-            "threads": config.loop.threads}
+    return {
+        "train": _jsonable(config),
+        "episodes": len(table.keys),
+        "steps": loop.step,
+        "clips": loop.step * config.loop.batch,
+        "seconds_this_run": time.time() - started,
+        "device": str(loop.accelerator.device),
+        "processes": loop.accelerator.num_processes,
+        "threads": config.loop.threads,
+    }
 
 
 def _add_imagined(source: ClipSource, store: EpisodeStore, autoencoder: Autoencoder) -> None:
@@ -356,18 +401,20 @@ def _add_imagined(source: ClipSource, store: EpisodeStore, autoencoder: Autoenco
         episode = store.episode(i)
         row = rows.get(str(episode.extra.get("start_id")))
         if row is not None and episode.length == source.table.lengths[row]:
-            source.alternative[row] = _batched(
-                autoencoder.encode, to_model(episode.frames)
-            ).astype(np.float16)
+            source.alternative[row] = _batched(autoencoder.encode, to_model(episode.frames)).astype(
+                np.float16
+            )
 
 
 def _batched(function, video: np.ndarray, size: int = 256) -> np.ndarray:
     """Apply a torch function to a float array in batches, without gradients."""
     with torch.inference_mode():
-        return np.concatenate([
-            function(torch.from_numpy(video[i : i + size])).numpy()
-            for i in range(0, len(video), size)
-        ])
+        return np.concatenate(
+            [
+                function(torch.from_numpy(video[i : i + size])).numpy()
+                for i in range(0, len(video), size)
+            ]
+        )
 
 
 def _psnr(decoded: Tensor, video: Tensor) -> float:
@@ -388,7 +435,15 @@ def _jsonable(config: Any) -> dict[str, Any]:
 
 
 __all__ = [
-    "AutoencoderTrainConfig", "ClipSource", "FrameTable", "WorldModelTrainConfig",
-    "cache_latents", "clip_loss", "load_frames", "step_generator", "to_frames",
-    "train_autoencoder", "train_world_model",
+    "AutoencoderTrainConfig",
+    "ClipSource",
+    "FrameTable",
+    "WorldModelTrainConfig",
+    "cache_latents",
+    "clip_loss",
+    "load_frames",
+    "step_generator",
+    "to_frames",
+    "train_autoencoder",
+    "train_world_model",
 ]

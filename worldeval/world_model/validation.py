@@ -20,7 +20,11 @@ from worldeval.world_model.model import WorldModel
 
 
 def replay_quality(
-    model: WorldModel, autoencoder: Autoencoder, store: EpisodeStore, *, episodes: int = 8,
+    model: WorldModel,
+    autoencoder: Autoencoder,
+    store: EpisodeStore,
+    *,
+    episodes: int = 8,
     video: Path | None = None,
 ) -> dict[str, Any]:
     """PSNR in dB per view of autoregressive replays, model and repeated first frame."""

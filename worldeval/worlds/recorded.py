@@ -56,8 +56,9 @@ class RecordedWorld:
             table = table[table["policy"] == policy]
         self._table = table
         self._truth = bool(table["success"].notna().all()) if truth is None else truth
-        self._index = {str(k): int(i)
-                       for k, i in zip(table["key"], table["episode_index"], strict=True)}
+        self._index = {
+            str(k): int(i) for k, i in zip(table["key"], table["episode_index"], strict=True)
+        }
         self._of_start: dict[str, list[str]] = {}
         if "start_id" in table.columns:
             for start_id, key in zip(table["start_id"], table["key"], strict=True):
@@ -119,15 +120,17 @@ class RecordedWorld:
         times = [np.minimum(w, e.length - 1) for w, e in zip(wanted, episodes, strict=True)]
         success = None
         if self._truth:
-            success = np.stack([
-                np.asarray(e.success_at)[t] for e, t in zip(episodes, times, strict=True)
-            ])
+            success = np.stack(
+                [np.asarray(e.success_at)[t] for e, t in zip(episodes, times, strict=True)]
+            )
         return WorldStep(
             frames=np.stack([e.frames[t] for e, t in zip(episodes, times, strict=True)]),
             poses=np.stack([e.poses[t] for e, t in zip(episodes, times, strict=True)]),
             success=success,
-            info=[{"recording": e.key, "held": int((w != t).sum())}
-                  for e, w, t in zip(episodes, wanted, times, strict=True)],
+            info=[
+                {"recording": e.key, "held": int((w != t).sum())}
+                for e, w, t in zip(episodes, wanted, times, strict=True)
+            ],
         )
 
     def _episode(self, row: int) -> Episode:

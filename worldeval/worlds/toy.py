@@ -79,9 +79,15 @@ def toy_starts(
     if split not in SPLITS:
         raise ConfigError(f"toy world: split is {split!r}, expected one of {list(SPLITS)}")
     return tuple(
-        StartState(start_id=f"{task}/{split}/{i:04d}", task=task, seed=3 * i + SPLITS[split],
-                   split=split, instruction=TASKS[task][0])
-        for task in tasks for i in range(count)
+        StartState(
+            start_id=f"{task}/{split}/{i:04d}",
+            task=task,
+            seed=3 * i + SPLITS[split],
+            split=split,
+            instruction=TASKS[task][0],
+        )
+        for task in tasks
+        for i in range(count)
     )
 
 
@@ -152,8 +158,12 @@ class ToyWorld:
         for row, path in zip(rows, poses, strict=True):  # path: (T, P)
             shake = self._chance[row].normal(0, self._jitter_m, (len(path), 3))
             discs = self._discs[row]
-            frames.append([_draw(discs, p[:3] + s, p[3], self.robot)
-                           for p, s in zip(path, shake, strict=True)])
+            frames.append(
+                [
+                    _draw(discs, p[:3] + s, p[3], self.robot)
+                    for p, s in zip(path, shake, strict=True)
+                ]
+            )
             goal = discs[self._starts[row].task]
             success.append(np.linalg.norm(path[:, :3] - goal, axis=-1) < TOUCH_M)
         return WorldStep(
@@ -251,8 +261,9 @@ class ToyPolicy:
 
     def _one(self, observation: Observation) -> np.ndarray:
         confused = self._confused[observation.rollout_id]
-        colours = [c for text, c in TASKS.values()
-                   if (text == observation.instruction) is not confused]
+        colours = [
+            c for text, c in TASKS.values() if (text == observation.instruction) is not confused
+        ]
         if observation.instruction not in (text for text, _ in TASKS.values()):
             raise PolicyError(
                 f"policy {self.spec.name!r} does not understand {observation.instruction!r}, "
