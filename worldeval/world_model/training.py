@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import json
 import time
-from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -17,20 +16,26 @@ from typing import Any
 import numpy as np
 import torch
 from torch import Tensor, nn
-from tqdm import tqdm
 
 from worldeval.data import checkpoint
 from worldeval.data.episodes import EpisodeStore
 from worldeval.data.normalize import ChannelNormalizer
-from worldeval.data.video import to_frames, to_model
-from worldeval.data.windows import window_starts
-from worldeval.errors import DataError, MismatchError
+from worldeval.data.video import to_model
+from worldeval.errors import MismatchError
 from worldeval.robots import RobotSpec
 from worldeval.world_model.autoencoder import Autoencoder, AutoencoderConfig, reconstruction_loss
 from worldeval.world_model.backbone import BackboneConfig
+from worldeval.world_model.clips import (
+    ClipSource,
+    FrameTable,
+    batched,
+    cache_latents,
+    load_frames,
+    measure_denoiser,
+    step_rows,
+)
 from worldeval.world_model.denoiser import DenoiserConfig, draw_sigma, weighted_error
-from worldeval.world_model.loop import Loop, LoopConfig, step_generator
-from worldeval.world_model.memory import retrieve, strategy
+from worldeval.world_model.loop import Loop, LoopConfig
 from worldeval.world_model.model import Context, WorldModel, WorldModelConfig, degrade
 
 
@@ -73,44 +78,6 @@ class WorldModelTrainConfig:
     max_episodes: int | None = None
 
 
-@dataclass(kw_only=True)
-class FrameTable:
-    """All frames of a store in memory: (N, V, H, W, C) uint8 with episode borders."""
-
-    frames: np.ndarray
-    poses: np.ndarray
-    first: np.ndarray
-    """(E+1,) row of each episode's first frame, and the end."""
-    keys: list[str]
-    start_ids: list[str]
-
-    @property
-    def lengths(self) -> np.ndarray:
-        return np.diff(self.first)
-
-
-def load_frames(store: EpisodeStore, limit: int | None = None) -> FrameTable:
-    """Decode every frame of a store once."""
-    if len(store) == 0:
-        raise DataError(f"{store.root} holds no episodes; record some with `worldeval record`")
-    count = min(len(store), limit or len(store))
-    frames, poses, lengths, keys, start_ids = [], [], [], [], []
-    for i in tqdm(range(count), desc="reading episodes", unit="episode", mininterval=1.0):
-        episode = store.episode(i)
-        frames.append(episode.frames)
-        poses.append(episode.poses)
-        lengths.append(episode.length)
-        keys.append(episode.key)
-        start_ids.append(str(episode.extra.get("start_id", episode.key)))
-    return FrameTable(
-        frames=np.concatenate(frames),
-        poses=np.concatenate(poses),
-        first=np.concatenate([[0], np.cumsum(lengths)]),
-        keys=keys,
-        start_ids=start_ids,
-    )
-
-
 def train_autoencoder(config: AutoencoderTrainConfig, out: str | Path) -> Path:
     """Train, normalise the latents, save to ``out``; returns ``out``."""
     out = Path(out)
@@ -140,8 +107,8 @@ def train_autoencoder(config: AutoencoderTrainConfig, out: str | Path) -> Path:
     loop.run(loss, title="autoencoder")
     with loop.averaged_weights():
         sample = flat[step_rows(len(flat), 4096)]
-        model.set_normalizer(ChannelNormalizer.fit(_batched(model.raw_latents, to_model(sample))))
-        decoded = _batched(lambda x: model.decode(model.encode(x)), to_model(sample[:512]))
+        model.set_normalizer(ChannelNormalizer.fit(batched(model.raw_latents, to_model(sample))))
+        decoded = batched(lambda x: model.decode(model.encode(x)), to_model(sample[:512]))
         quality = {
             "psnr_db": _psnr(torch.from_numpy(decoded), torch.from_numpy(to_model(sample[:512])))
         }
@@ -154,110 +121,6 @@ def train_autoencoder(config: AutoencoderTrainConfig, out: str | Path) -> Path:
         }
         model.save(out, card)
     return out
-
-
-def step_rows(count: int, wanted: int) -> np.ndarray:
-    """At most ``wanted`` rows, evenly spread over ``count``."""
-    return np.unique(np.linspace(0, count - 1, min(wanted, count)).astype(np.int64))
-
-
-def cache_latents(table: FrameTable, model: Autoencoder, path: Path, digest: str) -> np.ndarray:
-    """(N, V, C, h, w) float16 latents of all frames, computed once and kept in ``path``."""
-    note = path.with_suffix(".json")
-    stamp = {
-        "autoencoder": digest,
-        "episodes": len(table.keys),
-        "frames": len(table.frames),
-        "keys": hash_keys(table.keys),
-    }
-    if path.is_file() and note.is_file() and json.loads(note.read_text()) == stamp:
-        return np.load(path, mmap_mode="r")
-    path.parent.mkdir(parents=True, exist_ok=True)
-    parts = [
-        _batched(model.encode, to_model(table.frames[i : i + 512])).astype(np.float16)
-        for i in tqdm(range(0, len(table.frames), 512), desc="latents", unit="batch")
-    ]
-    latents = np.concatenate(parts)
-    np.save(path, latents)
-    note.write_text(json.dumps(stamp))
-    return latents
-
-
-def measure_denoiser(table: FrameTable, latents: np.ndarray, future: int) -> DenoiserConfig:
-    """Noise levels around the spread of the change over ``future`` frames.
-
-    Training noise is centred at that spread, where half of the signal is hidden.
-    """
-    windows = window_starts([int(n) for n in table.lengths], future)
-    picks = windows[step_rows(len(windows), 2000)]
-    now = table.first[picks[:, 0]] + picks[:, 1]
-    change = [
-        (latents[now + k].astype(np.float32) - latents[now]).var() for k in range(1, future + 1)
-    ]
-    spread = float(np.sqrt(np.mean(change)))
-    return DenoiserConfig(sigma_data=spread, log_sigma_mean=float(np.log(spread)) + 0.3)
-
-
-def hash_keys(keys: Sequence[str]) -> str:
-    import hashlib
-
-    return hashlib.sha256("\n".join(keys).encode()).hexdigest()[:16]
-
-
-class ClipSource:
-    """Draws training clips: present, retrieved memory, future, with their poses."""
-
-    def __init__(
-        self,
-        table: FrameTable,
-        latents: np.ndarray,
-        model: WorldModelConfig,
-        mix: Sequence[tuple[str, float]],
-    ) -> None:
-        self.table, self.latents, self.model = table, latents, model
-        self.windows = window_starts([int(n) for n in table.lengths], model.future)
-        self.strategies = [strategy(name) for name, _ in mix]
-        share = np.asarray([s for _, s in mix], np.float64)
-        self.share = share / share.sum()
-        self.normal = model.normalizer.normalize(table.poses)
-        self.alternative: dict[int, np.ndarray] = {}
-        """Episode index -> imagined latents (T+1, V, C, h, w) of its replay."""
-
-    def draw(
-        self, count: int, generator: torch.Generator, rows: slice, imagined_share: float = 0.0
-    ) -> tuple[Context, Tensor]:
-        """A batch: its context (clean) and the future latents (B, F, V, C, h, w)."""
-        rng = np.random.default_rng(int(torch.randint(2**62, (1,), generator=generator)))
-        picks = rng.integers(len(self.windows), size=count)[rows]
-        kinds = rng.choice(len(self.share), p=self.share, size=count)[rows]
-        own = (rng.random(count) < imagined_share)[rows]
-        m, f = self.model.memory_slots, self.model.future
-        current, memory, valid, poses, future = [], [], [], [], []
-        for pick, kind, drifted in zip(picks, kinds, own, strict=True):
-            episode, t = self.windows[pick]
-            base = self.table.first[episode]
-            past = self.normal[base : base + t + 1]
-            ahead = self.normal[base + t + 1 : base + t + 1 + f]
-            indices, good = retrieve(self.strategies[kind], past, ahead, m)
-            seen = self.latents[base : base + t + 1]
-            if drifted and int(episode) in self.alternative:
-                seen = self.alternative[int(episode)][: t + 1]
-            current.append(seen[t])
-            memory.append(seen[indices])
-            valid.append(good)
-            future.append(self.latents[base + t + 1 : base + t + 1 + f])
-            poses.append(
-                self.table.poses[base + np.concatenate([indices, np.arange(t, t + 1 + f)])]
-            )
-        tensor = lambda parts: torch.from_numpy(np.stack(parts).astype(np.float32))  # noqa: E731
-        context = Context(
-            current=tensor(current),
-            memory=tensor(memory),
-            valid=torch.from_numpy(np.stack(valid)),
-            poses=np.stack(poses),
-            level=torch.zeros(len(picks)),
-        )
-        return context, tensor(future)
 
 
 def clip_loss(
@@ -343,7 +206,7 @@ def train_world_model(
     model.train().requires_grad_(True)
     source = ClipSource(table, np.asarray(latents), model.config, config.memory_mix)
     for folder in config.imagined:
-        _add_imagined(source, EpisodeStore.open(folder), autoencoder)
+        source.add_imagined(EpisodeStore.open(folder), autoencoder)
     del table.frames
     started = time.time()
     loop = Loop(_Denoise(model), config.loop, out / "training")
@@ -395,28 +258,6 @@ def _card(config: WorldModelTrainConfig, table: FrameTable, loop: Loop, started:
     }
 
 
-def _add_imagined(source: ClipSource, store: EpisodeStore, autoencoder: Autoencoder) -> None:
-    rows = {start_id: i for i, start_id in enumerate(source.table.start_ids)}
-    for i in tqdm(range(len(store)), desc="imagined replays", unit="episode"):
-        episode = store.episode(i)
-        row = rows.get(str(episode.extra.get("start_id")))
-        if row is not None and episode.length == source.table.lengths[row]:
-            source.alternative[row] = _batched(autoencoder.encode, to_model(episode.frames)).astype(
-                np.float16
-            )
-
-
-def _batched(function, video: np.ndarray, size: int = 256) -> np.ndarray:
-    """Apply a torch function to a float array in batches, without gradients."""
-    with torch.inference_mode():
-        return np.concatenate(
-            [
-                function(torch.from_numpy(video[i : i + size])).numpy()
-                for i in range(0, len(video), size)
-            ]
-        )
-
-
 def _psnr(decoded: Tensor, video: Tensor) -> float:
     """PSNR in dB of tensors in [-1, 1] (peak to peak 2)."""
     return float(10 * torch.log10(4 / (decoded.detach() - video).square().mean()))
@@ -432,18 +273,3 @@ def _check_size(found: tuple[int, ...], expected: tuple[int, int]) -> None:
 
 def _jsonable(config: Any) -> dict[str, Any]:
     return json.loads(json.dumps(asdict(config), default=str))
-
-
-__all__ = [
-    "AutoencoderTrainConfig",
-    "ClipSource",
-    "FrameTable",
-    "WorldModelTrainConfig",
-    "cache_latents",
-    "clip_loss",
-    "load_frames",
-    "step_generator",
-    "to_frames",
-    "train_autoencoder",
-    "train_world_model",
-]
