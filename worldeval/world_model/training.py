@@ -35,6 +35,7 @@ from worldeval.world_model.clips import (
     step_rows,
 )
 from worldeval.world_model.denoiser import DenoiserConfig, draw_sigma, weighted_error
+from worldeval.world_model.dreamer import Dreamer
 from worldeval.world_model.loop import Loop, LoopConfig
 from worldeval.world_model.model import Context, WorldModel, WorldModelConfig, degrade
 
@@ -236,7 +237,10 @@ def train_world_model(
         if validation is None:
             return {}
         return replay_quality(
-            model, autoencoder, validation, episodes=8, video=out / "training" / f"{step:07d}.mp4"
+            Dreamer(model, autoencoder),
+            validation,
+            episodes=8,
+            video=out / "training" / f"{step:07d}.mp4",
         )
 
     loop.run(loss, validate, title="world model")
