@@ -3,14 +3,13 @@
 In: a module, a function that computes the loss of step ``i``, and how long. Out: trained and
 exponentially averaged (EMA) weights, ``metrics.jsonl``, and a state from which the same command
 goes on exactly. The loop keeps no hidden state: a step's data and noise are drawn from
-(seed, step), the learning rate is a function of the step, and the state file holds weights, EMA and
-AdamW moments as safetensors. So a run that was killed and one that was not give the same weights.
+(seed, step), the learning rate is a function of the step, and the state file holds weights, EMA,
+AdamW moments and the sums of the row to be reported next, as safetensors. So a run that was killed
+and one that was not give the same weights and the same metrics.
 """
 
 from __future__ import annotations
 
-import json
-import os
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -21,10 +20,13 @@ from typing import Any
 import numpy as np
 import torch
 from accelerate import Accelerator
+from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 from tqdm import tqdm
 
+from worldeval.data.atomic import write_atomically
+from worldeval.data.resuming import append_row, forget_rows_after, uninterrupted
 from worldeval.errors import CheckpointError, ConfigError
 
 
@@ -89,6 +91,7 @@ class Loop:
                 "matrix units (AMX), so it would be far slower; use 'no'"
             )
         self.folder = Path(folder)
+        self.metrics = self.folder / "metrics.jsonl"
         self.folder.mkdir(parents=True, exist_ok=True)
         torch.set_num_threads(config.threads)
         self.accelerator = Accelerator(
@@ -105,6 +108,8 @@ class Loop:
         self.module, self.optimizer = self.accelerator.prepare(module, optimizer)
         self.averaged = {n: p.detach().clone() for n, p in module.state_dict().items()}
         self.step = 0
+        self.validated = 0  # step of the last validation
+        self.sums: dict[str, float] = {}  # since the last report; "steps" counts them
         self._restore()
 
     @property
@@ -119,66 +124,86 @@ class Loop:
         title: str = "training",
     ) -> None:
         """Train from wherever the state stands. Ctrl-C saves the state before it leaves."""
-        config, main = self.config, self.accelerator.is_main_process
+        config = self.config
+        saved_at = self._reported_at = time.monotonic()
+        self._reported_step = self.step
         bar = tqdm(
             total=config.steps,
             initial=self.step,
             desc=title,
-            disable=not main,
+            disable=not self.accelerator.is_main_process,
             unit="step",
             mininterval=1.0,
         )
-        saved_at = reported_at = time.monotonic()
-        sums: dict[str, float] = {}
-        counted = 0
         try:
-            while self.step < config.steps:
-                for group in self.optimizer.param_groups:
-                    group["lr"] = config.rate(self.step)
-                with self.accelerator.autocast():
-                    value, metrics = loss(
-                        self.module, self.step, step_generator(config.seed, self.step)
-                    )
-                self.accelerator.backward(value)
-                norm = self.accelerator.clip_grad_norm_(self.module.parameters(), config.clip)
-                if not torch.isfinite(norm):
-                    raise ConfigError(
-                        f"{title}: the gradient is not finite at step {self.step}; lower the "
-                        f"learning rate ({config.learning_rate}) or look for NaN in the data"
-                    )
-                self.optimizer.step()
-                self.optimizer.zero_grad(set_to_none=True)
-                self.step += 1
-                self._average()
-                for name, number in {"loss": float(value.detach()), **metrics}.items():
-                    sums[name] = sums.get(name, 0.0) + number
-                counted += 1
-                bar.update()
-                if self.step % config.report_every == 0 or self.step == config.steps:
-                    now = time.monotonic()
-                    row = {name: total / counted for name, total in sums.items()}
-                    row["samples_per_s"] = counted * config.batch / (now - reported_at)
-                    row["learning_rate"] = config.rate(self.step - 1)
-                    self.report(row)
-                    bar.set_postfix(loss=f"{row['loss']:.4f}")
-                    sums, counted, reported_at = {}, 0, now
-                if validate and (
-                    self.step % config.validate_every == 0 or self.step == config.steps
-                ):
-                    with self.averaged_weights():
-                        self.report(validate(self.step))
-                if time.monotonic() - saved_at > config.save_every_s:
-                    self.save()
-                    saved_at = time.monotonic()
-        finally:
-            bar.close()
+            with bar:
+                self._validate(validate)  # an interrupted one is made up for
+                while self.step < config.steps:
+                    with self.accelerator.autocast():
+                        value, metrics = loss(
+                            self.module, self.step, step_generator(config.seed, self.step)
+                        )
+                    with uninterrupted():
+                        row = self._take_step(value, metrics, title)
+                    bar.update()
+                    if row:
+                        bar.set_postfix(loss=f"{row['loss']:.4f}")
+                    self._validate(validate)
+                    if time.monotonic() - saved_at > config.save_every_s:
+                        self.save()
+                        saved_at = time.monotonic()
+        except KeyboardInterrupt:
             self.save()
+            raise
+        self.save()
+
+    def _take_step(
+        self, value: Tensor, metrics: dict[str, float], title: str
+    ) -> dict[str, float] | None:
+        """One step of the optimizer, and the row that it completes, if it is time for one."""
+        config = self.config
+        for group in self.optimizer.param_groups:
+            group["lr"] = config.rate(self.step)
+        self.accelerator.backward(value)
+        norm = self.accelerator.clip_grad_norm_(self.module.parameters(), config.clip)
+        if not torch.isfinite(norm):
+            raise ConfigError(
+                f"{title}: the gradient is not finite at step {self.step}; lower the "
+                f"learning rate ({config.learning_rate}) or look for NaN in the data"
+            )
+        self.optimizer.step()
+        self.optimizer.zero_grad(set_to_none=True)
+        self.step += 1
+        self._average()
+        for name, number in {"steps": 1.0, "loss": float(value.detach()), **metrics}.items():
+            self.sums[name] = self.sums.get(name, 0.0) + number
+        if self.step % config.report_every and self.step < config.steps:
+            return None
+        now = time.monotonic()
+        counted = self.sums.pop("steps")
+        row = {name: total / counted for name, total in self.sums.items()}
+        samples = (self.step - self._reported_step) * config.batch
+        row["samples_per_s"] = samples / (now - self._reported_at)
+        row["learning_rate"] = config.rate(self.step - 1)
+        self.report(row)
+        self.sums, self._reported_step, self._reported_at = {}, self.step, now
+        return row
+
+    def _validate(self, validate: Callable[[int], dict[str, Any]] | None) -> None:
+        """Validate where it is due and was not done."""
+        due = self.step % self.config.validate_every == 0 or self.step == self.config.steps
+        if validate is None or not due or self.validated == self.step:
+            return
+        with self.averaged_weights():
+            row = validate(self.step)
+        with uninterrupted():
+            self.report(row)
+            self.validated = self.step
 
     def report(self, row: dict[str, Any]) -> None:
         """Append one line to ``metrics.jsonl``."""
         if self.accelerator.is_main_process and row:
-            with (self.folder / "metrics.jsonl").open("a") as file:
-                file.write(json.dumps({"step": self.step, **row}) + "\n")
+            append_row(self.metrics, {"step": self.step, **row})
 
     @contextmanager
     def averaged_weights(self) -> Iterator[nn.Module]:
@@ -206,29 +231,36 @@ class Loop:
         """Write the state atomically (main process)."""
         if not self.accelerator.is_main_process:
             return
-        tensors = {"step": torch.tensor([self.step])}
+        tensors = {"step": torch.tensor([self.step]), "validated": torch.tensor([self.validated])}
+        tensors |= {f"sums/{n}": torch.tensor(v, dtype=torch.float64) for n, v in self.sums.items()}
         tensors |= {f"weights/{n}": t.contiguous() for n, t in self.raw.state_dict().items()}
         tensors |= {f"averaged/{n}": t.contiguous() for n, t in self.averaged.items()}
         for name, parameter in self.raw.named_parameters():
             for key, value in self.optimizer.state.get(parameter, {}).items():
                 tensors[f"optimizer/{key}/{name}"] = torch.as_tensor(value).contiguous()
         path = self.folder / "state.safetensors"
-        staging = path.with_suffix(f".{os.getpid()}.tmp")
+        kept = {n: t.detach().cpu().clone() for n, t in tensors.items()}
         try:
-            save_file({n: t.detach().cpu().clone() for n, t in tensors.items()}, staging)
-            os.replace(staging, path)
-        except OSError as error:
+            write_atomically(path, lambda temporary: save_file(kept, temporary))
+        except (OSError, SafetensorError) as error:  # safetensors wraps a full disk
             raise CheckpointError(
-                f"cannot write {path}: {error.strerror or error}; the previous state is kept, "
-                "free some space and run the same command again"
+                f"cannot write {path}: {getattr(error, 'strerror', None) or error}; the previous "
+                "state is kept, free some space and run the same command again"
             ) from error
 
     @torch.no_grad()
     def _restore(self) -> None:
         path = self.folder / "state.safetensors"
         if not path.is_file():
+            self._forget_metrics()
             return
-        tensors = load_file(path)
+        try:
+            tensors = load_file(path)
+        except (OSError, SafetensorError) as error:
+            raise CheckpointError(
+                f"{path} cannot be read ({error}), expected the state of a training; remove it to "
+                "begin anew, or restore it from a copy"
+            ) from error
         device = next(self.raw.parameters()).device
         weights = {n[8:]: t for n, t in tensors.items() if n.startswith("weights/")}
         try:
@@ -254,3 +286,10 @@ class Loop:
                     for key, t in found.items()
                 }
         self.step = int(tensors["step"])
+        self.validated = int(tensors.get("validated", tensors["step"]))
+        self.sums = {n[5:]: float(t) for n, t in tensors.items() if n.startswith("sums/")}
+        self._forget_metrics()
+
+    def _forget_metrics(self) -> None:
+        if self.accelerator.is_main_process:
+            forget_rows_after(self.metrics, self.step)
