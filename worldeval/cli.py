@@ -13,6 +13,7 @@ from __future__ import annotations
 import difflib
 import errno
 import os
+import signal
 import sys
 from collections.abc import Sequence
 from importlib import import_module
@@ -78,6 +79,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     except WorldEvalError as error:
         return _refuse(" ".join(str(error).split()))
     except KeyboardInterrupt as stop:  # the engine's says how much is kept
+        if argv is None:  # a second Ctrl-C shall not spoil the end of the program
+            signal.signal(signal.SIGINT, signal.SIG_IGN)
         said = str(stop) or "interrupted; run the same command again to continue"
         print(f"worldeval: {said}", file=sys.stderr)
         return 130

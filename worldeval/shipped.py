@@ -45,6 +45,6 @@ def path(part: str) -> Path:
 
 def policies() -> dict[str, Path]:
     """Names and folders of the shipped candidates, sorted by name."""
-    return {
-        config.parent.name: config.parent for config in sorted(path(POLICIES).glob("*/config.json"))
-    }
+    # Also a folder whose config.json was lost: to leave it out in silence would change a ranking.
+    found = (place for place in path(POLICIES).glob("[!.]*") if place.is_dir())
+    return {place.name: place for place in sorted(found)}

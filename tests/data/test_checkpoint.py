@@ -1,5 +1,10 @@
 """Checkpoints: what was saved comes back, what is damaged is named."""
 
+import json
+import os
+import shutil
+from pathlib import Path
+
 import numpy as np
 import pytest
 
@@ -95,3 +100,51 @@ def test_saving_again_replaces_weights_and_keeps_what_lies_beside(folder) -> Non
     assert config == {"width": 9} and set(tensors) == {"c"}
     assert (folder / "notes.txt").read_text() == "mine"
     assert [p.name for p in folder.parent.iterdir()] == ["model"]
+
+
+def test_a_kill_between_any_two_steps_of_a_save_leaves_the_old_or_the_new(
+    folder, tmp_path, monkeypatch
+) -> None:
+    (folder / "training").mkdir()
+    (folder / "training" / "state").write_text("what to go on from")
+    monkeypatch.setattr(checkpoint, "SHARD_BYTES", 30)  # two shards
+    taken: list[Path] = []
+
+    def watch(function):
+        def watched(*args, **kwargs):
+            copy = tmp_path / f"snapshot-{len(taken)}"
+            taken.append(shutil.copytree(folder, copy))
+            return function(*args, **kwargs)
+
+        return watched
+
+    monkeypatch.setattr(os, "replace", watch(os.replace))
+    monkeypatch.setattr(Path, "unlink", watch(Path.unlink))
+    for width in (9, 10):  # there and back: the names of the shards take turns
+        checkpoint.save(folder, kind="judge", config={"width": width}, tensors=TENSORS)
+    monkeypatch.undo()
+    widths = []
+    for copy in [*taken, folder]:
+        config, tensors = checkpoint.load(copy, kind="judge")
+        widths.append(config["width"])
+        assert np.array_equal(tensors["a"], TENSORS["a"])
+        assert (copy / "training" / "state").read_text() == "what to go on from"
+        checkpoint.save(copy, kind="judge", config={"width": 11}, tensors=TENSORS)
+        header = checkpoint.read_header(copy)
+        assert len(list(copy.glob("weights-*"))) == len(header["shards"]), "a kill's rests stayed"
+    assert widths == sorted(widths) and set(widths) == {8, 9, 10}
+
+
+@pytest.mark.parametrize("name", ["kind", "config", "shards"])
+def test_a_header_that_lost_a_part_is_named(folder, name) -> None:
+    header = json.loads((folder / "config.json").read_text())
+    del header[name]
+    (folder / "config.json").write_text(json.dumps(header))
+    with pytest.raises(CheckpointError, match=f"{name} is None, expected a .*fetch"):
+        checkpoint.load(folder, kind="judge")
+
+
+def test_what_does_not_fit_a_model_is_one_sentence() -> None:
+    said = "checkpoint here does not fit .*KeyError: 'widths'"
+    with pytest.raises(CheckpointError, match=said), checkpoint.fitting("here"):
+        raise KeyError("widths")

@@ -117,5 +117,5 @@ def test_a_sloppy_demonstrator_errs_by_an_offset_that_stays(data: Demonstrations
 
 def test_a_store_of_another_robot_is_refused(toy_store: EpisodeStore, toy_robot: RobotSpec) -> None:
     other = replace(toy_robot, pose_names=("x", "y", "z", "grip"))
-    with pytest.raises(MismatchError, match="pose_names"):
+    with pytest.raises(MismatchError, match="pose names"):
         Demonstrations.load(toy_store, [Selection()], other)

@@ -111,11 +111,11 @@ def test_checkpoints_of_other_kinds_or_shapes_are_refused(
         load(tmp_path / "judge")
     config["network"]["hidden"] = 64
     checkpoint.save(tmp_path / "wide", kind="policy-bc", config=config, tensors=tensors)
-    with pytest.raises(CheckpointError, match="do not fit"):
+    with pytest.raises(CheckpointError, match="does not fit"):
         load(tmp_path / "wide")
     config["network"]["hiden"] = config["network"].pop("hidden")
     checkpoint.save(tmp_path / "typo", kind="policy-bc", config=config, tensors=tensors)
-    with pytest.raises(ConfigError, match="did you mean 'hidden'"):
+    with pytest.raises(CheckpointError, match="did you mean 'hidden'"):
         load(tmp_path / "typo")
 
 

@@ -66,11 +66,13 @@ def open_imagination(
     """The world model as a world. starts: instead of ``options.starts``."""
     from worldeval.data import checkpoint
     from worldeval.imagination.env import Imagination
-    from worldeval.world_model.model import WorldModelConfig
+    from worldeval.world_model.model import KIND, WorldModelConfig
     from worldeval.worlds.sawyer import ROBOT
 
-    config = WorldModelConfig.from_json(checkpoint.read_header(options.folder)["config"])
-    sampler = config.sampler
+    check_device(options.device)
+    header = checkpoint.read_header(options.folder, kind=KIND)
+    with checkpoint.fitting(options.folder):
+        sampler = WorldModelConfig.from_json(header["config"]).sampler
     if options.solver is not None:
         sampler = replace(sampler, solver=options.solver)
     if options.sampler_steps is not None:
@@ -92,6 +94,19 @@ def set_threads(threads: int) -> None:
     import torch
 
     torch.set_num_threads(threads)
+
+
+def check_device(name: str | None) -> None:
+    """Raise ConfigError for a device that torch does not have here."""
+    import torch
+
+    try:
+        torch.zeros(1, device=name)
+    except (RuntimeError, AssertionError) as error:  # AssertionError: torch without CUDA
+        raise ConfigError(
+            f"device is {name!r}, which torch does not have here; use cpu, or cuda on a machine "
+            "with a GPU and torch for it (`worldeval doctor` tells)"
+        ) from error
 
 
 def stores_in(folder: Path) -> list[Path]:

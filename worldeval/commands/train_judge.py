@@ -38,17 +38,22 @@ class TrainJudge:
     def run(self) -> None:
         from tqdm import tqdm
 
-        from worldeval.commands.opening import set_threads
+        from worldeval.commands.opening import check_device, set_threads
         from worldeval.data.episodes import EpisodeStore
+        from worldeval.data.fit import check_store
         from worldeval.errors import ConfigError
         from worldeval.judging.network import JudgeConfig
         from worldeval.rollout.provenance import write_manifest
-        from worldeval.worlds.sawyer import TASKS
+        from worldeval.worlds.sawyer import ROBOT, TASKS
 
         if not self.store or not self.validation:
             raise ConfigError("train judge needs at least one --store and one --validation")
         set_threads(self.threads)
+        check_device(self.config.device)
         stores = [EpisodeStore.open(place) for place in self.store]
+        validation = [EpisodeStore.open(place) for place in self.validation]
+        for store in (*stores, *validation):
+            check_store(store, ROBOT)
         layout = stores[0].layout
         network = JudgeConfig(
             views=layout.views, image_size=layout.image_size, pose_dim=layout.pose_dim
@@ -71,7 +76,7 @@ class TrainJudge:
                 self.out,
                 training=self.config,
                 stores=stores,
-                validation=[EpisodeStore.open(place) for place in self.validation],
+                validation=validation,
                 instructions={name: task.instructions for name, task in TASKS.items()},
                 opposed=exclusive(TASKS),
                 progress=show,

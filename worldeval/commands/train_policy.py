@@ -37,11 +37,13 @@ class TrainPolicy:
     config: Annotated[BCTrainConfig, tyro.conf.arg(name="")]
 
     def run(self) -> None:
+        from worldeval.commands.opening import check_device
         from worldeval.errors import ConfigError
         from worldeval.policies.bc_training import train_policies, train_policy
         from worldeval.rollout.provenance import write_manifest
         from worldeval.worlds.sawyer import ROBOT
 
+        check_device(self.config.device)
         recipes = candidate_configs(self.config.store)
         unknown = sorted(set(self.candidate) - {*recipes, "all"})
         if unknown:
@@ -76,11 +78,14 @@ def seen_through(folder: Path) -> Corruption:
 
     from worldeval.data.video import to_frames, to_model
     from worldeval.world_model.autoencoder import Autoencoder
+    from worldeval.world_model.loop import has_bfloat16_units
 
     model = Autoencoder.load(folder)
 
     def decoded(frames: np.ndarray) -> np.ndarray:
-        with torch.inference_mode():
-            return to_frames(model.decode(model.encode(torch.from_numpy(to_model(frames)))).numpy())
+        with torch.inference_mode(), torch.autocast("cpu", enabled=has_bfloat16_units()):
+            return to_frames(
+                model.decode(model.encode(torch.from_numpy(to_model(frames)))).float().numpy()
+            )
 
     return decoded

@@ -1,23 +1,26 @@
 """The one form in which learned things are kept: ``config.json`` + safetensors shards + hashes.
 
 A checkpoint folder holds ``config.json`` (kind, configuration, sha256 and size of each shard) and
-``weights-00000.safetensors`` ... of at most 16 MiB. It is written beside its place and renamed, so
-a kill leaves the old or the new one. Nothing is ever unpickled. Tensors cross this border as numpy
-arrays, so no torch is needed to read or verify a checkpoint.
+``weights-00000.safetensors`` ... of at most 16 MiB. A checkpoint that replaces another takes other
+names for its shards (``weights-00000b...``, and back) and exists once its ``config.json`` stands in
+place of the old one: a kill leaves the old or the new one, and what else lies in the folder is left
+alone. Nothing is ever unpickled. Tensors cross this border as numpy arrays, so no torch is needed
+to read or verify a checkpoint.
 """
 
 from __future__ import annotations
 
 import hashlib
 import json
-import os
-import shutil
-from collections.abc import Mapping
+from collections.abc import Collection, Iterator, Mapping
+from contextlib import contextmanager, suppress
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
+from worldeval.data.atomic import write_atomically
 from worldeval.errors import CheckpointError
 
 SHARD_BYTES = 16 * 2**20 - 2**17  # leaves room for the safetensors header below 16 MiB
@@ -37,17 +40,21 @@ def save(
     tensors: name -> array (float32, float16 or int64), each below the size of a shard.
     card: free JSON about how it was made, kept under ``card``.
     """
+    from safetensors import SafetensorError
     from safetensors.numpy import save_file
 
     folder = Path(folder)
-    staging = folder.with_name(f".{folder.name}.{os.getpid()}.tmp")
+    packs = _pack(tensors)
+    earlier = _shards_of(folder)
+    series = "b" if "weights-00000.safetensors" in earlier else ""
     try:
-        shutil.rmtree(staging, ignore_errors=True)
-        staging.mkdir(parents=True)
-        shards = []
-        for number, names in enumerate(_pack(tensors)):
-            path = staging / f"weights-{number:05d}.safetensors"
-            save_file({n: np.ascontiguousarray(tensors[n]) for n in names}, path)
+        folder.mkdir(parents=True, exist_ok=True)
+        _remove_shards(folder, but=earlier)  # what a kill left
+        shards: list[dict[str, Any]] = []
+        for number, names in enumerate(packs):
+            path = folder / f"weights-{number:05d}{series}.safetensors"
+            some = {n: np.ascontiguousarray(tensors[n]) for n in names}
+            write_atomically(path, partial(save_file, some))
             path.chmod(0o644)  # safetensors makes it private to whoever trained it
             shards.append(
                 {"file": path.name, "bytes": path.stat().st_size, "sha256": _sha256(path)}
@@ -59,20 +66,14 @@ def save(
             "shards": shards,
             "card": dict(card or {}),
         }
-        (staging / "config.json").write_text(json.dumps(header, indent=1) + "\n")
-        previous = folder.with_name(f".{folder.name}.{os.getpid()}.old")
-        if folder.exists():
-            for extra in folder.iterdir():  # a card or optimiser state laid beside the weights
-                if extra.name != "config.json" and not extra.name.startswith("weights-"):
-                    target = staging / extra.name
-                    copy = shutil.copytree if extra.is_dir() else shutil.copy2
-                    copy(extra, target)
-            os.replace(folder, previous)
-        os.replace(staging, folder)
-        shutil.rmtree(previous, ignore_errors=True)
-    except OSError as error:
+        text = json.dumps(header, indent=1) + "\n"
+        write_atomically(folder / "config.json", lambda path: _write(path, text))
+        _remove_shards(folder, but=[shard["file"] for shard in shards])
+    except (OSError, SafetensorError) as error:  # safetensors wraps a full disk
+        with suppress(OSError):
+            _remove_shards(folder, but=earlier)
         raise CheckpointError(
-            f"cannot write the checkpoint {folder}: {error.strerror or error}; "
+            f"cannot write the checkpoint {folder}: {getattr(error, 'strerror', None) or error}; "
             "free some space or choose another folder"
         ) from error
     return folder
@@ -86,12 +87,7 @@ def load(folder: str | Path, *, kind: str) -> tuple[dict[str, Any], dict[str, np
     from safetensors.numpy import load_file
 
     folder = Path(folder)
-    header = read_header(folder)
-    if header["kind"] != kind:
-        raise CheckpointError(
-            f"{folder} holds a {header['kind']!r} checkpoint, expected {kind!r}; "
-            "give the folder of the right kind"
-        )
+    header = read_header(folder, kind=kind)
     tensors: dict[str, np.ndarray] = {}
     for shard in header["shards"]:
         path = folder / shard["file"]
@@ -112,12 +108,12 @@ def load(folder: str | Path, *, kind: str) -> tuple[dict[str, Any], dict[str, np
     return header["config"], tensors
 
 
-def read_header(folder: str | Path) -> dict[str, Any]:
-    """The checkpoint's ``config.json`` without reading any weights."""
+def read_header(folder: str | Path, *, kind: str | None = None) -> dict[str, Any]:
+    """The checkpoint's ``config.json`` without reading any weights; kind: the one expected."""
     path = Path(folder) / "config.json"
     try:
         header = json.loads(path.read_text())
-    except FileNotFoundError:
+    except (FileNotFoundError, NotADirectoryError):
         raise CheckpointError(
             f"no checkpoint at {folder} (there is no config.json); give a folder that "
             "`worldeval train` wrote"
@@ -127,11 +123,35 @@ def read_header(folder: str | Path) -> dict[str, Any]:
     if not isinstance(header, dict) or header.get("format") != FORMAT:
         raise CheckpointError(
             f"{path} is not a worldeval checkpoint (format is {header.get('format')!r}, expected "
-            f"{FORMAT!r})"
+            f"{FORMAT!r}); give a folder that `worldeval train` wrote"
             if isinstance(header, dict)
-            else f"{path} is not a JSON object"
+            else f"{path} is not a JSON object; fetch the checkpoint again"
+        )
+    for name, expected in (("kind", str), ("config", dict), ("shards", list), ("card", dict)):
+        if not isinstance(header.get(name), expected):
+            raise CheckpointError(
+                f"{path} is damaged: {name} is {header.get(name)!r}, expected a "
+                f"{expected.__name__}; fetch the checkpoint again"
+            )
+    if kind is not None and header["kind"] != kind:
+        raise CheckpointError(
+            f"{folder} holds a {header['kind']!r} checkpoint, expected {kind!r}; "
+            "give the folder of the right kind"
         )
     return header
+
+
+@contextmanager
+def fitting(folder: str | Path) -> Iterator[None]:
+    """Wraps the making of a model from a checkpoint, whose settings or weights may not fit it."""
+    try:
+        yield
+    except (KeyError, TypeError, ValueError, RuntimeError) as error:
+        reason = " ".join(f"{type(error).__name__}: {error}".split())[:200]
+        raise CheckpointError(
+            f"the checkpoint {folder} does not fit this version of worldeval ({reason}); fetch it "
+            "again or train it anew"
+        ) from error
 
 
 def digest(folder: str | Path) -> str:
@@ -139,6 +159,24 @@ def digest(folder: str | Path) -> str:
     header = read_header(folder)
     joined = "".join(shard["sha256"] for shard in header["shards"])
     return hashlib.sha256(joined.encode()).hexdigest()[:12]
+
+
+def _shards_of(folder: Path) -> list[str]:
+    """Names of the shards of the checkpoint in ``folder``; none if there is no whole one."""
+    try:
+        return [shard["file"] for shard in read_header(folder)["shards"]]
+    except CheckpointError:
+        return []
+
+
+def _remove_shards(folder: Path, *, but: Collection[str]) -> None:
+    for path in folder.glob("weights-*"):
+        if path.name not in but:
+            path.unlink()
+
+
+def _write(path: Path, text: str) -> None:
+    path.write_text(text)
 
 
 def _pack(tensors: Mapping[str, np.ndarray]) -> list[list[str]]:

@@ -180,15 +180,16 @@ class EpisodeStore(StoredEpisodes):
 
     def close(self) -> None:
         """Write totals and statistics if anything was appended, and let another writer in."""
-        if self._dirty:
-            try:
+        try:
+            if self._dirty:
                 index.write_stats(self.root, self.layout)
                 self._write_info()
                 index.remove_unreferenced(self.root, self.layout, self._rows)
-            except OSError as error:
-                raise index.write_error(self.root, error) from error
-            self._dirty = False
-        self._lock.release()
+                self._dirty = False
+        except OSError as error:
+            raise index.write_error(self.root, error) from error
+        finally:
+            self._lock.release()
 
     def __enter__(self) -> EpisodeStore:
         return self

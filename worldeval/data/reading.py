@@ -165,7 +165,8 @@ class StoredEpisodes:
             return read()
         except (DataError, OSError) as error:
             raise StoreError(
-                f"episode {i} of {self.root} is damaged: {error}; run verify() for a full list"
+                f"episode {i} of {self.root} is damaged: {error}; `worldeval store verify "
+                f"{self.root}` names all that is damaged, restore it from a copy"
             ) from error
 
     def __repr__(self) -> str:

@@ -15,6 +15,7 @@ import torch
 
 from worldeval.data import checkpoint
 from worldeval.data.episodes import EpisodeStore
+from worldeval.data.fit import check_store
 from worldeval.errors import CheckpointError, MismatchError, StartStateError
 from worldeval.robots import RobotSpec
 from worldeval.types import ActionChunk, StartState, WorldStep
@@ -32,6 +33,7 @@ class Imagination:
 
     def __init__(self, dreamer: Dreamer, robot: RobotSpec, starts: EpisodeStore) -> None:
         check_robot(dreamer.model, robot)
+        check_store(starts, robot)
         self.robot = robot
         self.dreamer = dreamer
         self.frames_per_step = dreamer.model.config.future

@@ -97,7 +97,8 @@ def with_truth(imagined: EpisodeStore, source: EpisodeStore, index: int) -> Epis
 def label_replays(imagined: EpisodeStore, source: EpisodeStore, out: str | Path) -> EpisodeStore:
     """Copy replays of own actions into ``out`` with the true outcome of those actions.
 
-    This is what a judge has to be trained and calibrated on, because it will see imagined frames.
+    This is what a judge has to be trained and calibrated on, because it will see imagined frames,
+    coded as video like any rollout.
     """
     store = EpisodeStore.open_or_create(
         out,
@@ -108,7 +109,7 @@ def label_replays(imagined: EpisodeStore, source: EpisodeStore, out: str | Path)
         steps_per_frame=imagined.layout.steps_per_frame,
         fps=imagined.layout.fps,
         robot_type=imagined.layout.robot_type,
-        images="lossless",
+        images="video",
     )
     for index, key in enumerate(imagined.metadata()["key"]):
         if key not in store:

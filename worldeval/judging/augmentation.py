@@ -29,13 +29,17 @@ class AugmentConfig:
     """Probability that the later moments are blurred, by a random amount."""
     noise: float = 0.02
     """Largest standard deviation of pixel noise."""
+    chroma: float = 0.5
+    """Probability that colour is kept at half the resolution only, as H.264 does: rollouts are
+    judged as they are stored."""
 
     def __post_init__(self) -> None:
         for name in ("shift_px", "colour", "drift", "noise"):
             if getattr(self, name) < 0:
                 raise ConfigError(f"{name} is {getattr(self, name)!r}, expected 0 or more")
-        if not 0 <= self.blur <= 1:
-            raise ConfigError(f"blur is {self.blur!r}, expected a probability")
+        for name in ("blur", "chroma"):
+            if not 0 <= getattr(self, name) <= 1:
+                raise ConfigError(f"{name} is {getattr(self, name)!r}, expected a probability")
 
 
 def augment(images: torch.Tensor, config: AugmentConfig, rng: np.random.Generator) -> torch.Tensor:
@@ -52,6 +56,9 @@ def augment(images: torch.Tensor, config: AugmentConfig, rng: np.random.Generato
         sharp = images[rows, 1:]
         amount = uniform(0, 1, len(chosen), 1, 1, 1, 1, 1)
         images[rows, 1:] = torch.lerp(sharp, _blurred(sharp), amount)
+    if len(chosen := np.flatnonzero(rng.random(batch) < config.chroma)):
+        rows = torch.from_numpy(chosen).to(images.device)
+        images[rows] = _halved_chroma(images[rows])
     shape = (batch, 1, views, channels, 1, 1)
     later = torch.ones(moments, 1, 1, 1, 1, device=images.device)
     later[0] = 0
@@ -81,6 +88,16 @@ def _shift(images: torch.Tensor, most: int, rng: np.random.Generator) -> torch.T
     by_row = rows[:, None, :, None, :, None].expand(images.shape)
     by_column = columns[:, None, :, None, None, :].expand(images.shape)
     return images.gather(4, by_row).gather(5, by_column)
+
+
+def _halved_chroma(images: torch.Tensor) -> torch.Tensor:
+    """Luma (BT.601) as it is, the rest averaged over 2x2 pixels."""
+    weights = torch.tensor([0.299, 0.587, 0.114], device=images.device)[:, None, None]
+    luma = (images * weights).sum(dim=-3, keepdim=True)
+    flat = (images - luma).flatten(0, -4)
+    halved = torch.nn.functional.avg_pool2d(flat, 2)
+    full = halved.repeat_interleave(2, dim=-1).repeat_interleave(2, dim=-2)
+    return luma + full.reshape(images.shape)
 
 
 def _blurred(images: torch.Tensor) -> torch.Tensor:

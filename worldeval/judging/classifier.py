@@ -22,7 +22,7 @@ import torch
 from worldeval.data import checkpoint
 from worldeval.data.atomic import write_atomically
 from worldeval.data.video import to_model
-from worldeval.errors import CheckpointError, ConfigError, MismatchError, StoreError
+from worldeval.errors import ConfigError, MismatchError, StoreError
 from worldeval.judging.calibration import Calibration
 from worldeval.judging.network import JudgeConfig, JudgeNetwork
 from worldeval.types import Episode, Judge, Outcome, Verdict
@@ -69,7 +69,7 @@ class SuccessClassifier:
     def load(cls, folder: str | Path, *, device: str = "cpu") -> SuccessClassifier:
         """Read a checkpoint that ``save`` or ``train_judge`` wrote."""
         config, tensors = checkpoint.load(folder, kind=KIND)
-        try:
+        with checkpoint.fitting(folder):
             shape: dict[str, Any] = {
                 name: tuple(value) if isinstance(value, list) else value
                 for name, value in config["network"].items()
@@ -80,11 +80,6 @@ class SuccessClassifier:
             )
             calibration = Calibration(**config["calibration"])
             stride, smooth = config["stride"], config["smooth"]
-        except (KeyError, TypeError, RuntimeError) as error:
-            raise CheckpointError(
-                f"the judge in {folder} does not fit this version of worldeval ({error}); train it "
-                "again or fetch a matching one"
-            ) from error
         name = f"success-classifier@{checkpoint.digest(folder)}"
         return cls(network, calibration, name=name, stride=stride, smooth=smooth, device=device)
 

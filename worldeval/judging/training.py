@@ -21,9 +21,15 @@ import numpy as np
 import torch
 import torch.nn.functional as F
 
-from worldeval.data.atomic import write_atomically
 from worldeval.data.episodes import EpisodeStore
-from worldeval.errors import CheckpointError, ConfigError, DataError, MismatchError
+from worldeval.data.resuming import (
+    append_row,
+    forget_rows_after,
+    load_state,
+    save_state,
+    uninterrupted,
+)
+from worldeval.errors import ConfigError, DataError, MismatchError
 from worldeval.judging.augmentation import AugmentConfig, augment
 from worldeval.judging.calibration import Calibration
 from worldeval.judging.classifier import SuccessClassifier
@@ -170,44 +176,47 @@ def _optimise(
         lr=training.learning_rate,
     )  # fmt: skip
     identity = _identity(config, training)
-    step = _restore(out, network, optimiser, identity, training.device)
+    # recent: loss and accuracy of each step since the last line of metrics
+    step, recent = _restore(out, network, optimiser, identity, training.device)
     metrics = out / "metrics.jsonl"
-    _forget_after(metrics, step)
+    forget_rows_after(metrics, step)
     network.train()
     begin, seen = time.perf_counter(), 0
-    losses: list[float] = []
-    hits: list[float] = []
-    while step < training.steps:
-        rate = _learning_rate(training, step)
-        for group in optimiser.param_groups:
-            group["lr"] = rate
-        loss, right = _loss(network, sampler, training, step)
-        if not math.isfinite(loss.item()):
-            raise DataError(
-                f"the loss became {loss.item()} at step {step}; lower learning_rate "
-                f"({training.learning_rate}) and start in a new folder"
-            )
-        optimiser.zero_grad(set_to_none=True)
-        loss.backward()
-        torch.nn.utils.clip_grad_norm_(network.parameters(), 1.0)
-        optimiser.step()
-        step += 1
-        seen += training.batch
-        losses.append(loss.item())
-        hits.append(right)
-        if step % training.log_every == 0 or step == training.steps:
-            seconds = time.perf_counter() - begin
-            line = {
-                "step": step, "loss": float(np.mean(losses)), "accuracy": float(np.mean(hits)),
-                "learning_rate": rate, "samples_per_second": seen / seconds,
-            }  # fmt: skip
-            with metrics.open("a") as file:
-                file.write(json.dumps(line) + "\n")
-            if progress:
-                progress(line)
-            losses, hits, begin, seen = [], [], time.perf_counter(), 0
-        if step % training.save_every == 0 or step == training.steps:
-            _keep(out, network, optimiser, identity, step)
+    try:
+        while step < training.steps:
+            rate = _learning_rate(training, step)
+            for group in optimiser.param_groups:
+                group["lr"] = rate
+            loss, right = _loss(network, sampler, training, step)
+            if not math.isfinite(loss.item()):
+                raise DataError(
+                    f"the loss became {loss.item()} at step {step}; lower learning_rate "
+                    f"({training.learning_rate}) and start in a new folder"
+                )
+            optimiser.zero_grad(set_to_none=True)
+            loss.backward()
+            torch.nn.utils.clip_grad_norm_(network.parameters(), 1.0)
+            with uninterrupted():
+                optimiser.step()
+                step += 1
+                seen += training.batch
+                recent.append((loss.item(), right))
+                if step % training.log_every == 0 or step == training.steps:
+                    seconds = time.perf_counter() - begin
+                    means = np.mean(recent, axis=0)
+                    line = {
+                        "step": step, "loss": float(means[0]), "accuracy": float(means[1]),
+                        "learning_rate": rate, "samples_per_second": seen / seconds,
+                    }  # fmt: skip
+                    append_row(metrics, line)
+                    if progress:
+                        progress(line)
+                    recent, begin, seen = [], time.perf_counter(), 0
+            if step % training.save_every == 0 or step == training.steps:
+                _keep(out, network, optimiser, identity, step, recent)
+    except KeyboardInterrupt:
+        _keep(out, network, optimiser, identity, step, recent)
+        raise
     return network.eval()
 
 
@@ -252,17 +261,11 @@ def _keep(
     optimiser: torch.optim.Optimizer,
     identity: Mapping[str, Any],
     step: int,
+    recent: Sequence[tuple[float, float]],
 ) -> None:
-    path = out / "state.pt"
     state = {"step": step, "network": network.state_dict(), "optimiser": optimiser.state_dict(),
-             "identity": json.dumps(identity)}  # fmt: skip
-    try:
-        write_atomically(path, lambda temporary: torch.save(state, temporary))
-    except OSError as error:
-        raise CheckpointError(
-            f"cannot write {path}: {error.strerror or error}; free some space and run the same "
-            "command again, it goes on from the last state"
-        ) from error
+             "recent": list(recent), "identity": json.dumps(identity)}  # fmt: skip
+    save_state(out / "state.pt", state)
 
 
 def _restore(
@@ -271,11 +274,11 @@ def _restore(
     optimiser: torch.optim.Optimizer,
     identity: Mapping[str, Any],
     device: str,
-) -> int:
+) -> tuple[int, list[tuple[float, float]]]:
     path = out / "state.pt"
     if not path.is_file():
-        return 0
-    state = torch.load(path, map_location=device, weights_only=True)
+        return 0, []
+    state = load_state(path, device)
     before = json.loads(state["identity"])
     for name, value in identity.items():
         if before.get(name) != value:
@@ -285,21 +288,7 @@ def _restore(
             )
     network.load_state_dict(state["network"])
     optimiser.load_state_dict(state["optimiser"])
-    return int(state["step"])
-
-
-def _forget_after(metrics: Path, step: int) -> None:
-    """Drop lines of steps that a kill undid, so that every step is logged once."""
-    if not metrics.is_file():
-        return
-    kept = []
-    for line in metrics.read_text().splitlines():
-        try:
-            if json.loads(line)["step"] <= step:
-                kept.append(line)
-        except (ValueError, KeyError):  # half a line, from the kill
-            continue
-    metrics.write_text("".join(line + "\n" for line in kept))
+    return int(state["step"]), list(state.get("recent", []))
 
 
 def _check_fit(config: JudgeConfig, cache: FrameCache) -> None:

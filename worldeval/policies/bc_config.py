@@ -154,7 +154,7 @@ class BCTrainConfig:
     shift_px: int = 2
     jitter: float = 0.15
     blur_share: float = 0.25
-    corrupted_share: float = 0.6
+    corrupted_share: float = 0.35
     """Share of the frames that have a corrupted twin, if a corruption is given at all; a sample
     whose frame has one takes it at even odds."""
     state_noise: float = 0.01

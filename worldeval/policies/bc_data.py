@@ -18,7 +18,8 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from worldeval.errors import DataError, MismatchError
+from worldeval.data.fit import check_store
+from worldeval.errors import DataError
 from worldeval.policies.bc_config import Selection
 from worldeval.robots import RobotSpec
 
@@ -51,6 +52,8 @@ class Batch:
 
 def choose(table: pd.DataFrame, selection: Selection) -> tuple[list[int], list[int]]:
     """Episode indices to train on and to hold out, of a store's ``metadata()``."""
+    if not len(table):
+        raise DataError("the store holds no episodes; record some with `worldeval record`")
     chosen = table
     for column, wanted in (("task", selection.tasks), ("kind", selection.kinds)):
         if wanted is None:
@@ -101,19 +104,7 @@ class Demonstrations:
 
         self.table = store.metadata()
         table = self.table.set_index("episode_index")
-        layout = store.layout
-        for name, have, want in (
-            ("views", layout.views, robot.views),
-            ("image_size", layout.image_size, robot.image_size),
-            ("steps_per_frame", layout.steps_per_frame, robot.steps_per_frame),
-            ("action_names", layout.action_names, robot.action_names),
-            ("pose_names", layout.pose_names, robot.pose_names),
-        ):
-            if have != want:
-                raise MismatchError(
-                    f"{store.root} has {name} {have}, but robot {robot.name!r} has "
-                    f"{want}; train on a store of the same robot"
-                )
+        check_store(store, robot)
         self.robot = robot
         self.views = robot.views
         lengths = [int(table.loc[i, "length"]) for i in episodes]

@@ -5,6 +5,7 @@ Enters: a BCTrainConfig, a store of demonstrations, a folder. Leaves: a ``policy
 
 Every draw is a function of (seed, step), so after ``kill -9`` the same call continues from the last
 saved state (weights, EMA, optimiser, step) and ends with the very weights of an uninterrupted run.
+Ctrl-C saves the state before it leaves.
 """
 
 from __future__ import annotations
@@ -24,9 +25,15 @@ from torch import Tensor
 from torch.nn import functional
 
 from worldeval.data import checkpoint
-from worldeval.data.atomic import write_atomically
+from worldeval.data.resuming import (
+    append_row,
+    forget_rows_after,
+    load_state,
+    save_state,
+    uninterrupted,
+)
 from worldeval.data.video import to_model
-from worldeval.errors import CheckpointError, ConfigError
+from worldeval.errors import ConfigError
 from worldeval.policies import behaviour_cloning
 from worldeval.policies.bc_augment import blur, jitter, shift
 from worldeval.policies.bc_config import BCTrainConfig
@@ -155,33 +162,37 @@ class _Training:
         )
         self.step = 0
         self.seconds = 0.0
+        self.losses: list[float] = []  # since the last row of metrics
 
     def run(self, progress: bool) -> Path:
         from tqdm import tqdm
 
         self.out.mkdir(parents=True, exist_ok=True)
         self._resume()
-        saved_s = began_s = time.monotonic()
-        losses: list[float] = []
-        with tqdm(
+        saved_s = counted_s = time.monotonic()
+        bar = tqdm(
             total=self.config.steps,
             initial=self.step,
             desc=self.name,
             unit="step",
             disable=None if progress else True,
-        ) as bar:
-            while self.step < self.config.steps:
-                losses.append(self._train_step())
-                bar.update()
-                now_s = time.monotonic()
-                if self.step % LOG_EVERY == 0 or self.step == self.config.steps:
-                    row = self._log(losses, self.seconds + now_s - began_s)
-                    bar.set_postfix(loss=f"{row['loss']:.4f}")
-                    losses = []
-                if now_s - saved_s >= self.config.save_every_s and self.step % LOG_EVERY == 0:
-                    self.seconds, began_s, saved_s = self.seconds + now_s - began_s, now_s, now_s
-                    self._save_state()
-        self.seconds += time.monotonic() - began_s
+        )
+        try:
+            with bar:
+                while self.step < self.config.steps:
+                    with uninterrupted():
+                        self.losses.append(self._train_step())
+                        now_s = time.monotonic()
+                        self.seconds, counted_s = self.seconds + now_s - counted_s, now_s
+                        if self.step % LOG_EVERY == 0 or self.step == self.config.steps:
+                            bar.set_postfix(loss=f"{self._log()['loss']:.4f}")
+                    bar.update()
+                    if now_s - saved_s >= self.config.save_every_s and self.step % LOG_EVERY == 0:
+                        self._save_state()
+                        saved_s = now_s
+        except KeyboardInterrupt:
+            self._save_state()
+            raise
         return self._finish()
 
     def _train_step(self) -> float:
@@ -278,60 +289,44 @@ class _Training:
     def _tensor(self, values: np.ndarray) -> Tensor:
         return torch.from_numpy(np.asarray(values, np.float32)).to(self.device)
 
-    def _log(self, losses: list[float], seconds: float) -> dict[str, Any]:
+    def _log(self) -> dict[str, Any]:
         row: dict[str, Any] = {
             "step": self.step,
-            "loss": float(np.mean(losses)),
-            "seconds": round(seconds, 2),
+            "loss": float(np.mean(self.losses)),
+            "seconds": round(self.seconds, 2),
             "learning_rate": self.optimizer.param_groups[0]["lr"],
         }
         if self.step % (10 * LOG_EVERY) == 0 or self.step == self.config.steps:
             row["held_out_error"] = self.held_out_error()
-        with (self.out / METRICS_FILE).open("a") as file:
-            file.write(json.dumps(row) + "\n")
+        append_row(self.out / METRICS_FILE, row)
+        self.losses = []
         return row
 
     def _save_state(self) -> None:
         state = {
             "step": self.step,
             "seconds": self.seconds,
+            "losses": self.losses,
             "model": self.model.state_dict(),
             "average": self.average.state_dict(),
             "optimizer": self.optimizer.state_dict(),
             "identity": json.dumps(self.config.identity()),
         }
-        try:
-            write_atomically(self.out / STATE_FILE, lambda path: torch.save(state, path))
-        except OSError as error:
-            raise CheckpointError(
-                f"cannot write {self.out / STATE_FILE}: {error.strerror}; free "
-                "some space and run again to continue"
-            ) from error
+        save_state(self.out / STATE_FILE, state)
 
     def _resume(self) -> None:
         path = self.out / STATE_FILE
         if not path.is_file():
-            (self.out / METRICS_FILE).unlink(missing_ok=True)
+            forget_rows_after(self.out / METRICS_FILE, 0)
             return
-        state = torch.load(path, map_location=self.device, weights_only=True)
+        state = load_state(path, self.device)
         _same(json.loads(state["identity"]), self.config, self.out)
         self.model.load_state_dict(state["model"])
         self.average.load_state_dict(state["average"])
         self.optimizer.load_state_dict(state["optimizer"])
         self.step, self.seconds = state["step"], state["seconds"]
-        self._forget_metrics_after(self.step)
-
-    def _forget_metrics_after(self, step: int) -> None:
-        path = self.out / METRICS_FILE
-        lines = path.read_text().splitlines() if path.is_file() else []
-        kept = []
-        for line in lines:
-            try:
-                if json.loads(line)["step"] <= step:
-                    kept.append(line + "\n")
-            except ValueError:
-                continue  # the line that the kill cut
-        write_atomically(path, lambda temporary: _write(temporary, "".join(kept)))
+        self.losses = list(state.get("losses", []))
+        forget_rows_after(self.out / METRICS_FILE, self.step)
 
     def _finish(self) -> Path:
         card = {
@@ -346,7 +341,3 @@ class _Training:
         behaviour_cloning.save(self.out, self.average, name=self.name, card=card)
         (self.out / STATE_FILE).unlink(missing_ok=True)
         return self.out
-
-
-def _write(path: Path, text: str) -> None:
-    path.write_text(text)

@@ -8,6 +8,7 @@ Checkpoints are of kind ``policy-bc`` with float16 weights (see ``data/checkpoin
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +17,7 @@ import torch
 
 from worldeval.data import checkpoint
 from worldeval.data.video import to_model
-from worldeval.errors import CheckpointError, ConfigError, PolicyError
+from worldeval.errors import PolicyError
 from worldeval.policies.bc_config import BCConfig
 from worldeval.policies.bc_network import BCNetwork, buckets_of, scaled, unscaled
 from worldeval.policies.checking import POSE
@@ -130,20 +131,14 @@ def load(
     Whether it fits ``robot`` is ``check_policy``'s to say; loading needs no robot.
     """
     config, tensors = checkpoint.load(folder, kind=KIND)
-    try:
+    with checkpoint.fitting(folder):
         settings = dict(config["network"])
-        if execute is not None:
-            settings["execute"] = execute
+        written = str(config["name"])
         network = BCNetwork(BCConfig.from_json(settings))
         network.load_state_dict(
             {key: torch.from_numpy(value.astype(np.float32)) for key, value in tensors.items()}
         )
-    except ConfigError:
-        raise
-    except (KeyError, TypeError, RuntimeError) as error:
-        raise CheckpointError(
-            f"the weights in {folder} do not fit its config.json ({error}); "
-            "fetch or train the policy again"
-        ) from error
+    if execute is not None:
+        network.config = replace(network.config, execute=execute)
     network.to(device)
-    return BehaviourCloning(network, name=name or str(config["name"]))
+    return BehaviourCloning(network, name=name or written)

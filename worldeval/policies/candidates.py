@@ -18,13 +18,13 @@ from worldeval.policies.bc_config import BCTrainConfig
 def candidates() -> dict[str, dict[str, Any]]:
     """Name -> settings that differ from the defaults."""
     return {
-        "full": {"steps": 2600},
-        "no-wrist": {"steps": 1200, "cameras": ("left", "right")},
-        "no-state": {"steps": 900, "demonstrations": 24, "use_state": False},
-        "short": {"steps": 450},
-        "one-eye": {"steps": 700, "demonstrations": 12, "cameras": ("left",)},
-        "few-data": {"steps": 600, "demonstrations": 6},
-        "deaf": {"steps": 900, "use_text": False},
+        "full": {"steps": 1800},
+        "no-wrist": {"steps": 900, "cameras": ("left", "right")},
+        "no-state": {"steps": 700, "demonstrations": 24, "use_state": False},
+        "short": {"steps": 500},
+        "one-eye": {"steps": 600, "demonstrations": 12, "cameras": ("left",)},
+        "few-data": {"steps": 500, "demonstrations": 6},
+        "deaf": {"steps": 800, "use_text": False},
         "slow": {"steps": 600, "demonstrations": 24, "label_gain": 0.4},
         "sloppy": {
             "steps": 600,
@@ -34,9 +34,9 @@ def candidates() -> dict[str, dict[str, Any]]:
             "labels": "executed",
             "label_noise": 0.6,
         },
-        "very-short": {"steps": 200},
+        "very-short": {"steps": 250},
         "tiny-data": {"steps": 300, "demonstrations": 2},
-        "stopped-early": {"steps": 90},
+        "stopped-early": {"steps": 100},
     }
 
 

@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from worldeval.data.fit import check_store
 from worldeval.errors import PolicyError
 from worldeval.policies.scripted import blind_spec
 from worldeval.robots import RobotSpec
@@ -45,6 +46,7 @@ class ReplayPolicy:
             from worldeval.data.episodes import EpisodeStore
 
             store = EpisodeStore.open(store)
+        check_store(store, robot)
         self.spec = blind_spec(name or ("replay-shuffled" if shuffled else "replay"), robot)
         self._robot = robot
         self._store = store
@@ -84,8 +86,8 @@ class ReplayPolicy:
             index = self._find(rollout)
             if self._shuffled:
                 index = self._other(index)
-            actions = self._store.episode(index).actions
-            self._actions[rollout] = self._steps(actions)
+            actions = self._store.trajectory(index).actions  # (T, S, A)
+            self._actions[rollout] = actions.reshape(-1, actions.shape[-1])
 
     def act(self, observations: Sequence[Observation]) -> np.ndarray:
         chunks = []
@@ -125,16 +127,6 @@ class ReplayPolicy:
             raise PolicyError("shuffled replay has 1 episode, expected 2 or more; record another")
         ring = sorted(self._keys, key=lambda i: hashlib.sha256(self._keys[i].encode()).hexdigest())
         return ring[(ring.index(index) + 1) % len(ring)]
-
-    def _steps(self, actions: np.ndarray) -> np.ndarray:
-        """(T, S, A) as (T * S, A), after a look at S and A."""
-        expected = (self._robot.steps_per_frame, self._robot.action_dim)
-        if actions.shape[1:] != expected:
-            raise PolicyError(
-                f"recorded actions have (steps a frame, actions) {actions.shape[1:]}, expected "
-                f"{expected} of robot {self._robot.name!r}; replay a store of the same robot"
-            )
-        return actions.reshape(-1, actions.shape[-1]).astype(np.float32)
 
     def _chunk(self, steps: np.ndarray, start: int) -> np.ndarray:
         chunk = np.zeros((self.spec.chunk, self.spec.action_dim), np.float32)

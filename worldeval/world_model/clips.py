@@ -11,6 +11,7 @@ import hashlib
 import json
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -18,10 +19,11 @@ import torch
 from torch import Tensor
 from tqdm import tqdm
 
+from worldeval.data.atomic import write_atomically
 from worldeval.data.episodes import EpisodeStore
 from worldeval.data.video import to_model
 from worldeval.data.windows import window_starts
-from worldeval.errors import DataError
+from worldeval.errors import DataError, StoreError
 from worldeval.world_model.autoencoder import Autoencoder
 from worldeval.world_model.denoiser import DenoiserConfig
 from worldeval.world_model.memory import retrieve, strategy
@@ -82,15 +84,30 @@ def cache_latents(table: FrameTable, model: Autoencoder, path: Path, digest: str
     }
     if path.is_file() and note.is_file() and json.loads(note.read_text()) == stamp:
         return np.load(path, mmap_mode="r")
-    path.parent.mkdir(parents=True, exist_ok=True)
     parts = [
         batched(model.encode, to_model(table.frames[i : i + 512])).astype(np.float16)
         for i in tqdm(range(0, len(table.frames), 512), desc="latents", unit="batch")
     ]
     latents = np.concatenate(parts)
-    np.save(path, latents)
-    note.write_text(json.dumps(stamp))
+    try:
+        note.unlink(missing_ok=True)  # it must never describe other latents than those
+        write_atomically(path, partial(_save, latents))
+        write_atomically(note, lambda temporary: _write(temporary, json.dumps(stamp)))
+    except OSError as error:
+        raise StoreError(
+            f"cannot write the latents {path}, {latents.nbytes / 2**20:.0f} MiB: "
+            f"{error.strerror or error}; free some space or choose another folder"
+        ) from error
     return latents
+
+
+def _save(array: np.ndarray, path: Path) -> None:
+    with path.open("wb") as file:  # given a name, numpy would add .npy to it
+        np.save(file, array)
+
+
+def _write(path: Path, text: str) -> None:
+    path.write_text(text)
 
 
 def measure_denoiser(table: FrameTable, latents: np.ndarray, future: int) -> DenoiserConfig:

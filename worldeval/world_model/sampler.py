@@ -23,8 +23,8 @@ SOLVERS = ("euler", "heun", "dpmpp_2m")
 class SamplerConfig:
     """How to sample: solver, number of steps, and the noise levels between which to go."""
 
-    solver: str = "dpmpp_2m"
-    steps: int = 4
+    solver: str = "euler"
+    steps: int = 3
     sigma_min: float = 0.03
     sigma_max: float = 8.0
     rho: float = 5.0

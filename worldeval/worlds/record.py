@@ -16,10 +16,12 @@ import hashlib
 import multiprocessing
 import os
 import signal
+import threading
 from collections import deque
 from collections.abc import Iterator
 from concurrent.futures import Future, ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -176,8 +178,30 @@ than an episode."""
 
 
 def _start_worker() -> None:
-    # Ctrl-C reaches the whole group; the parent alone decides, and lets running episodes go.
+    # Ctrl-C reaches the whole group; the parent alone decides.
     signal.signal(signal.SIGINT, signal.SIG_IGN)
+    threading.Thread(target=_end_with_parent, daemon=True).start()
+
+
+def _end_with_parent() -> None:
+    """Else a worker whose parent was killed would wait for its next job for ever."""
+    parent = multiprocessing.parent_process()
+    if parent is not None:
+        parent.join()
+        os._exit(1)
+
+
+@contextmanager
+def _deaf_children() -> Iterator[None]:
+    """Processes that begin in the block never hear Ctrl-C, not even before ``_start_worker``."""
+    if not hasattr(signal, "pthread_sigmask"):  # Windows
+        yield
+        return
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, [signal.SIGINT])
+    try:
+        yield
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)
 
 
 def _work(job: Job) -> Episode:
@@ -203,13 +227,15 @@ def _episodes(todo: list[Job], workers: int) -> Iterator[Episode]:
         return
     # Set for the children, which read it on start; the parent's numpy has long been loaded.
     os.environ.setdefault("OMP_NUM_THREADS", "1")
+    others = set(multiprocessing.active_children())
     context = multiprocessing.get_context("spawn")
     pool = ProcessPoolExecutor(workers, mp_context=context, initializer=_start_worker)
     waiting: deque[Future[Episode]] = deque()
     queue = iter(todo)
     try:
         for job in queue:
-            waiting.append(pool.submit(_work, job))
+            with _deaf_children():  # the pool begins its processes when it gets its first jobs
+                waiting.append(pool.submit(_work, job))
             if len(waiting) >= 3 * workers:
                 yield waiting.popleft().result()
         while waiting:
@@ -219,6 +245,11 @@ def _episodes(todo: list[Job], workers: int) -> Iterator[Episode]:
             "a recording worker died (often for lack of memory); run the same command again to "
             "continue, with fewer workers"
         ) from error
+    except KeyboardInterrupt:
+        # Episodes are stored in their order, so those that run now could not be kept.
+        for child in set(multiprocessing.active_children()) - others:
+            child.kill()
+        raise
     finally:
         pool.shutdown(wait=True, cancel_futures=True)
 

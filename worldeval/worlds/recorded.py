@@ -17,6 +17,7 @@ from pathlib import Path
 import numpy as np
 
 from worldeval.data.episodes import EpisodeStore
+from worldeval.data.fit import check_store
 from worldeval.errors import MismatchError, StartStateError, WorldError
 from worldeval.robots import RobotSpec
 from worldeval.types import ActionChunk, Episode, StartState, WorldStep
@@ -45,7 +46,7 @@ class RecordedWorld:
         self.name = name
         self.robot = robot
         self._store = EpisodeStore.open(store) if isinstance(store, (str, Path)) else store
-        self._check_layout()
+        check_store(self._store, robot)
         table = self._store.metadata()
         if policy is not None:
             if "policy" not in table.columns or policy not in set(table["policy"]):
@@ -154,20 +155,3 @@ class RecordedWorld:
             f"start state {start_id!r} is neither a key nor a start_id in {self._store.root} "
             f"({len(self._index)} episodes); take start states from start_states()"
         )
-
-    def _check_layout(self) -> None:
-        layout, robot = self._store.layout, self.robot
-        for what, found, wanted in (
-            ("robot", layout.robot_type, robot.name),
-            ("views", tuple(layout.views), robot.views),
-            ("image size", tuple(layout.image_size), tuple(robot.image_size)),
-            ("pose names", tuple(layout.pose_names), robot.pose_names),
-            ("action names", tuple(layout.action_names), robot.action_names),
-            ("control steps a frame", layout.steps_per_frame, robot.steps_per_frame),
-            ("frames a second", float(layout.fps), float(robot.frame_hz)),
-        ):
-            if found != wanted:
-                raise MismatchError(
-                    f"{self._store.root} has {what} {found!r}, robot {robot.name!r} has "
-                    f"{wanted!r}; choose a store of this robot"
-                )

@@ -1,0 +1,30 @@
+"""Was a store recorded with this robot? Asked before anything is learned or imagined from it.
+
+Enters: a store and a robot. Leaves: nothing, or MismatchError naming the first disagreement. Units
+are part of the names of poses ("hand_x_m"), so that a store in centimetres is refused too.
+"""
+
+from __future__ import annotations
+
+from worldeval.data.reading import StoredEpisodes
+from worldeval.errors import MismatchError
+from worldeval.robots import RobotSpec
+
+
+def check_store(store: StoredEpisodes, robot: RobotSpec) -> None:
+    """Raise MismatchError unless the store has the views, sizes, names and rate of ``robot``."""
+    layout = store.layout
+    for what, found, wanted in (
+        ("robot", layout.robot_type, robot.name),
+        ("views", layout.views, robot.views),
+        ("image size", layout.image_size, tuple(robot.image_size)),
+        ("pose names", layout.pose_names, robot.pose_names),
+        ("action names", layout.action_names, robot.action_names),
+        ("control steps a frame", layout.steps_per_frame, robot.steps_per_frame),
+        ("frames a second", float(layout.fps), float(robot.frame_hz)),
+    ):
+        if found != wanted:
+            raise MismatchError(
+                f"{store.root} has {what} {found!r}, robot {robot.name!r} has {wanted!r}; choose a "
+                "store of this robot, or record one"
+            )
