@@ -266,6 +266,7 @@ FAULTS = {
     "range": ("actions[:] = 1.7", "answered 1.7 for 'dx' (row 0, step 0), expected a number in"),
     "nothing": ("actions = None", "answered with shape (), expected"),
     "raises": ("raise RuntimeError('boom')", "raised RuntimeError: boom"),
+    "exits": ("raise SystemExit(3)", "raised SystemExit: 3"),
 }
 
 

@@ -172,7 +172,7 @@ def _module(where: str, uri: str) -> ModuleType:
         return module
     except WorldEvalError:
         raise
-    except Exception as error:  # whatever a stranger's module raises is theirs to read
+    except (Exception, SystemExit) as error:  # whatever a stranger's module raises is theirs
         raise PolicyError(
             f"policy {uri!r}: {where} cannot be imported "
             f"({type(error).__name__}: {error}); correct it or its path"
@@ -202,7 +202,7 @@ def _call(
         return target(*positional, **arguments)
     except WorldEvalError:
         raise
-    except Exception as error:  # a stranger's constructor may raise anything
+    except (Exception, SystemExit) as error:  # a stranger's constructor may raise anything
         raise PolicyError(
             f"policy {uri!r} could not be made ({type(error).__name__}: {error}); "
             "correct its arguments or its __init__"

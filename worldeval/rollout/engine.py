@@ -322,7 +322,7 @@ class _Run:
             yield
         except WorldEvalError:
             raise
-        except Exception as error:
+        except (Exception, SystemExit) as error:
             raise PolicyError(
                 f"policy {self.name!r} raised {type(error).__name__}: {error}"
             ) from error
