@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import tyro
 
+from worldeval.learning.config import CARRIED_OUT
 from worldeval.policies.bc_config import BCTrainConfig
 from worldeval.policies.candidates import candidate_configs
 
@@ -52,19 +53,20 @@ class TrainPolicy:
             self.out,
             command="train policy",
             config=self.config,
-            seed=self.config.seed,
+            seed=self.config.loop.seed,
             extra={"options": self},
-            allow_changes=("threads", "device", "save_every_s"),
+            allow_changes=[f"loop.{name}" for name in CARRIED_OUT],
         )
         corruption = seen_through(self.seen_through) if self.seen_through else None
         if not self.candidate:
             print(train_policy(self.config, self.out, ROBOT, corruption=corruption))
             return
         wanted = list(recipes) if "all" in self.candidate else list(self.candidate)
-        carried_out = {
-            name: getattr(self.config, name) for name in ("threads", "device", "save_every_s")
+        carried_out = {name: getattr(self.config.loop, name) for name in CARRIED_OUT}
+        configs = {
+            name: replace(recipes[name], loop=replace(recipes[name].loop, **carried_out))
+            for name in wanted
         }
-        configs = {name: replace(recipes[name], **carried_out) for name in wanted}
         for folder in train_policies(configs, self.out, ROBOT, corruption=corruption).values():
             print(folder)
 
