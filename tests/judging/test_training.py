@@ -24,7 +24,7 @@ CONFIG = JudgeConfig(views=("front", "side"), image_size=(16, 16), channels=(8, 
                      text_buckets=64, text_dim=16, lag=0, use_poses=False)  # fmt: skip
 PLAIN = AugmentConfig(shift_px=0, colour=0, drift=0, blur=0, noise=0)
 LOOP = replace(JudgeTrainConfig().loop, steps=160, batch=32, learning_rate=6e-3, warmup=10,
-               threads=1, report_every=20)  # fmt: skip
+               seed=1, threads=1, report_every=20)  # fmt: skip
 TRAINING = JudgeTrainConfig(loop=LOOP, stride=1, smooth=2, augmentation=PLAIN)
 WORDS = {"left": ("move the dot to the left",), "right": ("move the dot to the right",)}
 OPPOSED = {"left": "right", "right": "left"}
