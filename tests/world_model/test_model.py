@@ -4,13 +4,13 @@ import numpy as np
 import pytest
 import torch
 
-from worldeval.errors import CheckpointError, MismatchError
+from worldeval.errors import CheckpointError, ConfigError, MismatchError
 from worldeval.robots import CameraSpec, RobotSpec
 from worldeval.world_model.autoencoder import Autoencoder, AutoencoderConfig
 from worldeval.world_model.backbone import Backbone, BackboneConfig
-from worldeval.world_model.conditioning import geometry_maps
+from worldeval.world_model.conditioning import geometry_maps, warp_grids
 from worldeval.world_model.dreamer import Dreamer
-from worldeval.world_model.model import WorldModel, WorldModelConfig
+from worldeval.world_model.model import Context, WorldModel, WorldModelConfig
 
 DOWN = (1.0, 0.0, 0.0, 0.0, 1.0, 0.0, 0.0, 0.0, 1.0)  # looks along -z
 
@@ -134,3 +134,38 @@ def test_geometry_says_where_the_hand_and_the_table_are():
     # the table point under the middle pixel: fixed for the fixed view, moving with the wrist
     assert maps[0, 0, 3, 4, 4] == pytest.approx(maps[1, 0, 3, 4, 4])
     assert maps[1, 1, 3, 4, 4] - maps[0, 1, 3, 4, 4] == pytest.approx(0.1 / 0.35, abs=1e-4)
+
+
+def test_the_wrist_finds_what_it_saw_where_it_now_must_be():
+    """Moving along +x by dx shifts what lies at depth d by f dx / d, and fixed views by nothing."""
+    before = np.array([[0.0, 0.6, 0.2, 0.0]], np.float32)
+    after = np.array([[[0.05, 0.6, 0.2, 0.0]]], np.float32)
+    grids = warp_grids(after, before, robot().cameras, (5, 5), 0.3)
+    still = warp_grids(before[:, None], before, robot().cameras, (5, 5), 0.3)
+    assert np.allclose(grids[0, 0, 0], still[0, 0, 0])
+    assert np.allclose(still[0, 0, 1, 2, 2], 0, atol=1e-6), "the middle of the image is (0, 0)"
+    shift = (grids - still)[0, 0, 1]
+    assert np.allclose(shift[..., 0], 0.05 / 0.3 / np.tan(0.45), atol=1e-5)
+    assert np.allclose(shift[..., 1], 0, atol=1e-6)
+
+
+def test_a_model_with_more_inputs_starts_from_a_trained_one():
+    from dataclasses import replace
+
+    first = model()
+    grown = WorldModel(replace(first.config, warp_depths_m=(0.3,)))
+    grown.adopt(first)
+    rng = np.random.default_rng(0)
+    context = Context(
+        current=torch.randn(2, 2, 3, 2, 2),
+        memory=torch.randn(2, 3, 2, 3, 2, 2),
+        valid=torch.ones(2, 3, dtype=torch.bool),
+        poses=rng.uniform(0.1, 0.4, (2, 8, 4)).astype(np.float32),
+        level=torch.full((2,), 0.1),
+    )
+    noise = torch.randn(2, 4, 2, 3, 2, 2)
+    sigma = torch.tensor([0.3, 2.0])
+    answers = [m.eval().denoise(m.prepare(context), noise, sigma) for m in (first, grown)]
+    assert torch.allclose(*answers, atol=1e-5)
+    with pytest.raises(ConfigError, match="3 input channels more"):
+        first.adopt(grown)

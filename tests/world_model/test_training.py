@@ -166,7 +166,7 @@ def test_clips_hold_the_right_frames(tmp_path):
 
 def test_other_views_and_other_architectures_are_refused(tmp_path):
     small_autoencoder(tmp_path)
-    with pytest.raises(MismatchError, match="3"):
+    with pytest.raises(MismatchError, match="views"):
         train_world_model(world_config(tmp_path), tmp_path / "wm", robot(3))
     train_world_model(world_config(tmp_path, steps=1), tmp_path / "wm", robot(2))
     wider = world_config(tmp_path, steps=2)

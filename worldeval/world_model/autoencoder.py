@@ -138,14 +138,15 @@ class Autoencoder(nn.Module):
     def load(cls, folder: str | Path) -> Autoencoder:
         """From a checkpoint folder; raises CheckpointError if it is missing or damaged."""
         config, tensors = checkpoint.load(folder, kind=KIND)
-        model = cls(
-            AutoencoderConfig(
-                widths=tuple(config["widths"]),
-                latent_channels=config["latent_channels"],
-                image_size=tuple(config["image_size"]),
+        with checkpoint.fitting(folder):
+            model = cls(
+                AutoencoderConfig(
+                    widths=tuple(config["widths"]),
+                    latent_channels=config["latent_channels"],
+                    image_size=tuple(config["image_size"]),
+                )
             )
-        )
-        model.load_state_dict({name: torch.from_numpy(t) for name, t in tensors.items()})
+            model.load_state_dict({name: torch.from_numpy(t) for name, t in tensors.items()})
         return model.eval().requires_grad_(False)
 
 

@@ -58,9 +58,7 @@ def geometry_maps(
         out[:, i, 0] = at_hand
         out[:, i, 1] = at_hand * grip[:, None, None]
         out[:, i, 2] = _gaussian(camera.project(shadow, hand), u, v, 0.09)
-        scale = 2 * math.tan(camera.fovy_rad / 2)
-        rays = np.stack([(u - 0.5) * scale, (0.5 - v) * scale, -np.ones_like(u)], -1)
-        rays = rays @ np.asarray(camera.rotation, np.float32).reshape(3, 3).T  # (h, w, 3) in base
+        rays = _rays(camera, u, v)
         centre = camera.centre_m(hand)  # (N, 3)
         down = np.where(rays[..., 2] < -1e-3, -rays[..., 2], np.inf)
         reach = (centre[:, 2] - TABLE_HEIGHT_M)[:, None, None] / down  # metres along the ray
@@ -71,6 +69,43 @@ def geometry_maps(
             out[:, i, 3 + axis] = np.clip(place, -2, 2) * seen
         out[:, i, 5] = seen
     return out.reshape(*lead, *out.shape[1:])
+
+
+def warp_grids(
+    poses: np.ndarray,
+    current: np.ndarray,
+    cameras: Sequence[CameraSpec],
+    size: tuple[int, int],
+    depth_m: float,
+) -> np.ndarray:
+    """Where each pixel at ``poses`` looked from ``current``, if all it sees lay at ``depth_m``.
+
+    poses: (B, T, P), current: (B, P), physical. Returns (B, T, V, h, w, 2) float32 image
+    coordinates (u, v) in [-1, 1], as ``torch.nn.functional.grid_sample`` takes them; 2, outside,
+    where that point was behind the camera. For a fixed camera this is the identity. For one on the
+    hand it is the homography that the plane induces (Hartley & Zisserman, section 13.1).
+    """
+    b, t = poses.shape[:2]
+    hand = poses[..., None, None, :3].astype(np.float32)  # (B, T, 1, 1, 3)
+    before = current[:, None, None, None, :3].astype(np.float32)  # (B, 1, 1, 1, 3)
+    h, w = size
+    v, u = np.meshgrid((np.arange(h) + 0.5) / h, (np.arange(w) + 0.5) / w, indexing="ij")
+    out = np.empty((b, t, len(cameras), h, w, 2), np.float32)
+    for i, camera in enumerate(cameras):
+        if camera.mount == "fixed":
+            out[:, :, i] = np.stack([u, v], -1) * 2 - 1
+            continue
+        points = camera.centre_m(hand) + depth_m * _rays(camera, u, v)  # (B, T, h, w, 3)
+        seen = camera.project(points, before)
+        out[:, :, i] = np.where(seen[..., 2:] > 1e-3, seen[..., :2] * 2 - 1, 2.0)
+    return out
+
+
+def _rays(camera: CameraSpec, u: np.ndarray, v: np.ndarray) -> np.ndarray:
+    """Directions in the base frame of the rays through image points (h, w), (h, w, 3)."""
+    scale = 2 * math.tan(camera.fovy_rad / 2)
+    rays = np.stack([(u - 0.5) * scale, (0.5 - v) * scale, -np.ones_like(u)], -1)
+    return rays @ np.asarray(camera.rotation, np.float32).reshape(3, 3).T
 
 
 def _gaussian(projected: np.ndarray, u: np.ndarray, v: np.ndarray, width: float) -> np.ndarray:

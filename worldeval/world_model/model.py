@@ -17,6 +17,7 @@ from typing import Any
 import numpy as np
 import torch
 from torch import Tensor, nn
+from torch.nn import functional as F
 
 from worldeval.data import checkpoint
 from worldeval.data.normalize import BoundNormalizer
@@ -28,6 +29,7 @@ from worldeval.world_model.conditioning import (
     ROLES,
     FrameToken,
     geometry_maps,
+    warp_grids,
 )
 from worldeval.world_model.denoiser import DenoiserConfig, precondition
 from worldeval.world_model.sampler import SamplerConfig, sample
@@ -52,6 +54,9 @@ class WorldModelConfig:
     future: int = 4
     anchor: str = "current"
     geometry: bool = True
+    warp_depths_m: tuple[float, ...] = ()
+    """The current frame is also shown as each frame's camera would see it if all lay at these
+    depths: a camera on the hand then finds what it saw where it now must be."""
     conditioning_noise: float = 0.05
     """Noise level that sampling claims for (and adds to) its conditioning."""
     memory: str = "pose"
@@ -105,8 +110,8 @@ class WorldModelConfig:
         )
         parts["denoiser"] = DenoiserConfig(**config["denoiser"])
         parts["sampler"] = SamplerConfig(**config["sampler"])
-        for name in ("views", "pose_low", "pose_high", "latent_size"):
-            parts[name] = tuple(config[name])
+        for name in ("views", "pose_low", "pose_high", "latent_size", "warp_depths_m"):
+            parts[name] = tuple(config.get(name, ()))
         return cls(**parts)
 
 
@@ -135,9 +140,26 @@ class WorldModel(nn.Module):
         width = config.backbone.token_width
         self.token = FrameToken(len(config.pose_low), config.frames, width)
         geometry = GEOMETRY_CHANNELS if config.geometry else 0
+        shown = 2 + len(config.warp_depths_m)
         self.backbone = Backbone(
-            config.backbone, 2 * config.latent_channels + geometry, config.latent_channels
+            config.backbone, shown * config.latent_channels + geometry, config.latent_channels
         )
+
+    def adopt(self, other: WorldModel) -> None:
+        """Take over the weights of a trained model that may lack this one's last input channels;
+        those begin at zero, so the function is the same at first."""
+        weights = other.state_dict()
+        stem = weights["backbone.stem.weight"]
+        missing = self.backbone.stem.in_channels - stem.shape[1]
+        if missing < 0:
+            raise ConfigError(
+                f"the model to start from has {-missing} input channels more than this one; give "
+                "this one its warp_depths_m"
+            )
+        weights["backbone.stem.weight"] = torch.cat(
+            [stem, stem.new_zeros(len(stem), missing, *stem.shape[2:])], dim=1
+        )
+        self.load_state_dict(weights)
 
     def prepare(self, context: Context) -> dict[str, Tensor]:
         """Everything that stays the same over the steps of one sample."""
@@ -157,6 +179,7 @@ class WorldModel(nn.Module):
         if c.geometry:
             maps = geometry_maps(context.poses, c.cameras, c.latent_size)
             fixed.append(torch.from_numpy(maps).to(device))
+        fixed += [self._warped(context, depth) for depth in c.warp_depths_m]
         return {
             "poses": poses,
             "relative": relative,
@@ -168,6 +191,20 @@ class WorldModel(nn.Module):
             if c.anchor == "current"
             else torch.zeros_like(context.current[:, None]),
         }
+
+    def _warped(self, context: Context, depth_m: float) -> Tensor:
+        """The current frame seen from every frame's cameras at one depth, (B, T, V, C, h, w)."""
+        c = self.config
+        now = context.poses[:, c.memory_slots]
+        grids = torch.from_numpy(
+            warp_grids(context.poses, now, c.cameras, c.latent_size, depth_m)
+        ).to(context.current.device)
+        b, t = grids.shape[:2]
+        repeated = context.current[:, None].expand(b, t, *context.current.shape[1:])
+        warped = F.grid_sample(
+            repeated.flatten(0, 2), grids.flatten(0, 2), align_corners=False, padding_mode="zeros"
+        )
+        return warped.reshape(repeated.shape)
 
     def network(self, prepared: dict[str, Tensor], x: Tensor, c_noise: Tensor) -> Tensor:
         """F(c_in x; c_noise) for the future frames: x (B, F, V, C, h, w), c_noise (B,)."""
@@ -218,8 +255,9 @@ class WorldModel(nn.Module):
     def load(cls, folder: str | Path) -> WorldModel:
         """From a checkpoint folder; raises CheckpointError if it is missing or damaged."""
         config, tensors = checkpoint.load(folder, kind=KIND)
-        model = cls(WorldModelConfig.from_json(config))
-        model.load_state_dict({name: torch.from_numpy(t) for name, t in tensors.items()})
+        with checkpoint.fitting(folder):
+            model = cls(WorldModelConfig.from_json(config))
+            model.load_state_dict({name: torch.from_numpy(t) for name, t in tensors.items()})
         return model.eval().requires_grad_(False)
 
 

@@ -19,6 +19,7 @@ from torch import Tensor, nn
 
 from worldeval.data import checkpoint
 from worldeval.data.episodes import EpisodeStore
+from worldeval.data.fit import check_store
 from worldeval.data.normalize import ChannelNormalizer
 from worldeval.data.video import to_model
 from worldeval.errors import MismatchError
@@ -37,6 +38,7 @@ from worldeval.world_model.clips import (
     step_rows,
 )
 from worldeval.world_model.denoiser import DenoiserConfig, draw_sigma, weighted_error
+from worldeval.world_model.dreamer import Dreamer
 from worldeval.world_model.model import Context, WorldModel, WorldModelConfig, degrade
 
 
@@ -67,6 +69,7 @@ class WorldModelTrainConfig:
     """None measures the spread of the data and takes the default noise levels around it."""
     loop: LoopConfig = field(default_factory=lambda: LoopConfig(steps=60_000, batch=16))
     memory_slots: int = 3
+    warp_depths_m: tuple[float, ...] = (0.25, 0.45)
     memory_mix: tuple[tuple[str, float], ...] = (("pose", 0.6), ("strided", 0.25), ("none", 0.15))
     """Retrieval strategies seen in training and their shares."""
     current_noise: float = 0.25
@@ -182,15 +185,16 @@ def train_world_model(
     from worldeval.world_model.validation import replay_quality
 
     out = Path(out)
-    store = EpisodeStore.open(config.store)
-    table = load_frames(store, config.max_episodes)
-    if table.poses.shape[1] != robot.pose_dim or table.frames.shape[1] != len(robot.views):
-        raise MismatchError(
-            f"{config.store} has {table.frames.shape[1]} views and poses of "
-            f"{table.poses.shape[1]}, robot {robot.name!r} has {len(robot.views)} and "
-            f"{robot.pose_dim}; record with the same robot"
-        )
+    stores = {
+        folder: EpisodeStore.open(folder)
+        for folder in (config.store, config.validation, *config.imagined)
+        if folder is not None
+    }
+    for store in stores.values():
+        check_store(store, robot)
     autoencoder = Autoencoder.load(config.autoencoder)
+    _check_size(robot.image_size, autoencoder.config.image_size)
+    table = load_frames(stores[config.store], config.max_episodes)
     digest = checkpoint.digest(config.autoencoder)
     latents = cache_latents(table, autoencoder, out / "training" / "latents.npy", digest)
     torch.manual_seed(config.loop.seed)
@@ -199,15 +203,18 @@ def train_world_model(
         latent_channels=autoencoder.config.latent_channels,
         latent_size=autoencoder.config.latent_size,
         memory_slots=config.memory_slots,
+        warp_depths_m=config.warp_depths_m,
         autoencoder=digest,
         backbone=config.backbone,
         denoiser=config.denoiser or measure_denoiser(table, latents, robot.frames_per_chunk),
     )
-    model = WorldModel.load(start_from) if start_from else WorldModel(settings)
+    model = WorldModel(settings)
+    if start_from:
+        model.adopt(WorldModel.load(start_from))
     model.train().requires_grad_(True)
     source = ClipSource(table, np.asarray(latents), model.config, config.memory_mix)
     for folder in config.imagined:
-        source.add_imagined(EpisodeStore.open(folder), autoencoder)
+        source.add_imagined(stores[folder], autoencoder)
     del table.frames
     started = time.time()
     loop = Loop(_Denoise(model), config.loop, out / "training")
@@ -230,14 +237,17 @@ def train_world_model(
         )
         return value, {f"loss_{v}": float(e) for v, e in zip(views, per_view, strict=True)}
 
-    validation = EpisodeStore.open(config.validation) if config.validation else None
+    validation = stores[config.validation] if config.validation else None
 
     def validate(step: int) -> dict[str, Any]:
         model.save(out, _card(config, table, loop, started))
         if validation is None:
             return {}
         return replay_quality(
-            model, autoencoder, validation, episodes=8, video=out / "training" / f"{step:07d}.mp4"
+            Dreamer(model, autoencoder),
+            validation,
+            episodes=8,
+            video=out / "training" / f"{step:07d}.mp4",
         )
 
     loop.run(loss, validate, title="world model")

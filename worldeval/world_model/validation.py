@@ -14,14 +14,11 @@ import numpy as np
 
 from worldeval.data.episodes import EpisodeStore
 from worldeval.data.video import tile_views, to_model, write_mp4
-from worldeval.world_model.autoencoder import Autoencoder
 from worldeval.world_model.dreamer import Dreamer
-from worldeval.world_model.model import WorldModel
 
 
 def replay_quality(
-    model: WorldModel,
-    autoencoder: Autoencoder,
+    dreamer: Dreamer,
     store: EpisodeStore,
     *,
     episodes: int = 8,
@@ -32,11 +29,11 @@ def replay_quality(
         store.episode(int(i))
         for i in np.unique(np.linspace(0, len(store) - 1, min(episodes, len(store))).astype(int))
     ]
-    future = model.config.future
+    config = dreamer.model.config
+    future = config.future
     chunks = min((e.length - 1) // future for e in picked)
     true = np.stack([e.frames[: chunks * future + 1] for e in picked])
     poses = np.stack([e.poses[: chunks * future + 1] for e in picked])
-    dreamer = Dreamer(model, autoencoder)
     dreamer.reset(true[:, 0], poses[:, 0], range(len(picked)))
     rows = range(len(picked))
     parts = [
@@ -46,7 +43,7 @@ def replay_quality(
     imagined = np.concatenate(parts, axis=1)
     still = np.broadcast_to(true[:, :1], imagined.shape)
     result: dict[str, Any] = {}
-    for i, view in enumerate(model.config.views):
+    for i, view in enumerate(config.views):
         result[f"psnr_{view}"] = _psnr(imagined[:, :, i], true[:, 1:, i])
         result[f"psnr_first_{view}"] = _psnr(still[:, :, i], true[:, 1:, i])
     if video is not None:
