@@ -135,7 +135,7 @@ def test_several_candidates_share_the_data_and_finished_ones_are_kept(
     assert list(done) == list(configs)
     assert load(done["one-eye"]).spec.cameras == ("top",)
     assert checkpoint.read_header(done["one-eye"])["card"]["episodes"] == 4
-    assert sum(calls) == 2 * round(0.6 * 24 * 6)
+    assert sum(calls) == 2 * round(config.corrupted_share * 24 * 6)
     monkeypatch.setattr(bc_training.Demonstrations, "load", None)  # nothing is left to load for
     train_policies(configs, tmp_path, toy_robot, progress=False)
     with pytest.raises(ConfigError, match="steps = 2, now it is 4"):
