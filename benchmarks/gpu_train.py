@@ -19,9 +19,9 @@ from pathlib import Path
 
 import torch
 
+from worldeval.learning.config import LoopConfig
 from worldeval.world_model.autoencoder import AutoencoderConfig
 from worldeval.world_model.backbone import BackboneConfig
-from worldeval.world_model.loop import LoopConfig
 from worldeval.world_model.training import (
     AutoencoderTrainConfig,
     WorldModelTrainConfig,
@@ -47,7 +47,7 @@ def main() -> None:
     precision = "bf16" if torch.cuda.is_available() else "no"
 
     def out_of_time(*_: object) -> None:
-        raise TimeoutError
+        signal.raise_signal(signal.SIGINT)  # as Ctrl-C, at which a training saves its state
 
     signal.signal(signal.SIGALRM, out_of_time)
     signal.setitimer(signal.ITIMER_REAL, options.minutes * 60)
@@ -89,7 +89,7 @@ def main() -> None:
             ROBOT,
         )
         print("finished")
-    except TimeoutError:
+    except KeyboardInterrupt:
         print("time is up; run the same command again to go on")
     signal.setitimer(signal.ITIMER_REAL, 0)
     for name in ("autoencoder", "world-model"):

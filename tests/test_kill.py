@@ -229,19 +229,21 @@ def test_training_of_the_autoencoder(
 def test_training_of_a_policy(
     number: signal.Signals, recorded: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    sizes = "--steps 250 --batch 2 --channels 8 8 8 --hidden 8"
+    sizes = "--channels 8 8 8 --hidden 8"
     killed = number == signal.SIGKILL
-    words = f"train policy --store {recorded} {sizes} --save-every-s {0 if killed else 600}".split()
+    words = f"train policy --store {recorded} {sizes} {LOOP}".split()
+    words += ["--loop.save-every-s", "0" if killed else "600"]
     whole, cut = tmp_path / "whole" / "clone", tmp_path / "cut" / "clone"
     again([*words, "--out", str(whole)], capsys)
     words += ["--out", str(cut)]
-    said = strike(words, number, lambda: lines_of(cut / "metrics.jsonl") >= 2)
-    assert (cut / "training-state.pt").is_file()
+    metrics = "training/metrics.jsonl"
+    said = strike(words, number, lambda: lines_of(cut / metrics) >= 4)
+    assert (cut / "training" / "state.safetensors").is_file()
     if not killed:
         assert said.splitlines()[-1] == SAID
         assert "Traceback" not in said
     again(words, capsys)
-    assert_same_training(cut, whole, "metrics.jsonl", ("loss", "learning_rate"))
+    assert_same_training(cut, whole, metrics, ("loss", "learning_rate"))
 
 
 @pytest.mark.parametrize(

@@ -74,6 +74,7 @@ LAYERS = [
     {"robots"},
     {"types"},
     {"data"},
+    {"learning"},
     {"policies", "judging", "ranking", "worlds"},
     {"world_model", "rollout"},
     {"imagination", "synthesis"},

@@ -7,9 +7,10 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from safetensors.torch import load_file
 
 from worldeval.data.episodes import EpisodeStore
-from worldeval.errors import ConfigError, DataError, MismatchError
+from worldeval.errors import ConfigError, DataError
 from worldeval.judging.augmentation import AugmentConfig, _blurred, augment
 from worldeval.judging.classifier import SuccessClassifier, judge_store
 from worldeval.judging.network import JudgeConfig
@@ -22,8 +23,9 @@ MakeStore = Callable[..., EpisodeStore]
 CONFIG = JudgeConfig(views=("front", "side"), image_size=(16, 16), channels=(8, 16, 16), hidden=32,
                      text_buckets=64, text_dim=16, lag=0, use_poses=False)  # fmt: skip
 PLAIN = AugmentConfig(shift_px=0, colour=0, drift=0, blur=0, noise=0)
-TRAINING = JudgeTrainConfig(steps=160, batch=32, learning_rate=6e-3, warmup_steps=10, stride=1,
-                            smooth=2, augmentation=PLAIN, log_every=20, save_every=40)  # fmt: skip
+LOOP = replace(JudgeTrainConfig().loop, steps=160, batch=32, learning_rate=6e-3, warmup=10,
+               seed=1, threads=1, report_every=20)  # fmt: skip
+TRAINING = JudgeTrainConfig(loop=LOOP, stride=1, smooth=2, augmentation=PLAIN)
 WORDS = {"left": ("move the dot to the left",), "right": ("move the dot to the right",)}
 OPPOSED = {"left": "right", "right": "left"}
 
@@ -40,8 +42,8 @@ def test_overfits_the_dot_at_the_edge_named_by_text(make_store: MakeStore, tmp_p
     assert overall["accuracy"] > 0.95 and overall["abstention"] <= 0.2
     worlds = {row["world"]: row["total"] for row in report.summary["worlds"]}
     assert worlds == {"recorded": 12, "imagination": 8}
-    lines = [json.loads(line) for line in (tmp_path / "judge/metrics.jsonl").read_text().split("\n")
-             if line]  # fmt: skip
+    text = (tmp_path / "judge" / "training" / "metrics.jsonl").read_text()
+    lines = [json.loads(line) for line in text.splitlines()]
     assert [line["step"] for line in lines] == list(range(20, 161, 20))
     assert lines[-1]["loss"] < 0.2 < lines[0]["loss"]
     assert not (tmp_path / ".judge.frames").exists()
@@ -69,7 +71,7 @@ def test_a_killed_training_goes_on_to_the_same_weights(
     make_store: MakeStore, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     store = make_store("true", range(1, 4))
-    training = replace(TRAINING, steps=12, log_every=3, save_every=4)
+    training = replace(TRAINING, loop=replace(LOOP, steps=12, save_every_s=0, report_every=3))
     arguments: dict[str, Any] = {
         "training": training, "stores": [store], "validation": [store], "instructions": WORDS,
         "opposed": OPPOSED,
@@ -82,7 +84,7 @@ def test_a_killed_training_goes_on_to_the_same_weights(
     draw = Sampler.draw
 
     def dying(self: Sampler, step: int) -> object:
-        if step == 7:  # after the state of step 4, and after the log line of step 6
+        if step == 7:  # after the row of step 6
             raise Killed
         return draw(self, step)
 
@@ -92,20 +94,20 @@ def test_a_killed_training_goes_on_to_the_same_weights(
     drawn = []
     monkeypatch.setattr(Sampler, "draw", lambda self, step: drawn.append(step) or draw(self, step))
     train_judge(CONFIG, tmp_path / "broken", **arguments)
-    assert drawn == list(range(4, 12))
-    states = [
-        torch.load(tmp_path / name / "state.pt", weights_only=True)
+    assert drawn == list(range(7, 12))
+    one, other = (
+        load_file(tmp_path / name / "training" / "state.safetensors")
         for name in ("unbroken", "broken")
-    ]
-    assert states[0]["step"] == states[1]["step"] == 12
-    for name, tensor in states[0]["network"].items():
-        assert torch.equal(tensor, states[1]["network"][name]), name
-    lines = (tmp_path / "broken/metrics.jsonl").read_text().splitlines()
+    )
+    assert one["step"] == other["step"] == 12
+    for name in one.keys() - {"seconds"}:
+        assert torch.equal(one[name], other[name]), name
+    lines = (tmp_path / "broken/training/metrics.jsonl").read_text().splitlines()
     assert [json.loads(line)["step"] for line in lines] == [3, 6, 9, 12]
 
-    with pytest.raises(MismatchError, match="learning_rate"):
-        train_judge(CONFIG, tmp_path / "broken",
-                    **{**arguments, "training": replace(training, learning_rate=1e-3)})  # fmt: skip
+    faster = replace(training, loop=replace(training.loop, learning_rate=1e-3))
+    with pytest.raises(ConfigError, match="learning_rate"):
+        train_judge(CONFIG, tmp_path / "broken", **{**arguments, "training": faster})
 
 
 def sampler_of(store: EpisodeStore, folder: Path, **changes: Any) -> Sampler:

@@ -3,6 +3,7 @@ from __future__ import annotations
 import json
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -11,9 +12,10 @@ import torch
 from worldeval.data import checkpoint
 from worldeval.data.episodes import EpisodeStore
 from worldeval.errors import ConfigError
+from worldeval.learning.config import LoopConfig
 from worldeval.policies import bc_training
 from worldeval.policies.bc_config import BCTrainConfig
-from worldeval.policies.bc_training import STATE_FILE, train_policies, train_policy
+from worldeval.policies.bc_training import train_policies, train_policy
 from worldeval.policies.behaviour_cloning import load
 from worldeval.policies.candidates import candidate_config, candidate_configs, candidates
 from worldeval.robots import RobotSpec
@@ -24,18 +26,22 @@ from worldeval.types import Observation
 def config(toy_store: EpisodeStore) -> BCTrainConfig:
     return BCTrainConfig(
         store=str(toy_store.root),
-        steps=8,
-        batch=8,
         channels=(8, 8, 16),
         hidden=32,
-        warmup_steps=2,
-        save_every_s=0.0,
+        loop=replace(
+            BCTrainConfig(store="").loop,
+            steps=8,
+            batch=8,
+            warmup=2,
+            save_every_s=0.0,
+            report_every=2,
+            validate_every=4,
+        ),
     )
 
 
-@pytest.fixture(autouse=True)
-def log_often(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(bc_training, "LOG_EVERY", 2)
+def with_loop(config: BCTrainConfig, **settings: Any) -> BCTrainConfig:
+    return replace(config, loop=replace(config.loop, **settings))
 
 
 def weights_of(folder: Path) -> dict[str, np.ndarray]:
@@ -46,36 +52,40 @@ def test_a_killed_training_ends_with_the_same_weights(
     tmp_path: Path, config: BCTrainConfig, toy_robot: RobotSpec, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     whole = train_policy(config, tmp_path / "whole", toy_robot, progress=False)
-    step_once = bc_training._Training._train_step
+    step_loss = bc_training._Training.step_loss
 
-    def dies(self):
-        if self.step == 5:
+    def dies(self, module, step, generator):
+        if step == 5:
             raise SystemExit("killed")
-        return step_once(self)
+        return step_loss(self, module, step, generator)
 
     with monkeypatch.context() as during:
-        during.setattr(bc_training._Training, "_train_step", dies)
+        during.setattr(bc_training._Training, "step_loss", dies)
         with pytest.raises(SystemExit):
             train_policy(config, tmp_path / "killed", toy_robot, progress=False)
-    assert (tmp_path / "killed" / STATE_FILE).is_file()
-    with (tmp_path / "killed" / "metrics.jsonl").open("a") as file:
-        file.write('{"step": 6, "los')  # the line that a kill cuts
+    state = tmp_path / "killed" / "training" / "state.safetensors"
+    assert state.is_file()
     with pytest.raises(ConfigError, match="seed = 0, now it is 1"):
-        train_policy(replace(config, seed=1), tmp_path / "killed", toy_robot, progress=False)
+        train_policy(with_loop(config, seed=1), tmp_path / "killed", toy_robot, progress=False)
     again = train_policy(config, tmp_path / "killed", toy_robot, progress=False)
     first, second = weights_of(whole), weights_of(again)
     assert all(np.array_equal(first[name], second[name]) for name in first)
-    assert not (again / STATE_FILE).exists()
-    lines = [json.loads(line) for line in (again / "metrics.jsonl").read_text().splitlines()]
-    assert [line["step"] for line in lines] == [2, 4, 6, 8]
-    want = (whole / "metrics.jsonl").read_text().splitlines()
-    assert [line["loss"] for line in lines] == [json.loads(line)["loss"] for line in want]
+    assert not state.exists()
+    rows = [
+        [json.loads(line) for line in (folder / "training/metrics.jsonl").read_text().splitlines()]
+        for folder in (whole, again)
+    ]
+    assert [row["step"] for row in rows[0]] == [2, 4, 4, 6, 8, 8]
+    for one, other in zip(*rows, strict=True):
+        assert one.get("loss") == other.get("loss")
+        assert one.get("held_out_error") == other.get("held_out_error")
 
 
 def test_it_learns_to_follow_the_instruction(
     tmp_path: Path, config: BCTrainConfig, toy_robot: RobotSpec
 ) -> None:
-    config = replace(config, steps=90, batch=16, learning_rate=3e-3, ema=0.9, blur_share=0.0)
+    config = replace(config, blur_share=0.0)
+    config = with_loop(config, steps=90, batch=16, learning_rate=3e-3, ema=0.9, save_every_s=60)
     folder = train_policy(config, tmp_path / "clone", toy_robot, name="pupil", progress=False)
     policy = load(folder)
     assert policy.spec.name == "pupil"
@@ -115,20 +125,21 @@ def test_several_candidates_share_the_data_and_finished_ones_are_kept(
         calls.append(len(frames))
         return frames
 
+    config = with_loop(config, steps=2)
     configs = {
-        "whole": replace(config, steps=2),
-        "one-eye": replace(config, steps=2, cameras=("top",), demonstrations=2),
-        "sloppy": replace(config, steps=2, label_noise=0.3, labels="executed"),
+        "whole": config,
+        "one-eye": replace(config, cameras=("top",), demonstrations=2),
+        "sloppy": replace(config, label_noise=0.3, labels="executed"),
     }
     done = train_policies(configs, tmp_path, toy_robot, corruption=soft, progress=False)
     assert list(done) == list(configs)
     assert load(done["one-eye"]).spec.cameras == ("top",)
     assert checkpoint.read_header(done["one-eye"])["card"]["episodes"] == 4
-    assert sum(calls) == 2 * round(0.6 * 24 * 6)
+    assert sum(calls) == 2 * round(config.corrupted_share * 24 * 6)
     monkeypatch.setattr(bc_training.Demonstrations, "load", None)  # nothing is left to load for
     train_policies(configs, tmp_path, toy_robot, progress=False)
     with pytest.raises(ConfigError, match="steps = 2, now it is 4"):
-        train_policy(replace(configs["whole"], steps=4), tmp_path / "whole", toy_robot)
+        train_policy(with_loop(config, steps=4), tmp_path / "whole", toy_robot)
 
 
 def test_actions_beyond_a_bound_cost_nothing(
@@ -149,11 +160,10 @@ def test_actions_beyond_a_bound_cost_nothing(
 @pytest.mark.parametrize(
     ("field", "value"),
     [
-        ("steps", 0),
+        ("hidden", 0),
         ("demonstrations", 0),
         ("labels", "human"),
         ("blur_share", 1.5),
-        ("learning_rate", 0.0),
     ],
 )
 def test_unusable_training_settings_raise(config: BCTrainConfig, field: str, value: object) -> None:
@@ -162,12 +172,12 @@ def test_unusable_training_settings_raise(config: BCTrainConfig, field: str, val
 
 
 def test_candidates_are_many_and_differ(toy_robot: RobotSpec) -> None:
-    configs = candidate_configs("store", seed=3)
+    configs = candidate_configs("store", loop=LoopConfig(seed=3))
     assert len(configs) >= 8
     assert len({json.dumps(c.identity()) for c in configs.values()}) == len(configs)
     assert list(configs) == list(candidates())
-    assert candidate_config("full", "store").steps == configs["full"].steps
-    assert all(c.seed == 3 for c in configs.values())
+    assert candidate_config("full", "store").loop.steps == configs["full"].loop.steps
+    assert all(c.loop.seed == 3 for c in configs.values())
     with pytest.raises(ConfigError, match="expected one of full"):
         candidate_config("fulll", "store")
     with pytest.raises(ConfigError, match="'left' is none of robot 'toy'"):

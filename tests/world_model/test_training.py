@@ -8,12 +8,13 @@ import torch
 
 from worldeval.data.episodes import EpisodeStore
 from worldeval.errors import CheckpointError, MismatchError
+from worldeval.learning.config import LoopConfig
+from worldeval.learning.loop import Loop
 from worldeval.rollout.recording import open_rollouts
 from worldeval.types import Episode
 from worldeval.world_model.autoencoder import Autoencoder, AutoencoderConfig
 from worldeval.world_model.backbone import BackboneConfig
 from worldeval.world_model.clips import ClipSource, load_frames
-from worldeval.world_model.loop import Loop, LoopConfig
 from worldeval.world_model.model import WorldModel
 from worldeval.world_model.training import (
     AutoencoderTrainConfig,

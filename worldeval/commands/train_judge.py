@@ -9,6 +9,7 @@ from typing import Annotated, Any
 import tyro
 
 from worldeval.judging.training import JudgeTrainConfig, train_judge
+from worldeval.learning.config import CARRIED_OUT
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -29,16 +30,11 @@ class TrainJudge:
     """Store of other episodes, to calibrate on; repeat it for several."""
     out: Path
     """Folder of the checkpoint, its metrics and its state."""
-    threads: int = 2
-    """Cores that torch may use."""
     config: Annotated[JudgeTrainConfig, tyro.conf.arg(name="")] = field(
         default_factory=JudgeTrainConfig
     )
 
     def run(self) -> None:
-        from tqdm import tqdm
-
-        from worldeval.commands.opening import check_device, set_threads
         from worldeval.data.episodes import EpisodeStore
         from worldeval.data.fit import check_store
         from worldeval.errors import ConfigError
@@ -48,8 +44,6 @@ class TrainJudge:
 
         if not self.store or not self.validation:
             raise ConfigError("train judge needs at least one --store and one --validation")
-        set_threads(self.threads)
-        check_device(self.config.device)
         stores = [EpisodeStore.open(place) for place in self.store]
         validation = [EpisodeStore.open(place) for place in self.validation]
         for store in (*stores, *validation):
@@ -62,25 +56,18 @@ class TrainJudge:
             self.out,
             command="train judge",
             config=self,
-            seed=self.config.seed,
-            allow_changes=("threads", "config.log_every", "config.save_every", "config.device"),
+            seed=self.config.loop.seed,
+            allow_changes=[f"config.loop.{name}" for name in CARRIED_OUT],
         )
-        with tqdm(total=self.config.steps, desc="judge", unit="step", disable=None) as bar:
-
-            def show(metrics: dict[str, Any]) -> None:
-                bar.update(int(metrics.get("step", bar.n)) - bar.n)
-                bar.set_postfix({k: f"{v:.3g}" for k, v in metrics.items() if k == "loss"})
-
-            report = train_judge(
-                network,
-                self.out,
-                training=self.config,
-                stores=stores,
-                validation=validation,
-                instructions={name: task.instructions for name, task in TASKS.items()},
-                opposed=exclusive(TASKS),
-                progress=show,
-            )
+        report = train_judge(
+            network,
+            self.out,
+            training=self.config,
+            stores=stores,
+            validation=validation,
+            instructions={name: task.instructions for name, task in TASKS.items()},
+            opposed=exclusive(TASKS),
+        )
         print(report.checkpoint)
 
 

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import tyro
 
+from worldeval.learning.config import CARRIED_OUT
 from worldeval.policies.bc_config import BCTrainConfig
 from worldeval.policies.candidates import candidate_configs
 
@@ -37,13 +38,11 @@ class TrainPolicy:
     config: Annotated[BCTrainConfig, tyro.conf.arg(name="")]
 
     def run(self) -> None:
-        from worldeval.commands.opening import check_device
         from worldeval.errors import ConfigError
         from worldeval.policies.bc_training import train_policies, train_policy
         from worldeval.rollout.provenance import write_manifest
         from worldeval.worlds.sawyer import ROBOT
 
-        check_device(self.config.device)
         recipes = candidate_configs(self.config.store)
         unknown = sorted(set(self.candidate) - {*recipes, "all"})
         if unknown:
@@ -54,19 +53,20 @@ class TrainPolicy:
             self.out,
             command="train policy",
             config=self.config,
-            seed=self.config.seed,
+            seed=self.config.loop.seed,
             extra={"options": self},
-            allow_changes=("threads", "device", "save_every_s"),
+            allow_changes=[f"loop.{name}" for name in CARRIED_OUT],
         )
         corruption = seen_through(self.seen_through) if self.seen_through else None
         if not self.candidate:
             print(train_policy(self.config, self.out, ROBOT, corruption=corruption))
             return
         wanted = list(recipes) if "all" in self.candidate else list(self.candidate)
-        carried_out = {
-            name: getattr(self.config, name) for name in ("threads", "device", "save_every_s")
+        carried_out = {name: getattr(self.config.loop, name) for name in CARRIED_OUT}
+        configs = {
+            name: replace(recipes[name], loop=replace(recipes[name].loop, **carried_out))
+            for name in wanted
         }
-        configs = {name: replace(recipes[name], **carried_out) for name in wanted}
         for folder in train_policies(configs, self.out, ROBOT, corruption=corruption).values():
             print(folder)
 
@@ -77,13 +77,13 @@ def seen_through(folder: Path) -> Corruption:
     import torch
 
     from worldeval.data.video import to_frames, to_model
+    from worldeval.learning.loop import has_bfloat16_units
     from worldeval.world_model.autoencoder import Autoencoder
-    from worldeval.world_model.loop import has_bfloat16_units
 
     model = Autoencoder.load(folder)
 
     def decoded(frames: np.ndarray) -> np.ndarray:
-        with torch.inference_mode(), torch.autocast("cpu", enabled=has_bfloat16_units()):
+        with torch.inference_mode(), torch.autocast("cpu", enabled=has_bfloat16_units("cpu")):
             return to_frames(
                 model.decode(model.encode(torch.from_numpy(to_model(frames)))).float().numpy()
             )

@@ -11,6 +11,7 @@ from typing import Annotated
 
 import tyro
 
+from worldeval.learning.config import CARRIED_OUT
 from worldeval.rollout.provenance import write_manifest
 from worldeval.world_model.training import (
     AutoencoderTrainConfig,
@@ -19,10 +20,7 @@ from worldeval.world_model.training import (
     train_world_model,
 )
 
-# Settings that change how a training is carried out, not what comes of it.
-FREE = tuple(
-    f"config.loop.{name}" for name in ("threads", "report_every", "save_every_s", "validate_every")
-)
+FREE = [f"config.loop.{name}" for name in CARRIED_OUT]
 
 
 @dataclass(frozen=True, kw_only=True)

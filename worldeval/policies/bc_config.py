@@ -9,10 +9,11 @@ from __future__ import annotations
 import difflib
 import json
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, fields
+from dataclasses import asdict, dataclass, field, fields
 from typing import Any
 
 from worldeval.errors import ConfigError
+from worldeval.learning.config import LoopConfig
 from worldeval.robots import RobotSpec
 
 GROUP_CHANNELS = 8
@@ -145,12 +146,21 @@ class BCTrainConfig:
     use_state: bool = True
     channels: tuple[int, int, int] = (16, 32, 64)
     hidden: int = 192
-    steps: int = 2500
-    batch: int = 96
-    learning_rate: float = 1.5e-3
-    weight_decay: float = 1e-2
-    warmup_steps: int = 100
-    ema: float = 0.995
+    loop: LoopConfig = field(
+        default_factory=lambda: LoopConfig(
+            steps=2500,
+            batch=96,
+            learning_rate=1.5e-3,
+            warmup=100,
+            schedule="cosine",
+            weight_decay=1e-2,
+            beta2=0.999,
+            ema=0.995,
+            threads=1,
+            save_every_s=30.0,
+            validate_every=500,
+        )
+    )
     shift_px: int = 2
     jitter: float = 0.15
     blur_share: float = 0.25
@@ -167,15 +177,10 @@ class BCTrainConfig:
     """Share of the frames kept at which nothing is left to do."""
     hold_weight: float = 0.1
     """Loss weight of standing still beyond the end of an episode."""
-    seed: int = 0
-    threads: int = 1
-    device: str = "cpu"
-    save_every_s: float = 30.0
 
     def __post_init__(self) -> None:
-        for name in ("steps", "batch", "threads", "hidden"):
-            if getattr(self, name) < 1:
-                raise ConfigError(f"{name} is {getattr(self, name)!r}, expected 1 or more")
+        if self.hidden < 1:
+            raise ConfigError(f"hidden is {self.hidden!r}, expected 1 or more")
         if self.demonstrations is not None and self.demonstrations < 1:
             raise ConfigError(
                 f"demonstrations is {self.demonstrations!r}, expected 1 or more, or None for all"
@@ -187,14 +192,11 @@ class BCTrainConfig:
             "corrupted_share",
             "gripper_dropout",
             "word_dropout",
-            "ema",
             "hold_weight",
             "idle_share",
         ):
             if not 0 <= getattr(self, name) <= 1:
                 raise ConfigError(f"{name} is {getattr(self, name)!r}, expected 0 to 1")
-        if not self.learning_rate > 0:
-            raise ConfigError(f"learning_rate is {self.learning_rate!r}, expected more than 0")
 
     @property
     def selection(self) -> Selection:
@@ -224,6 +226,5 @@ class BCTrainConfig:
     def identity(self) -> dict[str, Any]:
         """What must be equal for a training to be the same one: all but how it is carried out."""
         values = json.loads(json.dumps(asdict(self)))
-        for name in ("threads", "device", "save_every_s", "store"):
-            del values[name]
-        return values
+        del values["store"], values["loop"]
+        return {**values, **self.loop.identity()}

@@ -1,39 +1,27 @@
 """Training of cloned policies; one process trains many candidates on one copy of the data.
 
-Enters: a BCTrainConfig, a store of demonstrations, a folder. Leaves: a ``policy-bc`` checkpoint and
-``metrics.jsonl`` in that folder. Loss: Huber on the chunk, free beyond the action bounds.
-
-Every draw is a function of (seed, step), so after ``kill -9`` the same call continues from the last
-saved state (weights, EMA, optimiser, step) and ends with the very weights of an uninterrupted run.
-Ctrl-C saves the state before it leaves.
+Enters: a BCTrainConfig, a store of demonstrations, a folder. Leaves: a ``policy-bc`` checkpoint in
+that folder and the loop's metrics in its ``training``. Loss: Huber on the chunk, free beyond the
+action bounds. Every draw is a function of (seed, step), as ``learning/loop.py`` wants it.
 """
 
 from __future__ import annotations
 
-import copy
-import json
-import math
 import os
-import time
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 from torch.nn import functional
 
 from worldeval.data import checkpoint
-from worldeval.data.resuming import (
-    append_row,
-    forget_rows_after,
-    load_state,
-    save_state,
-    uninterrupted,
-)
 from worldeval.data.video import to_model
 from worldeval.errors import ConfigError
+from worldeval.learning.loop import STATE_FILE, Loop
+from worldeval.learning.resuming import refuse_changes
 from worldeval.policies import behaviour_cloning
 from worldeval.policies.bc_augment import blur, jitter, shift
 from worldeval.policies.bc_config import BCTrainConfig
@@ -41,9 +29,6 @@ from worldeval.policies.bc_data import Corruption, Demonstrations, choose
 from worldeval.policies.bc_network import BCNetwork, buckets_of, scaled
 from worldeval.robots import RobotSpec
 
-STATE_FILE = "training-state.pt"
-METRICS_FILE = "metrics.jsonl"
-LOG_EVERY = 50
 HUBER_BETA = 0.1
 
 
@@ -68,12 +53,7 @@ def train_policy(
         return out
     if demonstrations is None:
         demonstrations = _load({out.name: config}, robot, corruption, progress)
-    threads = torch.get_num_threads()
-    torch.set_num_threads(config.threads)
-    try:
-        return _Training(config, out, robot, name or out.name, demonstrations).run(progress)
-    finally:
-        torch.set_num_threads(threads)
+    return _Training(config, out, robot, name or out.name, demonstrations).run(progress)
 
 
 def train_policies(
@@ -114,28 +94,18 @@ def _load(
 def _finished(out: Path, config: BCTrainConfig) -> bool:
     if not (out / "config.json").is_file():
         return False
-    card = checkpoint.read_header(out)["card"]
-    _same(card.get("training", {}), config, out)
+    before = checkpoint.read_header(out)["card"].get("training", {})
+    refuse_changes(before, config.identity(), out)
     return True
 
 
-def _same(before: Mapping[str, Any], config: BCTrainConfig, out: Path) -> None:
-    for key, value in config.identity().items():
-        if before.get(key) != value:
-            raise ConfigError(
-                f"{out} holds a training with {key} = {before.get(key)!r}, now it is "
-                f"{value!r}; choose another folder, or delete that one"
-            )
-
-
 class _Training:
-    """The state of one training, and its loop."""
+    """One candidate: what the loop needs to train it."""
 
     def __init__(
         self, config: BCTrainConfig, out: Path, robot: RobotSpec, name: str, data: Demonstrations
     ) -> None:
         self.config, self.out, self.name, self.data = config, out, name, data
-        self.device = torch.device(config.device)
         network = config.network(robot)
         # only what was loaded can be drawn, but what is chosen depends on the store alone
         train, held_out = choose(data.table, config.selection)
@@ -143,62 +113,42 @@ class _Training:
         self.rows = data.rows_of(train, idle_share=config.idle_share)
         self.held_out = data.rows_of(held_out, idle_share=0.0) if held_out else None
         self.views = [robot.views.index(camera) for camera in network.cameras]
-        self.error = (
-            data.label_error(config.label_noise, config.seed) if config.label_noise else None
-        )
+        seed = config.loop.seed
+        self.error = data.label_error(config.label_noise, seed) if config.label_noise else None
         with torch.random.fork_rng(devices=[]):
-            torch.manual_seed(config.seed)
+            torch.manual_seed(seed)
             self.model = BCNetwork(network)
-        self.model.to(self.device)
-        self.average = copy.deepcopy(self.model).requires_grad_(False)
+        self.loop = Loop(self.model, config.loop, out / "training", settings=config.identity())
+        self.device = self.loop.device
         self.words, self.word_weights = (
             t.to(self.device) for t in buckets_of(data.texts, network.text_buckets)
         )
-        self.optimizer = torch.optim.AdamW(
-            self.model.parameters(),
-            lr=config.learning_rate,
-            weight_decay=config.weight_decay,
-            fused=True,
-        )
-        self.step = 0
-        self.seconds = 0.0
-        self.losses: list[float] = []  # since the last row of metrics
 
     def run(self, progress: bool) -> Path:
-        from tqdm import tqdm
+        def validate(step: int) -> dict[str, Any]:
+            return {"held_out_error": self.held_out_error()}
 
-        self.out.mkdir(parents=True, exist_ok=True)
-        self._resume()
-        saved_s = counted_s = time.monotonic()
-        bar = tqdm(
-            total=self.config.steps,
-            initial=self.step,
-            desc=self.name,
-            unit="step",
-            disable=None if progress else True,
-        )
-        try:
-            with bar:
-                while self.step < self.config.steps:
-                    with uninterrupted():
-                        self.losses.append(self._train_step())
-                        now_s = time.monotonic()
-                        self.seconds, counted_s = self.seconds + now_s - counted_s, now_s
-                        if self.step % LOG_EVERY == 0 or self.step == self.config.steps:
-                            bar.set_postfix(loss=f"{self._log()['loss']:.4f}")
-                    bar.update()
-                    if now_s - saved_s >= self.config.save_every_s and self.step % LOG_EVERY == 0:
-                        self._save_state()
-                        saved_s = now_s
-        except KeyboardInterrupt:
-            self._save_state()
-            raise
-        return self._finish()
+        self.loop.run(self.step_loss, validate, title=self.name, progress=progress)
+        with self.loop.averaged_weights():
+            card = {
+                "training": self.config.identity(),
+                "store": os.path.basename(self.config.store),
+                "episodes": self.episodes,
+                "frames": len(self.rows),
+                "seconds": round(self.loop.seconds, 1),
+                "held_out_error": self.held_out_error(),
+                "torch": torch.__version__,
+            }
+            behaviour_cloning.save(self.out, self.model, name=self.name, card=card)
+        (self.loop.folder / STATE_FILE).unlink(missing_ok=True)
+        return self.out
 
-    def _train_step(self) -> float:
+    def step_loss(
+        self, module: nn.Module, step: int, generator: torch.Generator
+    ) -> tuple[Tensor, dict[str, float]]:
         config = self.config
-        rng = np.random.default_rng([config.seed, 1, self.step])
-        rows = self.rows[rng.integers(0, len(self.rows), config.batch)]
+        rng = np.random.default_rng([config.loop.seed, 1, step])
+        rows = self.rows[rng.integers(0, len(self.rows), config.loop.batch)]
         drawn = self.data.batch(
             rows,
             views=self.views,
@@ -217,25 +167,8 @@ class _Training:
         text = torch.from_numpy(drawn.texts).to(self.device)
         weights = self.word_weights[text]
         kept = self._tensor(rng.random(weights.shape) >= config.word_dropout)
-        for group in self.optimizer.param_groups:
-            group["lr"] = config.learning_rate * self._schedule()
-        predicted = self.model(images, poses, self.words[text], weights * kept)
-        loss = self._loss(predicted, drawn.targets, drawn.weights)
-        self.optimizer.zero_grad(set_to_none=True)
-        loss.backward()
-        torch.nn.utils.clip_grad_norm_(self.model.parameters(), 1.0)
-        self.optimizer.step()
-        self.step += 1
-        decay = min(config.ema, (1 + self.step) / (10 + self.step))  # short memory at first
-        with torch.no_grad():
-            for slow, fast in zip(self.average.parameters(), self.model.parameters(), strict=True):
-                slow.lerp_(fast, 1 - decay)
-        return float(loss.detach())
-
-    def _schedule(self) -> float:
-        """Linear warm-up, then a cosine to zero."""
-        warm = min(1.0, (self.step + 1) / max(1, self.config.warmup_steps))
-        return warm * 0.5 * (1 + math.cos(math.pi * self.step / self.config.steps))
+        predicted = module(images, poses, self.words[text], weights * kept)
+        return self._loss(predicted, drawn.targets, drawn.weights), {}
 
     def _loss(self, predicted: Tensor, targets: np.ndarray, weights: np.ndarray) -> Tensor:
         motion = targets.copy()
@@ -255,7 +188,7 @@ class _Training:
 
     @torch.no_grad()
     def held_out_error(self, most: int = 512) -> float | None:
-        """Mean absolute error of the averaged weights on held-out frames, in scaled units."""
+        """Mean absolute error of the weights in place on held-out frames, in scaled units."""
         if self.held_out is None:
             return None
         rows = self.held_out[
@@ -268,7 +201,7 @@ class _Training:
             text = torch.from_numpy(drawn.texts).to(self.device)
             images = torch.from_numpy(to_model(drawn.frames)).to(self.device)
             answer = (
-                self.average(
+                self.model(
                     images, self._poses(drawn.poses), self.words[text], self.word_weights[text]
                 )
                 .clamp(-1, 1)
@@ -288,56 +221,3 @@ class _Training:
 
     def _tensor(self, values: np.ndarray) -> Tensor:
         return torch.from_numpy(np.asarray(values, np.float32)).to(self.device)
-
-    def _log(self) -> dict[str, Any]:
-        row: dict[str, Any] = {
-            "step": self.step,
-            "loss": float(np.mean(self.losses)),
-            "seconds": round(self.seconds, 2),
-            "learning_rate": self.optimizer.param_groups[0]["lr"],
-        }
-        if self.step % (10 * LOG_EVERY) == 0 or self.step == self.config.steps:
-            row["held_out_error"] = self.held_out_error()
-        append_row(self.out / METRICS_FILE, row)
-        self.losses = []
-        return row
-
-    def _save_state(self) -> None:
-        state = {
-            "step": self.step,
-            "seconds": self.seconds,
-            "losses": self.losses,
-            "model": self.model.state_dict(),
-            "average": self.average.state_dict(),
-            "optimizer": self.optimizer.state_dict(),
-            "identity": json.dumps(self.config.identity()),
-        }
-        save_state(self.out / STATE_FILE, state)
-
-    def _resume(self) -> None:
-        path = self.out / STATE_FILE
-        if not path.is_file():
-            forget_rows_after(self.out / METRICS_FILE, 0)
-            return
-        state = load_state(path, self.device)
-        _same(json.loads(state["identity"]), self.config, self.out)
-        self.model.load_state_dict(state["model"])
-        self.average.load_state_dict(state["average"])
-        self.optimizer.load_state_dict(state["optimizer"])
-        self.step, self.seconds = state["step"], state["seconds"]
-        self.losses = list(state.get("losses", []))
-        forget_rows_after(self.out / METRICS_FILE, self.step)
-
-    def _finish(self) -> Path:
-        card = {
-            "training": self.config.identity(),
-            "store": os.path.basename(self.config.store),
-            "episodes": self.episodes,
-            "frames": len(self.rows),
-            "seconds": round(self.seconds, 1),
-            "held_out_error": self.held_out_error(),
-            "torch": torch.__version__,
-        }
-        behaviour_cloning.save(self.out, self.average, name=self.name, card=card)
-        (self.out / STATE_FILE).unlink(missing_ok=True)
-        return self.out

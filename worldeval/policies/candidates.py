@@ -16,7 +16,7 @@ from worldeval.policies.bc_config import BCTrainConfig
 
 
 def candidates() -> dict[str, dict[str, Any]]:
-    """Name -> settings that differ from the defaults."""
+    """Name -> settings that differ from the defaults; ``steps`` are those of the loop."""
     return {
         "full": {"steps": 1800},
         "no-wrist": {"steps": 900, "cameras": ("left", "right")},
@@ -44,7 +44,10 @@ def candidate_configs(store: str, **shared: Any) -> dict[str, BCTrainConfig]:
     """The candidates as configurations on ``store``; ``shared`` settings apply to all of them,
     below each one's own."""
     base = BCTrainConfig(store=store, **shared)
-    return {name: replace(base, **settings) for name, settings in candidates().items()}
+    return {
+        name: replace(base, loop=replace(base.loop, steps=settings.pop("steps")), **settings)
+        for name, settings in candidates().items()
+    }
 
 
 def candidate_config(name: str, store: str, **shared: Any) -> BCTrainConfig:

@@ -23,6 +23,8 @@ from worldeval.data.fit import check_store
 from worldeval.data.normalize import ChannelNormalizer
 from worldeval.data.video import to_model
 from worldeval.errors import MismatchError
+from worldeval.learning.config import LoopConfig
+from worldeval.learning.loop import Loop
 from worldeval.robots import RobotSpec
 from worldeval.world_model.autoencoder import Autoencoder, AutoencoderConfig, reconstruction_loss
 from worldeval.world_model.backbone import BackboneConfig
@@ -37,7 +39,6 @@ from worldeval.world_model.clips import (
 )
 from worldeval.world_model.denoiser import DenoiserConfig, draw_sigma, weighted_error
 from worldeval.world_model.dreamer import Dreamer
-from worldeval.world_model.loop import Loop, LoopConfig
 from worldeval.world_model.model import Context, WorldModel, WorldModelConfig, degrade
 
 
@@ -98,7 +99,7 @@ def train_autoencoder(config: AutoencoderTrainConfig, out: str | Path) -> Path:
         video = torch.from_numpy(to_model(flat[rows.numpy()]))
         # a shift by whole pixels, so that the latents do not depend on where the 8x8 grid lies
         dy, dx = torch.randint(-4, 5, (2,), generator=generator).tolist()
-        video = video.roll((dy, dx), dims=(2, 3)).to(loop.accelerator.device)
+        video = video.roll((dy, dx), dims=(2, 3)).to(loop.device)
         raw: Autoencoder = loop.raw  # type: ignore[assignment]
         latents = raw.raw_latents(video)
         spread = latents.detach().std(dim=(0, 2, 3), keepdim=True)
@@ -217,7 +218,7 @@ def train_world_model(
     del table.frames
     started = time.time()
     loop = Loop(_Denoise(model), config.loop, out / "training")
-    device = loop.accelerator.device
+    device = loop.device
     views = model.config.views
 
     def loss(module: nn.Module, step: int, generator: torch.Generator) -> tuple[Tensor, dict]:
@@ -262,7 +263,7 @@ def _card(config: WorldModelTrainConfig, table: FrameTable, loop: Loop, started:
         "steps": loop.step,
         "clips": loop.step * config.loop.batch,
         "seconds_this_run": time.time() - started,
-        "device": str(loop.accelerator.device),
+        "device": str(loop.device),
         "processes": loop.accelerator.num_processes,
         "threads": config.loop.threads,
     }

@@ -10,14 +10,14 @@ from pathlib import Path
 import pytest
 import torch
 
-from worldeval.data.resuming import (
+from worldeval.errors import CheckpointError, StoreError
+from worldeval.learning.resuming import (
     append_row,
     forget_rows_after,
     load_state,
     save_state,
     uninterrupted,
 )
-from worldeval.errors import CheckpointError, StoreError
 
 
 def test_rows_after_the_restored_step_are_forgotten(tmp_path: Path) -> None:
@@ -73,23 +73,23 @@ def test_an_error_in_a_step_is_not_swallowed_and_threads_may_step_too() -> None:
 def test_a_state_comes_back_and_a_damaged_one_is_named(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    path = tmp_path / "state.pt"
-    save_state(path, {"step": 7, "weights": {"a": torch.arange(3.0)}, "losses": [0.5]})
-    state = load_state(path, "cpu")
-    assert state["step"] == 7 and state["losses"] == [0.5]
-    assert torch.equal(state["weights"]["a"], torch.arange(3.0))
+    path = tmp_path / "state.safetensors"
+    save_state(path, {"step": torch.tensor([7]), "a": torch.arange(3.0)}, {"seed": 5})
+    tensors, settings = load_state(path)
+    assert int(tensors["step"]) == 7 and settings == {"seed": 5}
+    assert torch.equal(tensors["a"], torch.arange(3.0))
 
-    def full(self: Path, content: bytes) -> int:
+    def full(*_: object) -> None:
         raise OSError(28, "No space left on device")
 
     with monkeypatch.context() as during:
-        during.setattr(Path, "write_bytes", full)
-        with pytest.raises(CheckpointError, match=r"state.pt: No space left"):
-            save_state(path, {"step": 8})
-    assert load_state(path, "cpu")["step"] == 7
-    assert [p.name for p in tmp_path.iterdir()] == ["state.pt"]
+        during.setattr("safetensors.torch.save_file", full)
+        with pytest.raises(CheckpointError, match=r"state.safetensors: No space left"):
+            save_state(path, {"step": torch.tensor([8])})
+    assert int(load_state(path)[0]["step"]) == 7
+    assert [p.name for p in tmp_path.iterdir()] == ["state.safetensors"]
     whole = path.read_bytes()
     for length in (0, 100, len(whole) - 10):
         path.write_bytes(whole[:length])
-        with pytest.raises(CheckpointError, match=r"state.pt is damaged .*remove it"):
-            load_state(path, "cpu")
+        with pytest.raises(CheckpointError, match=r"state.safetensors cannot be read .*remove it"):
+            load_state(path)

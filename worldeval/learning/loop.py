@@ -10,62 +10,33 @@ and one that was not give the same weights and the same metrics.
 
 from __future__ import annotations
 
+import json
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
 from accelerate import Accelerator
-from safetensors import SafetensorError
-from safetensors.torch import load_file, save_file
+from accelerate.state import AcceleratorState
 from torch import Tensor, nn
 from tqdm import tqdm
 
-from worldeval.data.atomic import write_atomically
-from worldeval.data.resuming import append_row, forget_rows_after, uninterrupted
 from worldeval.errors import CheckpointError, ConfigError
+from worldeval.learning.config import LoopConfig
+from worldeval.learning.resuming import (
+    append_row,
+    forget_rows_after,
+    load_state,
+    refuse_changes,
+    save_state,
+    uninterrupted,
+)
 
-
-@dataclass(frozen=True, kw_only=True)
-class LoopConfig:
-    """How long and how fast to learn."""
-
-    steps: int = 10_000
-    batch: int = 16
-    """Samples a step over all processes."""
-    learning_rate: float = 6e-4
-    warmup: int = 200
-    decay: float = 0.35
-    """Last part of training in which the learning rate falls linearly to zero."""
-    weight_decay: float = 1e-4
-    clip: float = 1.0
-    ema: float = 0.999
-    seed: int = 0
-    threads: int = 2
-    mixed_precision: str = "no"
-    """"bf16" on a GPU, or on a CPU with bfloat16 matrix units (AMX); others would be 10 to 100
-    times slower with it, so there it is refused."""
-    report_every: int = 50
-    save_every_s: float = 60.0
-    validate_every: int = 1000
-
-    def __post_init__(self) -> None:
-        if self.steps < 1 or self.batch < 1:
-            raise ConfigError(f"steps is {self.steps} and batch {self.batch}; expected at least 1")
-        if self.mixed_precision not in ("no", "bf16"):
-            raise ConfigError(
-                f"mixed_precision is {self.mixed_precision!r}, expected 'no' or 'bf16'"
-            )
-
-    def rate(self, step: int) -> float:
-        """Learning rate at a step: warm-up, constant, linear decay."""
-        rise = min(1.0, (step + 1) / max(1, self.warmup))
-        fall = min(1.0, (self.steps - step) / max(1.0, self.decay * self.steps))
-        return self.learning_rate * rise * fall
+STATE_FILE = "state.safetensors"
+METRICS_FILE = "metrics.jsonl"
 
 
 def step_generator(seed: int, step: int) -> torch.Generator:
@@ -75,42 +46,53 @@ def step_generator(seed: int, step: int) -> torch.Generator:
     )
 
 
-def has_bfloat16_units() -> bool:
-    """Whether bfloat16 is faster than float32 here: on a GPU, or on a CPU with AMX."""
-    return torch.cuda.is_available() or torch.cpu._is_amx_tile_supported()
+def has_bfloat16_units(device: str) -> bool:
+    """Whether bfloat16 is faster than float32 on ``device``: on a GPU, or on a CPU with AMX."""
+    return device != "cpu" or torch.cpu._is_amx_tile_supported()
 
 
 class Loop:
     """Runs ``loss(module, step, generator) -> (loss, metrics)`` for ``config.steps`` steps."""
 
-    def __init__(self, module: nn.Module, config: LoopConfig, folder: str | Path) -> None:
+    def __init__(
+        self,
+        module: nn.Module,
+        config: LoopConfig,
+        folder: str | Path,
+        *,
+        settings: Mapping[str, Any] | None = None,
+        parameters: list[dict[str, Any]] | None = None,
+    ) -> None:
+        """settings: what must be as it was for a state in ``folder`` to be gone on from.
+
+        parameters: groups as torch's optimizers take them; by default all decay alike.
+        """
         self.config = config
-        if config.mixed_precision == "bf16" and not has_bfloat16_units():
-            raise ConfigError(
-                "mixed_precision is 'bf16', but there is no GPU and this CPU has no bfloat16 "
-                "matrix units (AMX), so it would be far slower; use 'no'"
-            )
+        self.settings = None if settings is None else json.loads(json.dumps(settings))
         self.folder = Path(folder)
-        self.metrics = self.folder / "metrics.jsonl"
+        self.metrics = self.folder / METRICS_FILE
         self.folder.mkdir(parents=True, exist_ok=True)
         torch.set_num_threads(config.threads)
-        self.accelerator = Accelerator(
-            mixed_precision=config.mixed_precision, cpu=not torch.cuda.is_available()
-        )
+        self.accelerator = _accelerator(config)
         optimizer = torch.optim.AdamW(
-            module.parameters(),
+            parameters or module.parameters(),
             lr=config.learning_rate,
             weight_decay=config.weight_decay,
-            betas=(0.9, 0.99),
+            betas=(0.9, config.beta2),
             fused=True,
         )
         self.raw = module
         self.module, self.optimizer = self.accelerator.prepare(module, optimizer)
         self.averaged = {n: p.detach().clone() for n, p in module.state_dict().items()}
         self.step = 0
+        self.seconds = 0.0  # of all runs together, up to the last save
         self.validated = 0  # step of the last validation
         self.sums: dict[str, float] = {}  # since the last report; "steps" counts them
         self._restore()
+
+    @property
+    def device(self) -> torch.device:
+        return self.accelerator.device
 
     @property
     def share(self) -> slice:
@@ -122,16 +104,20 @@ class Loop:
         loss: Callable[[nn.Module, int, torch.Generator], tuple[Tensor, dict[str, float]]],
         validate: Callable[[int], dict[str, Any]] | None = None,
         title: str = "training",
+        progress: bool = True,
     ) -> None:
-        """Train from wherever the state stands. Ctrl-C saves the state before it leaves."""
+        """Train from wherever the state stands. Ctrl-C saves the state before it leaves.
+
+        validate: called with the averaged weights in place; what it returns is reported.
+        """
         config = self.config
-        saved_at = self._reported_at = time.monotonic()
+        self._saved_at = self._reported_at = time.monotonic()
         self._reported_step = self.step
         bar = tqdm(
             total=config.steps,
             initial=self.step,
             desc=title,
-            disable=not self.accelerator.is_main_process,
+            disable=not (progress and self.accelerator.is_main_process),
             unit="step",
             mininterval=1.0,
         )
@@ -149,9 +135,8 @@ class Loop:
                     if row:
                         bar.set_postfix(loss=f"{row['loss']:.4f}")
                     self._validate(validate)
-                    if time.monotonic() - saved_at > config.save_every_s:
+                    if time.monotonic() - self._saved_at > config.save_every_s:
                         self.save()
-                        saved_at = time.monotonic()
         except KeyboardInterrupt:
             self.save()
             raise
@@ -229,39 +214,32 @@ class Loop:
 
     def save(self) -> None:
         """Write the state atomically (main process)."""
+        now = time.monotonic()
+        self.seconds, self._saved_at = self.seconds + now - self._saved_at, now
         if not self.accelerator.is_main_process:
             return
-        tensors = {"step": torch.tensor([self.step]), "validated": torch.tensor([self.validated])}
-        tensors |= {f"sums/{n}": torch.tensor(v, dtype=torch.float64) for n, v in self.sums.items()}
-        tensors |= {f"weights/{n}": t.contiguous() for n, t in self.raw.state_dict().items()}
-        tensors |= {f"averaged/{n}": t.contiguous() for n, t in self.averaged.items()}
+        counts = {"step": self.step, "validated": self.validated, "seconds": self.seconds}
+        counts |= {f"sums/{name}": total for name, total in self.sums.items()}
+        tensors = {n: torch.tensor([v], dtype=torch.float64) for n, v in counts.items()}
+        tensors |= {f"weights/{n}": t for n, t in self.raw.state_dict().items()}
+        tensors |= {f"averaged/{n}": t for n, t in self.averaged.items()}
         for name, parameter in self.raw.named_parameters():
             for key, value in self.optimizer.state.get(parameter, {}).items():
-                tensors[f"optimizer/{key}/{name}"] = torch.as_tensor(value).contiguous()
-        path = self.folder / "state.safetensors"
-        kept = {n: t.detach().cpu().clone() for n, t in tensors.items()}
-        try:
-            write_atomically(path, lambda temporary: save_file(kept, temporary))
-        except (OSError, SafetensorError) as error:  # safetensors wraps a full disk
-            raise CheckpointError(
-                f"cannot write {path}: {getattr(error, 'strerror', None) or error}; the previous "
-                "state is kept, free some space and run the same command again"
-            ) from error
+                tensors[f"optimizer/{key}/{name}"] = torch.as_tensor(value)
+        save_state(self.folder / STATE_FILE, tensors, self.settings)
 
     @torch.no_grad()
     def _restore(self) -> None:
-        path = self.folder / "state.safetensors"
-        if not path.is_file():
-            self._forget_metrics()
-            return
-        try:
-            tensors = load_file(path)
-        except (OSError, SafetensorError) as error:
-            raise CheckpointError(
-                f"{path} cannot be read ({error}), expected the state of a training; remove it to "
-                "begin anew, or restore it from a copy"
-            ) from error
-        device = next(self.raw.parameters()).device
+        path = self.folder / STATE_FILE
+        if path.is_file():
+            tensors, settings = load_state(path)
+            if settings is not None and self.settings is not None:
+                refuse_changes(settings, self.settings, self.folder)
+            self._take_over(tensors, path)
+        if self.accelerator.is_main_process:
+            forget_rows_after(self.metrics, self.step)
+
+    def _take_over(self, tensors: dict[str, Tensor], path: Path) -> None:
         weights = {n[8:]: t for n, t in tensors.items() if n.startswith("weights/")}
         try:
             self.raw.load_state_dict(weights)
@@ -271,7 +249,7 @@ class Loop:
                 f"remove it ({str(error).splitlines()[0]})"
             ) from None
         self.averaged = {
-            n[9:]: t.to(device) for n, t in tensors.items() if n.startswith("averaged/")
+            n[9:]: t.to(self.device) for n, t in tensors.items() if n.startswith("averaged/")
         }
         for name, parameter in self.raw.named_parameters():
             found = {
@@ -287,9 +265,22 @@ class Loop:
                 }
         self.step = int(tensors["step"])
         self.validated = int(tensors.get("validated", tensors["step"]))
+        self.seconds = float(tensors.get("seconds", 0.0))
         self.sums = {n[5:]: float(t) for n, t in tensors.items() if n.startswith("sums/")}
-        self._forget_metrics()
 
-    def _forget_metrics(self) -> None:
-        if self.accelerator.is_main_process:
-            forget_rows_after(self.metrics, self.step)
+
+def _accelerator(config: LoopConfig) -> Accelerator:
+    """The accelerator of these settings, whatever a training before it in this process had."""
+    if config.device == "cuda" and not torch.cuda.is_available():
+        raise ConfigError("device is 'cuda', but there is no GPU that torch can use; use 'cpu'")
+    device = "cuda" if torch.cuda.is_available() and config.device != "cpu" else "cpu"
+    if config.mixed_precision == "bf16" and not has_bfloat16_units(device):
+        raise ConfigError(
+            "mixed_precision is 'bf16', but this CPU has no bfloat16 matrix units (AMX), so it "
+            "would be far slower; use 'no', or a GPU"
+        )
+    if AcceleratorState._shared_state:
+        before = AcceleratorState()
+        if (before.device.type, before.mixed_precision) != (device, config.mixed_precision):
+            AcceleratorState._reset_state(reset_partial_state=True)
+    return Accelerator(mixed_precision=config.mixed_precision, cpu=device == "cpu")
