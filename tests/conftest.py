@@ -11,12 +11,13 @@ from pathlib import Path
 os.environ["OMP_NUM_THREADS"] = "1"
 os.environ["MKL_NUM_THREADS"] = "1"
 os.environ.setdefault("MPLBACKEND", "Agg")
-# A shell that starts the tests in the background lets them ignore Ctrl-C, and their children too.
-signal.signal(signal.SIGINT, signal.default_int_handler)
 
 import pytest
 
 from worldeval.robots import CameraSpec, RobotSpec
+
+# A shell that starts the tests in the background lets them ignore Ctrl-C, and their children too.
+signal.signal(signal.SIGINT, signal.default_int_handler)
 
 CHECKPOINTS = Path(__file__).parent.parent / "checkpoints"
 
