@@ -34,8 +34,8 @@ LOOP = ["--loop.steps", "2", "--loop.batch", "2", "--loop.threads", "1"]
 AUTOENCODER = ["--model.widths", "8", "8", "8", *LOOP]
 WORLD_MODEL = ["--backbone.widths", "8", "16", "--backbone.blocks", "1", *LOOP]
 WORLD_MODEL += ["--backbone.token-width", "16", "--backbone.heads", "2"]
-POLICY = ["--steps", "2", "--batch", "2", "--channels", "8", "8", "8", "--hidden", "8"]
-JUDGE = ["--steps", "2", "--batch", "2", "--threads", "1"]
+POLICY = [*LOOP, "--channels", "8", "8", "8", "--hidden", "8"]
+JUDGE = LOOP
 POLICY_FILE = """
 import numpy as np
 from worldeval.types import PolicySpec
@@ -386,7 +386,7 @@ def test_a_disk_that_fills_during_rollouts(
 TRAININGS = {
     "autoencoder": (AUTOENCODER, "state.safetensors"),
     "world-model": (WORLD_MODEL, "the checkpoint"),  # of the first validation
-    "policy": (POLICY, "the checkpoint"),
+    "policy": (POLICY, "state.safetensors"),
     "judge": (JUDGE, ".out.frames"),
 }
 
