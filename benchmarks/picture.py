@@ -41,7 +41,9 @@ def main() -> None:
     board = json.loads((options.demo / "leaderboard.json").read_text())
     times = [0, 8, 16, 24]
     figure = plt.figure(figsize=(13, 1.9 * len(options.tasks) + 0.4), dpi=110)
-    grid = figure.add_gridspec(2 * len(options.tasks), 2, width_ratios=(3.1, 1), wspace=0.12, hspace=0.45)
+    grid = figure.add_gridspec(
+        2 * len(options.tasks), 2, width_ratios=(3.1, 1), wspace=0.12, hspace=0.45
+    )
     for row, task in enumerate(options.tasks):
         key = rollout_key(options.policy, f"{task}/evaluation/0000")
         for below, store in enumerate((dreams, truth)):

@@ -9,7 +9,8 @@ Rollouts advance in batches. What a rollout sees depends on its suite's seed and
 only (``rollout_seed``): not on the batch, its place there, or on how others of the batch end. So a
 batch of four equals four batches of one, as far as world and policy keep that promise too.
 
-A rollout ends when the world flags success, else after ``suite.chunks`` chunks. When a policy or a
+A rollout ends one chunk after the world flags success (so that whoever judges its frames sees it
+solved, not only being solved), else after ``suite.chunks`` chunks. When a policy or a
 world fails in a batch, the rollouts that had not ended are begun again one at a time, which repeats
 them exactly; the guilty one alone is kept as an error, with its frames so far.
 """
@@ -221,9 +222,9 @@ class _Run:
                             info=seen.info,
                         )
                     )
-                going = [i for i, recording in enumerate(active) if not recording.succeeded]
+                going = [i for i, recording in enumerate(active) if not recording.shown]
                 for recording in active:
-                    if recording.succeeded:
+                    if recording.shown:
                         self._keep(recording.finish())
                 rows, active = [rows[i] for i in going], [active[i] for i in going]
                 if not rows:

@@ -72,6 +72,7 @@ class Recording:
         )
         self._success = np.zeros(most_frames, bool)
         self._has_flag = False
+        self._newest = 0  # first frame of the newest chunk
 
     @property
     def steps(self) -> int:
@@ -82,6 +83,11 @@ class Recording:
     def succeeded(self) -> bool:
         """Whether the world has flagged success after the start."""
         return bool(self._success[1 : self._count].any())
+
+    @property
+    def shown(self) -> bool:
+        """Whether success was flagged before the newest chunk, so that a chunk shows its result."""
+        return bool(self._success[1 : self._newest].any())
 
     def begin(self, frame: np.ndarray, pose: np.ndarray, success: bool | None) -> None:
         """The start: frame (V, H, W, 3), pose (P,)."""
@@ -101,6 +107,7 @@ class Recording:
     ) -> None:
         """One chunk: frames (T, V, H, W, 3), poses (T, P), actions (K, A), success (T,)."""
         new = slice(self._count, self._count + len(frames))
+        self._newest = new.start
         self._frames[new], self._poses[new] = frames, poses
         self._actions[self._count - 1 : new.stop - 1] = actions.reshape(
             len(frames), self._robot.steps_per_frame, self._robot.action_dim
