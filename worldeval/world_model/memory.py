@@ -12,6 +12,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 import numpy as np
+import torch
 
 from worldeval.errors import ConfigError
 
@@ -113,26 +114,35 @@ def retrieve(
 class MemoryBank:
     """Everything one rollout has seen, as latents with their poses.
 
-    Latents are (V, C, h, w) float32 arrays or tensors; the bank stores float16 copies, 6 KiB a
-    frame in the embedded world.
+    Latents are (V, C, h, w) tensors, kept as float16 (3 KiB a frame in the embedded world) in one
+    block that doubles when it is full: thousands of small pieces would fragment the heap.
     """
 
     def __init__(self) -> None:
-        self._latents: list = []
-        self._poses: list[np.ndarray] = []
+        self._count = 0
+        self._latents = torch.empty(0)
+        self._poses = np.empty((0, 0), np.float32)
 
     def __len__(self) -> int:
-        return len(self._poses)
+        return self._count
 
-    def add(self, latent, pose: np.ndarray) -> None:
+    def add(self, latent: torch.Tensor, pose: np.ndarray) -> None:
         """Append one frame: its latent and its normalised pose (P,)."""
-        self._latents.append(latent.half() if hasattr(latent, "half") else latent)
-        self._poses.append(np.asarray(pose, np.float32))
+        n = self._count
+        if n == len(self._poses):
+            room = max(64, 2 * n)
+            latents = torch.empty((room, *latent.shape), dtype=torch.float16)
+            poses = np.empty((room, len(pose)), np.float32)
+            if n:
+                latents[:n], poses[:n] = self._latents, self._poses
+            self._latents, self._poses = latents, poses
+        self._latents[n], self._poses[n] = latent, pose
+        self._count = n + 1
 
     @property
     def poses(self) -> np.ndarray:
         """(n, P) normalised poses, the last one current."""
-        return np.stack(self._poses)
+        return self._poses[: self._count]
 
-    def latent(self, index: int):
-        return self._latents[index]
+    def latent(self, index: int) -> torch.Tensor:
+        return self._latents[: self._count][index]
