@@ -1,8 +1,8 @@
 """Imagination as a world: for the engine, for gymnasium, and for who gives the wrong thing."""
 
-import gymnasium
 import numpy as np
 import pytest
+from gymnasium.utils.env_checker import check_env
 
 from tests.world_model.test_model import autoencoder, model, robot
 from tests.world_model.test_training import write_store
@@ -50,7 +50,7 @@ def test_rows_can_begin_anew_without_disturbing_others(world):
 
 def test_gymnasium_accepts_it(world):
     suite = suite_of(world._starts, chunks=2, name="s")
-    gymnasium.utils.env_checker.check_env(WorldEnv(world, suite), skip_render_check=True)
+    check_env(WorldEnv(world, suite), skip_render_check=True)
     envs = WorldVectorEnv(world, suite, num_envs=2)
     observed, _ = envs.reset(seed=0)
     assert observed in envs.observation_space

@@ -102,11 +102,6 @@ class StoreLayout:
     def pose_dim(self) -> int:
         return len(self.pose_names)
 
-    @property
-    def action_row_dim(self) -> int:
-        """Length of one action row: S control steps of A numbers."""
-        return self.steps_per_frame * len(self.action_names)
-
     def image_key(self, view: str) -> str:
         return f"observation.images.{view}"
 

@@ -34,11 +34,6 @@ class BoundNormalizer:
         low, high = np.asarray(self.low), np.asarray(self.high)
         return np.clip(2 * (values - low) / (high - low) - 1, -1, 1).astype(np.float32)
 
-    def denormalize(self, values: np.ndarray) -> np.ndarray:
-        """(..., D) in [-1, 1] -> physical units, float32."""
-        low, high = np.asarray(self.low), np.asarray(self.high)
-        return ((np.asarray(values) + 1) / 2 * (high - low) + low).astype(np.float32)
-
 
 @dataclass(frozen=True, kw_only=True)
 class ChannelNormalizer:

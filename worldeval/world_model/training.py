@@ -110,6 +110,7 @@ def train_autoencoder(config: AutoencoderTrainConfig, out: str | Path) -> Path:
 
     loop.run(loss, title="autoencoder")
     with loop.averaged_weights():
+        model.cpu()
         sample = flat[step_rows(len(flat), 4096)]
         model.set_normalizer(ChannelNormalizer.fit(batched(model.raw_latents, to_model(sample))))
         decoded = batched(lambda x: model.decode(model.encode(x)), to_model(sample[:512]))
@@ -244,7 +245,7 @@ def train_world_model(
         if validation is None:
             return {}
         return replay_quality(
-            Dreamer(model, autoencoder),
+            Dreamer(model, autoencoder, device=device),  # else it would move the model away
             validation,
             episodes=8,
             video=out / "training" / f"{step:07d}.mp4",
