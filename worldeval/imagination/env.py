@@ -39,7 +39,10 @@ class Imagination:
         self.frames_per_step = dreamer.model.config.future
         self._starts = starts
         table = starts.metadata()
-        self._row_of_start = dict(zip(table.get("start_id", []), table.index, strict=False))
+        # by key too: a store of several policies' rollouts has a start state several times
+        self._row_of_start = dict(zip(table["key"], table.index, strict=True)) | dict(
+            zip(table.get("start_id", []), table.index, strict=False)
+        )
 
     @classmethod
     def open(

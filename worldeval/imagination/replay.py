@@ -13,6 +13,7 @@ from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
+import pandas as pd
 
 from worldeval.data.episodes import EpisodeStore
 from worldeval.errors import DataError
@@ -28,9 +29,16 @@ from worldeval.types import Episode, Policy, StartState
 VARIANTS = ("own", "shuffled", "zero")
 
 
+def origins(table: pd.DataFrame) -> pd.Series:
+    """What an imagined replay of each episode calls its start state: the episode's own start_id,
+    or its key where several episodes (of several policies) begin at one start state."""
+    return table["start_id"] if table["start_id"].is_unique else table["key"]
+
+
 def suite_of(store: EpisodeStore, *, chunks: int, name: str, limit: int | None = None) -> Suite:
     """The start states of recorded episodes, spread evenly over the store if ``limit`` is set."""
     table = store.metadata()
+    table = table.assign(start_id=origins(table))
     picked = np.arange(len(table))
     if limit is not None and limit < len(table):
         picked = np.unique(np.linspace(0, len(table) - 1, limit).astype(int))
@@ -81,7 +89,7 @@ def with_truth(imagined: EpisodeStore, source: EpisodeStore, index: int) -> Epis
     """An imagined replay of its own actions, with what truly came of them as its outcome."""
     episode = imagined.episode(index)
     table = source.metadata()
-    rows = table.index[table["start_id"] == episode.extra["start_id"]]
+    rows = table.index[origins(table) == episode.extra["start_id"]]
     if len(rows) != 1:
         raise DataError(
             f"replay {episode.key!r} begins at {episode.extra['start_id']!r}, of which "
@@ -128,7 +136,8 @@ def fidelity(
     """Compare imagined replays (variant -> store) with what was recorded."""
     report = ReplayReport(views=views, frames_per_chunk=frames_per_chunk, with_ssim=with_ssim)
     held = {name: store.keys for name, store in imagined.items()}
-    for index, row in source.metadata().iterrows():
+    table = source.metadata()
+    for index, row in table.assign(start_id=origins(table)).iterrows():
         keys = {name: rollout_key(name, str(row["start_id"])) for name in imagined}
         if any(key not in held[name] for name, key in keys.items()):
             continue
