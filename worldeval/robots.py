@@ -1,8 +1,8 @@
 """Robots and cameras as values: names, units, rates, frames, senses. numpy only.
 
 Everything in which two sides of an evaluation can silently disagree is a field here, compared
-before the first step (``check_policy`` in ``rollout/engine.py``). A chunk of actions becomes the
-poses that condition a world model by ``RobotSpec.integrate``.
+before the first step (``policies/checking.py``). How a chunk of actions becomes the poses that
+condition a world model is named by ``RobotSpec.motion`` and carried out by ``worldeval/motion``.
 """
 
 from __future__ import annotations
@@ -13,35 +13,54 @@ import numpy as np
 
 from worldeval.errors import ConfigError
 
+MOUNTS = ("fixed", "hand", "uncalibrated")
+MOTIONS = ("delta_position", "delta_pose", "absolute_pose", "joint_position", "joint_velocity")
+
 
 @dataclass(frozen=True, kw_only=True)
 class CameraSpec:
-    """A calibrated pinhole camera with square pixels.
+    """A pinhole camera with square pixels, or only the name of one.
 
     Camera axes are MuJoCo's and OpenGL's: x right, y up, looking along -z.
-    mount: "fixed" (position and rotation in the base frame) or "hand" (position relative to the
-        commanded hand position in base axes; the hand does not turn).
+    mount: "fixed" (position and rotation in the base frame), "hand" (position relative to the
+        commanded hand position in base axes; the hand does not turn) or "uncalibrated" (where it
+        stands is unknown, as with real data; nothing can be projected into it).
     rotation: (9,) row-major camera-to-base rotation matrix.
     """
 
     name: str
     mount: str
-    fovy_rad: float
-    position_m: tuple[float, float, float]
-    rotation: tuple[float, ...]
+    fovy_rad: float = 0.0
+    position_m: tuple[float, float, float] = (0.0, 0.0, 0.0)
+    rotation: tuple[float, ...] = ()
 
     def __post_init__(self) -> None:
-        if self.mount not in ("fixed", "hand"):
+        if self.mount not in MOUNTS:
             raise ConfigError(
-                f"camera {self.name!r}: mount is {self.mount!r}, expected 'fixed' or 'hand'"
+                f"camera {self.name!r}: mount is {self.mount!r}, expected one of {MOUNTS}"
             )
+        if self.mount == "uncalibrated":
+            return
         if len(self.rotation) != 9:
             raise ConfigError(
                 f"camera {self.name!r}: rotation has {len(self.rotation)} numbers, expected 9"
             )
+        if not self.fovy_rad > 0:
+            raise ConfigError(
+                f"camera {self.name!r}: fovy_rad is {self.fovy_rad!r}, expected more than 0; a "
+                "camera of unknown geometry has mount='uncalibrated'"
+            )
+
+    def _need_calibration(self) -> None:
+        if self.mount == "uncalibrated":
+            raise ConfigError(
+                f"camera {self.name!r} is uncalibrated, so nothing can be projected into it; use a "
+                "model without geometry maps and warping, or give the camera's geometry"
+            )
 
     def centre_m(self, hand_in_base_m: np.ndarray) -> np.ndarray:
         """Camera centre in the base frame for hand positions (..., 3); (..., 3)."""
+        self._need_calibration()
         offset = np.asarray(self.position_m, np.float32)
         if self.mount == "hand":
             return np.asarray(hand_in_base_m, np.float32) + offset
@@ -53,6 +72,7 @@ class CameraSpec:
         Returns (..., 3): u right and v down in [0, 1] over the (square) image, and the depth
         along the optical axis in metres (negative behind the camera).
         """
+        self._need_calibration()
         rotation = np.asarray(self.rotation, np.float32).reshape(3, 3)
         seen = (points_in_base_m - self.centre_m(hand_in_base_m)) @ rotation
         depth = -seen[..., 2]
@@ -67,8 +87,13 @@ class CameraSpec:
 class RobotSpec:
     """A robot as data.
 
-    The pose is what conditions a world model: the commanded hand position and gripper, in that
-    order, one row a frame. ``integrate`` turns control steps into it.
+    The pose is what conditions a world model: the commanded hand position (for some robots also
+    its roll, pitch and yaw) and the gripper, in that order, one row a frame.
+
+    pose_low, pose_high: what a world model takes as -1 and 1. Where motion is "delta_position" they
+        are also the bounds at which the controller stops; elsewhere poses may leave them.
+    motion: how a chunk of actions becomes poses, see ``worldeval/motion/adapters.py``.
+    joint_names: of a robot whose joints are known at every frame; () for others.
     """
 
     name: str
@@ -88,12 +113,22 @@ class RobotSpec:
     image_size: tuple[int, int]
     cameras: tuple[CameraSpec, ...]
     gripper_sense: str = "close_positive"
+    joint_names: tuple[str, ...] = ()
+    motion: str = "delta_position"
 
     def __post_init__(self) -> None:
         if not len(self.action_names) == len(self.action_low) == len(self.action_high):
             raise ConfigError(f"robot {self.name!r}: action names and bounds differ in length")
         if not len(self.pose_names) == len(self.pose_low) == len(self.pose_high):
             raise ConfigError(f"robot {self.name!r}: pose names and bounds differ in length")
+        if self.motion not in MOTIONS:
+            raise ConfigError(
+                f"robot {self.name!r}: motion is {self.motion!r}, expected one of {MOTIONS}"
+            )
+        if self.motion.startswith("joint") and not self.joint_names:
+            raise ConfigError(
+                f"robot {self.name!r}: motion is {self.motion!r}, but it has no joint_names"
+            )
 
     @property
     def frame_hz(self) -> float:
@@ -115,6 +150,15 @@ class RobotSpec:
     @property
     def pose_dim(self) -> int:
         return len(self.pose_names)
+
+    @property
+    def joint_dim(self) -> int:
+        return len(self.joint_names)
+
+    @property
+    def poses_are_bounded(self) -> bool:
+        """Whether the controller stops at ``pose_low`` and ``pose_high``."""
+        return self.motion == "delta_position"
 
     def integrate(self, pose: np.ndarray, actions: np.ndarray) -> np.ndarray:
         """Commanded poses at frame rate after delta-position actions.

@@ -5,7 +5,7 @@ Axis legend (law for every shape comment in this package)::
     B  rollout in a batch        C    image or latent channel     M  memory frame
     T  frame                     H W  pixels                      N  token
     V  view (camera)             A    action dimension            P  pose dimension
-    K  control step in a chunk   S    control step within a frame
+    K  control step in a chunk   S    control step within a frame J  joint
 
 Video inside models is float32 ``(B, T, V, C, H, W)`` in [-1, 1]; *frames* at the borders (worlds,
 policies, judges, files) are uint8 ``(B, T, V, H, W, C)`` RGB. ``data/video.py`` alone converts.
@@ -51,7 +51,11 @@ class StartState:
 
 @dataclass(frozen=True, kw_only=True)
 class Observation:
-    """What one rollout shows a policy. Images are (H, W, 3) uint8 RGB, states (D,) float32."""
+    """What one rollout shows a policy. Images are (H, W, 3) uint8 RGB, states (D,) float32.
+
+    state: "pose" (P,) and, of a robot with joints, "joint_position" (J,) rad, "gripper_position"
+        (1,) and "cartesian_position" (P-1,): the pose in two parts, under the names of DROID.
+    """
 
     images: Mapping[str, np.ndarray]
     state: Mapping[str, np.ndarray]
@@ -67,10 +71,12 @@ class ActionChunk:
 
     actions: (B, K, A) float32, as the robot's controller takes them.
     poses: (B, T, P) float32, the commanded pose at each of the T = K / S frames to come.
+    joints: (B, T, J) float32 rad at these frames; None for a robot without joints.
     """
 
     actions: np.ndarray
     poses: np.ndarray
+    joints: np.ndarray | None = None
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -82,12 +88,14 @@ class WorldStep:
     success: (B, T) bool, the world's own flag at each new frame; None where it has none
         (imagination cannot know: a judge decides).
     info: one JSON-able dict a row (retrieved memory frames, sampler, evaluations, seconds).
+    joints: (B, T, J) float32 rad at these frames; None for a robot without joints.
     """
 
     frames: np.ndarray
     poses: np.ndarray
     success: np.ndarray | None
     info: Sequence[dict[str, Any]]
+    joints: np.ndarray | None = None
 
 
 class World(Protocol):
@@ -159,6 +167,7 @@ class Episode:
     frames: (T+1, V, H, W, C) uint8, views in the order of ``views``.
     poses: (T+1, P) float32 commanded poses.
     actions: (T, S, A) float32, the S control steps that lead from frame t to t+1.
+    joints: (T+1, J) float32 rad, or None for a robot without joints.
     success_at: (T+1,) bool, the world's own flag at each frame, or None where unknown.
     expert_actions: (T, S, A) what an expert would have done instead, or None.
     instruction: the words given to the policy. task: the suite's name of the task.
@@ -178,6 +187,7 @@ class Episode:
     expert_actions: np.ndarray | None = None
     success: bool | None = None
     extra: dict[str, Any] = field(default_factory=dict)
+    joints: np.ndarray | None = None
 
     @property
     def length(self) -> int:

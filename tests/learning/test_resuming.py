@@ -83,7 +83,7 @@ def test_a_state_comes_back_and_a_damaged_one_is_named(
         raise OSError(28, "No space left on device")
 
     with monkeypatch.context() as during:
-        during.setattr("safetensors.torch.save_file", full)
+        during.setattr("worldeval.learning.resuming.stream_tensors", full)
         with pytest.raises(CheckpointError, match=r"state.safetensors: No space left"):
             save_state(path, {"step": torch.tensor([8])})
     assert int(load_state(path)[0]["step"]) == 7

@@ -75,6 +75,11 @@ def test_a_factory_in_a_module(toy_robot: RobotSpec) -> None:
         ("random?sped=1", ConfigError, "did you mean 'speed'"),
         ("random?speed", ConfigError, "cannot read 'speed'"),
         ("replay:", ConfigError, "names no place"),
+        ("openpi:", ConfigError, "write openpi://HOST:PORT"),
+        ("openpi://", ConfigError, "names no server"),
+        ("roboarena:host:8000", ConfigError, "names no server"),
+        ("openpi://host:eight", ConfigError, "write openpi://HOST:PORT"),
+        ("openpi://host?timeout=3", ConfigError, "did you mean 'timeout_s'"),
         ("python:mine", ConfigError, "expected python:FILE.py:ClassName"),
         ("python:{file}:Mnie", PolicyError, "did you mean 'Mine'"),
         ("python:{file}:Mine?sped=1", ConfigError, "did you mean 'speed'"),
@@ -106,7 +111,7 @@ def test_a_file_with_a_syntax_error_is_named(tmp_path: Path, toy_robot: RobotSpe
 
 def test_third_parties_add_schemes(monkeypatch: pytest.MonkeyPatch, toy_robot: RobotSpec) -> None:
     class Entry:
-        name, value = "openpi", "their_package:load"
+        name, value = "groot", "their_package:load"
 
         @staticmethod
         def load():
@@ -115,9 +120,9 @@ def test_third_parties_add_schemes(monkeypatch: pytest.MonkeyPatch, toy_robot: R
             return lambda rest, robot, name="p": ZeroPolicy(robot, name=f"{name}@{rest}")
 
     monkeypatch.setattr(loading, "_entries", lambda: [Entry])
-    assert load_policy("openpi://host:8000?name=pi", toy_robot).spec.name == "pi@//host:8000"
-    with pytest.raises(ConfigError, match="did you mean 'openpi'"):
-        load_policy("openp1", toy_robot)
+    assert load_policy("groot://host:8000?name=pi", toy_robot).spec.name == "pi@//host:8000"
+    with pytest.raises(ConfigError, match="did you mean 'groot'"):
+        load_policy("gr00t", toy_robot)
 
 
 @pytest.mark.parametrize("target", [*loading.ALONE.values(), *loading.WITH_PLACE.values()])

@@ -5,7 +5,15 @@ import pytest
 pytest.importorskip("worldeval.worlds.mujoco_backend", exc_type=ImportError)
 
 from worldeval.errors import ConfigError
-from worldeval.worlds.experts import Expert, Failing, Noisy, Waypoints, driver_of, memory_motion
+from worldeval.worlds.experts import (
+    Expert,
+    Failing,
+    Noisy,
+    Waypoints,
+    driver_of,
+    memory_motion,
+    revisit_motion,
+)
 from worldeval.worlds.sawyer import ROBOT, TASKS, start_state
 from worldeval.worlds.simulation import Simulation
 
@@ -109,6 +117,19 @@ def test_memory_motion_leaves_and_comes_back():
         _, _, poses = run(simulation, driver)
         away = np.linalg.norm(poses[:, :3] - begin[:3], axis=1)
         assert away[40:60].min() > 0.15 and away[-6:].max() < 0.006
+
+
+def test_revisit_motion_sees_a_place_twice_and_far_from_it_in_between():
+    simulation = Simulation(TASKS["reach"])
+    for index in range(4):
+        simulation.reset(start_state("training", "reach", index).seed)
+        driver = revisit_motion(simulation.pose.copy(), np.random.default_rng(index))
+        _, _, poses = run(simulation, driver)
+        back = poses[-1, :3]
+        apart = np.linalg.norm(poses[:, :3] - back, axis=1)
+        far = int(apart.argmax())
+        assert apart[0] > 0.02, "the first frame does not show it"
+        assert apart[:far].min() < 0.01 and apart[far] > 0.2 and apart[-3:].max() < 0.01
 
 
 def test_unknown_kind_is_told():

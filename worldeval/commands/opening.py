@@ -18,7 +18,10 @@ from worldeval.errors import ConfigError, StoreError
 if TYPE_CHECKING:
     from worldeval.data.episodes import EpisodeStore
     from worldeval.imagination.env import Imagination
+    from worldeval.motion.adapters import Adapter
+    from worldeval.robots import RobotSpec
     from worldeval.types import World
+    from worldeval.world_model.dreamer import DreamConfig
 
 WorldName = Literal["imagination", "metaworld", "toy"]
 
@@ -32,11 +35,26 @@ class ImaginationOptions:
     starts: Path | None = None
     """Store whose episodes begin at the start states; the shipped one, if not given."""
     memory: str | None = None
-    """Which past frames the model looks at: pose, strided, none."""
+    """Which past frames the model looks at: pose, strided, none, and for Ctrl-World published
+    (replay, keyboard) or published-policy."""
     solver: str | None = None
     """Sampler: euler, heun, dpmpp_2m."""
     sampler_steps: int | None = None
     """Steps of the sampler; fewer are faster and coarser."""
+    preset: str | None = None
+    """Of an imported Ctrl-World: published (to the letter) or improved."""
+    action_space: str | None = None
+    """What policies command, where the robot knows several ways (a Panda: absolute_pose,
+    delta_pose, joint_position, joint_velocity)."""
+    steps_per_frame: int | None = None
+    """Control steps between two frames, where the robot leaves a choice (a Panda: 3; 2 for slow,
+    fine motions)."""
+    adapter: Path | None = None
+    """Learned adapter that turns joint velocities into poses (`worldeval train adapter`, or the
+    published action_adapter.pth); integration, if not given."""
+    gripper_most: float = 1.0
+    """Gripper commands above it become it (Ctrl-World's runs: 0.75 to 0.97, as the object allows);
+    1 closes wholly."""
     device: str | None = None
     """cpu or cuda; a GPU if there is one."""
 
@@ -64,27 +82,49 @@ def open_imagination(
     options: ImaginationOptions, starts: EpisodeStore | None = None
 ) -> Imagination:
     """The world model as a world. starts: instead of ``options.starts``."""
-    from worldeval.data import checkpoint
-    from worldeval.imagination.env import Imagination
-    from worldeval.world_model.model import KIND, WorldModelConfig
-    from worldeval.worlds.sawyer import ROBOT
+    from worldeval.data.episodes import EpisodeStore
+    from worldeval.imagination.env import Imagination, default_device
+    from worldeval.world_model.dreamer import Dreamer
+    from worldeval.world_model.loading import open_world_model
 
     check_device(options.device)
-    header = checkpoint.read_header(options.folder, kind=KIND)
-    with checkpoint.fitting(options.folder):
-        sampler = WorldModelConfig.from_json(header["config"]).sampler
+    model, codec = open_world_model(options.folder, preset=options.preset)
+    sampler = model.config.sampler
     if options.solver is not None:
         sampler = replace(sampler, solver=options.solver)
     if options.sampler_steps is not None:
         sampler = replace(sampler, steps=options.sampler_steps)
-    return Imagination.open(
-        options.folder,
-        starts or options.starts or shipped.path(shipped.STARTS),
-        ROBOT,
+    dreamer = Dreamer(
+        model,
+        codec,
         memory=options.memory,
         sampler=sampler,
-        device=options.device,
+        device=options.device or default_device(),
     )
+    store = starts or EpisodeStore.open(options.starts or shipped.path(shipped.STARTS))
+    return Imagination(dreamer, robot_of(model.config, options), store)
+
+
+def robot_of(config: DreamConfig, options: ImaginationOptions) -> RobotSpec:
+    """The robot that a world model was trained for, commanded as ``options`` say."""
+    from worldeval.motion.named import robot_named
+    from worldeval.worlds.sawyer import ROBOT
+
+    own = config.robot == ROBOT.name  # it leaves no choice, and the model is compared with it
+    return robot_named(
+        config.robot,
+        action_space=options.action_space,
+        steps_per_frame=options.steps_per_frame,
+        image_size=None if own else config.image_size,
+        statistics=None if own else (config.pose_low, config.pose_high),
+    )
+
+
+def adapter_of(robot: RobotSpec, options: ImaginationOptions) -> Adapter:
+    """What turns chunks of the robot's actions into poses."""
+    from worldeval.motion.adapters import adapter_for
+
+    return adapter_for(robot, options.adapter, gripper_most=options.gripper_most)
 
 
 def set_threads(threads: int) -> None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Annotated
 
@@ -52,11 +52,16 @@ class Replay:
             imagine_replays,
             label_replays,
         )
+        from worldeval.motion.named import space_of
         from worldeval.rollout.provenance import jsonable, write_atomically, write_manifest
 
         set_threads(self.threads)
         source = EpisodeStore.open(self.store)
-        world = open_imagination(self.imagination, source)
+        options = self.imagination
+        if options.action_space is None:  # what was recorded is what is commanded
+            space = space_of(source.layout.robot_type, source.layout.action_names)
+            options = replace(options, action_space=space)
+        world = open_imagination(options, source)
         config = {
             "store": self.store,
             "world_model": fingerprint(str(self.imagination.folder)),

@@ -5,25 +5,31 @@ A checkpoint folder holds ``config.json`` (kind, configuration, sha256 and size 
 names for its shards (``weights-00000b...``, and back) and exists once its ``config.json`` stands in
 place of the old one: a kill leaves the old or the new one, and what else lies in the folder is left
 alone. Nothing is ever unpickled. Tensors cross this border as numpy arrays, so no torch is needed
-to read or verify a checkpoint.
+to read or verify a checkpoint; only ``stream``, for models of gigabytes, gives torch's. ``save``
+takes either and holds one shard at a time, ``stream`` one tensor.
 """
 
 from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Collection, Iterator, Mapping
+from collections.abc import Collection, Iterable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from worldeval.data.atomic import write_atomically
 from worldeval.errors import CheckpointError
 
+if TYPE_CHECKING:
+    from torch import Tensor
+
 SHARD_BYTES = 16 * 2**20 - 2**17  # leaves room for the safetensors header below 16 MiB
+LARGE_SHARD_BYTES = 512 * 2**20
+"""For models of gigabytes, whose tensors may be larger than a usual shard."""
 FORMAT = "worldeval-checkpoint-1"
 
 
@@ -32,29 +38,30 @@ def save(
     *,
     kind: str,
     config: Mapping[str, Any],
-    tensors: Mapping[str, np.ndarray],
+    tensors: Mapping[str, Any] | Iterable[tuple[str, Any]],
     card: Mapping[str, Any] | None = None,
+    shard_bytes: int | None = None,
 ) -> Path:
     """Write a checkpoint of ``kind`` atomically and return its folder.
 
-    tensors: name -> array (float32, float16 or int64), each below the size of a shard.
+    tensors: name -> array, numpy's (float32, float16 or int64) or torch's, each below the size of a
+        shard; or pairs, which are then taken one by one as there is room for them.
     card: free JSON about how it was made, kept under ``card``.
     """
     from safetensors import SafetensorError
-    from safetensors.numpy import save_file
 
     folder = Path(folder)
-    packs = _pack(tensors)
+    pairs = tensors.items() if isinstance(tensors, Mapping) else tensors
     earlier = _shards_of(folder)
     series = "b" if "weights-00000.safetensors" in earlier else ""
     try:
         folder.mkdir(parents=True, exist_ok=True)
         _remove_shards(folder, but=earlier)  # what a kill left
         shards: list[dict[str, Any]] = []
-        for number, names in enumerate(packs):
+        for number, some in enumerate(_packs(pairs, shard_bytes or SHARD_BYTES)):
             path = folder / f"weights-{number:05d}{series}.safetensors"
-            some = {n: np.ascontiguousarray(tensors[n]) for n in names}
-            write_atomically(path, partial(save_file, some))
+            write_atomically(path, partial(_write_shard, some))
+            some.clear()  # while the next one fills up
             path.chmod(0o644)  # safetensors makes it private to whoever trained it
             shards.append(
                 {"file": path.name, "bytes": path.stat().st_size, "sha256": _sha256(path)}
@@ -76,6 +83,10 @@ def save(
             f"cannot write the checkpoint {folder}: {getattr(error, 'strerror', None) or error}; "
             "free some space or choose another folder"
         ) from error
+    except BaseException:  # an error of whoever makes the tensors, or Ctrl-C
+        with suppress(OSError):
+            _remove_shards(folder, but=_shards_of(folder))
+        raise
     return folder
 
 
@@ -90,22 +101,51 @@ def load(folder: str | Path, *, kind: str) -> tuple[dict[str, Any], dict[str, np
     header = read_header(folder, kind=kind)
     tensors: dict[str, np.ndarray] = {}
     for shard in header["shards"]:
-        path = folder / shard["file"]
-        if not path.is_file():
-            raise CheckpointError(f"{path} is missing; fetch the checkpoint again")
-        size = path.stat().st_size
-        if size != shard["bytes"]:
-            raise CheckpointError(
-                f"{path} has {size} bytes, expected {shard['bytes']}: it is truncated or was "
-                "changed; fetch the checkpoint again"
-            )
-        if _sha256(path) != shard["sha256"]:
-            raise CheckpointError(
-                f"{path} does not match its sha256 {shard['sha256'][:12]}...: it is damaged; "
-                "fetch the checkpoint again"
-            )
-        tensors.update(load_file(path))
+        tensors.update(load_file(_checked(folder, shard)))
     return header["config"], tensors
+
+
+def stream(folder: str | Path, *, kind: str, prefix: str = "") -> Iterator[tuple[str, Tensor]]:
+    """(name, torch tensor) one by one, of those whose names begin with ``prefix``, without it.
+
+    Shards that hold none of them are neither read nor checked.
+    """
+    from safetensors import safe_open
+
+    folder = Path(folder)
+    for shard in read_header(folder, kind=kind)["shards"]:
+        path = _present(folder, shard)
+        with safe_open(path, framework="pt") as file:
+            names = [name for name in file.keys() if name.startswith(prefix)]  # noqa: SIM118
+            if names:
+                _checked(folder, shard)
+            for name in names:
+                yield name.removeprefix(prefix), file.get_tensor(name)
+
+
+def _present(folder: Path, shard: Mapping[str, Any]) -> Path:
+    """The shard's file if it is there in full length."""
+    path = folder / shard["file"]
+    if not path.is_file():
+        raise CheckpointError(f"{path} is missing; fetch the checkpoint again")
+    size = path.stat().st_size
+    if size != shard["bytes"]:
+        raise CheckpointError(
+            f"{path} has {size} bytes, expected {shard['bytes']}: it is truncated or was "
+            "changed; fetch the checkpoint again"
+        )
+    return path
+
+
+def _checked(folder: Path, shard: Mapping[str, Any]) -> Path:
+    """The shard's file if it is what was written."""
+    path = _present(folder, shard)
+    if _sha256(path) != shard["sha256"]:
+        raise CheckpointError(
+            f"{path} does not match its sha256 {shard['sha256'][:12]}...: it is damaged; "
+            "fetch the checkpoint again"
+        )
+    return path
 
 
 def read_header(folder: str | Path, *, kind: str | None = None) -> dict[str, Any]:
@@ -179,20 +219,33 @@ def _write(path: Path, text: str) -> None:
     path.write_text(text)
 
 
-def _pack(tensors: Mapping[str, np.ndarray]) -> list[list[str]]:
-    packs: list[list[str]] = [[]]
-    room = SHARD_BYTES
-    for name, tensor in tensors.items():
-        if tensor.nbytes > SHARD_BYTES:
+def _write_shard(tensors: Mapping[str, Any], path: Path) -> None:
+    arrays = {n: np.ascontiguousarray(t) for n, t in tensors.items() if isinstance(t, np.ndarray)}
+    if len(arrays) == len(tensors):
+        from safetensors.numpy import save_file
+
+        save_file(arrays, path)
+    else:
+        from safetensors.torch import save_file as save_torch_file
+
+        save_torch_file({name: t.contiguous() for name, t in tensors.items()}, path)
+
+
+def _packs(pairs: Iterable[tuple[str, Any]], shard_bytes: int) -> Iterator[dict[str, Any]]:
+    """Tensors by the shard, in their order; an empty checkpoint has one empty shard."""
+    pack: dict[str, Any] = {}
+    room = shard_bytes
+    for name, tensor in pairs:
+        if tensor.nbytes > shard_bytes:
             raise CheckpointError(
-                f"tensor {name!r} has {tensor.nbytes} bytes, more than a shard of {SHARD_BYTES}"
+                f"tensor {name!r} has {tensor.nbytes} bytes, more than a shard of {shard_bytes}"
             )
         if tensor.nbytes > room:
-            packs.append([])
-            room = SHARD_BYTES
-        packs[-1].append(name)
+            yield pack
+            pack, room = {}, shard_bytes
+        pack[name] = tensor
         room -= tensor.nbytes
-    return packs
+    yield pack
 
 
 def _sha256(path: Path) -> str:

@@ -88,6 +88,7 @@ class EpisodeStore(StoredEpisodes):
         robot_type: str,
         images: str = "video",
         expert_actions: bool = False,
+        joint_names: Sequence[str] = (),
         extra: Mapping[str, Any] | None = None,
     ) -> EpisodeStore:
         """Make an empty store at ``root``, which must not hold one yet.
@@ -104,6 +105,7 @@ class EpisodeStore(StoredEpisodes):
             robot_type=robot_type,
             images=images,
             expert_actions=expert_actions,
+            joint_names=tuple(joint_names),
         )
         root = Path(root)
         if (root / INFO_PATH).exists():

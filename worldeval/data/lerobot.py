@@ -26,6 +26,7 @@ INFO_PATH = "meta/info.json"
 STATS_PATH = "meta/stats.json"
 TASKS_PATH = "meta/tasks.parquet"
 STATE, ACTION, EXPERT, SUCCESS = "observation.state", "action", "action.expert", "success"
+JOINTS = "observation.state.joint_position"
 STATISTICS = ("min", "max", "mean", "std", "count", "q01", "q10", "q50", "q90", "q99")
 _COUNTERS = ("frame_index", "episode_index", "index", "task_index")
 _IMAGE = pa.struct([("bytes", pa.binary()), ("path", pa.string())])
@@ -55,6 +56,7 @@ class StoreLayout:
     image_size: (H, W) in px. fps: frames, not control steps, a second.
     images: "lossless" keeps PNG bytes in the data parquet, "video" H.264 beside it.
     expert_actions: whether episodes also carry what an expert would have done.
+    joint_names: joints whose positions episodes also carry; () for none.
     """
 
     views: tuple[str, ...]
@@ -66,6 +68,7 @@ class StoreLayout:
     robot_type: str
     images: str = "video"
     expert_actions: bool = False
+    joint_names: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
         for name, kind in (
@@ -73,6 +76,7 @@ class StoreLayout:
             ("image_size", int),
             ("pose_names", str),
             ("action_names", str),
+            ("joint_names", str),
         ):
             object.__setattr__(self, name, tuple(kind(item) for item in getattr(self, name)))
         if self.images not in ("video", "lossless"):
@@ -124,6 +128,8 @@ class StoreLayout:
         }
         if self.expert_actions:
             features[EXPERT] = _vector("float32", action_names)
+        if self.joint_names:
+            features[JOINTS] = _vector("float32", self.joint_names)
         features[SUCCESS] = _vector("bool", None)
         for key in self.image_keys:
             features[key] = {
@@ -210,6 +216,9 @@ class StoreLayout:
         extra: Mapping[str, Any],
     ) -> dict[str, Any]:
         """``info.json``. LeRobot ignores the last entry, from which ``from_info`` reads back."""
+        layout = asdict(self)
+        if not self.joint_names:  # as stores were before joints: a store without them is the same
+            del layout["joint_names"]
         return {
             "codebase_version": CODEBASE_VERSION,
             "robot_type": self.robot_type,
@@ -226,7 +235,7 @@ class StoreLayout:
             if self.video_keys
             else None,
             "features": self.features(),
-            "worldeval": {"format": FORMAT, "layout": asdict(self), "extra": dict(extra)},
+            "worldeval": {"format": FORMAT, "layout": layout, "extra": dict(extra)},
         }
 
     @classmethod
@@ -277,6 +286,12 @@ class StoreLayout:
             raise MismatchError(
                 f"{what} has expert_actions, the store was created without them; create it with "
                 "expert_actions=True"
+            )
+        if self.joint_names:
+            expected["joints"] = (episode.joints, (frames, len(self.joint_names)))
+        elif episode.joints is not None:
+            raise MismatchError(
+                f"{what} has joints, the store was created without them; create it with joint_names"
             )
         if episode.success_at is not None:
             expected["success_at"] = (episode.success_at, (frames,))

@@ -16,7 +16,7 @@ import numpy as np
 import pyarrow as pa
 
 from worldeval.data import index, rows, verification
-from worldeval.data.lerobot import ACTION, EXPERT, STATE, SUCCESS, StoreLayout
+from worldeval.data.lerobot import StoreLayout
 from worldeval.data.rows import Trajectory
 from worldeval.data.verification import Damage
 from worldeval.data.video import read_mp4
@@ -102,14 +102,14 @@ class StoredEpisodes:
             actions=path.actions,
             success_at=path.success_at if row["worldeval.success_known"] else None,
             expert_actions=path.expert_actions,
+            joints=path.joints,
             success=row["worldeval.success"],
             extra=json.loads(row["worldeval.extra"]),
         )
 
     def trajectory(self, i: int) -> Trajectory:
         """Poses and control steps of episode ``i`` without touching its frames."""
-        names = [STATE, ACTION, SUCCESS, *([EXPERT] if self.layout.expert_actions else [])]
-        return rows.trajectory(self.layout, self._table(i, names))
+        return rows.trajectory(self.layout, self._table(i, rows.trajectory_columns(self.layout)))
 
     def frames(
         self, i: int, views: Sequence[str] | None = None, times: Iterable[int] | None = None

@@ -17,7 +17,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from worldeval.data import statistics
-from worldeval.data.lerobot import ACTION, EXPERT, STATE, SUCCESS, StoreLayout
+from worldeval.data.lerobot import ACTION, EXPERT, JOINTS, STATE, SUCCESS, StoreLayout
 from worldeval.data.video import decode_png, encode_png
 from worldeval.errors import DataError
 from worldeval.types import Episode
@@ -31,6 +31,7 @@ class Trajectory:
     actions: np.ndarray
     success_at: np.ndarray
     expert_actions: np.ndarray | None
+    joints: np.ndarray | None = None
 
 
 def encode(
@@ -55,6 +56,8 @@ def encode(
     }
     if episode.expert_actions is not None:
         values[EXPERT] = _with_standstill(episode.expert_actions)
+    if episode.joints is not None:
+        values[JOINTS] = np.asarray(episode.joints, np.float32)
     measured = {name: statistics.of_values(value) for name, value in values.items()}
     schema = layout.data_schema()
     columns: dict[str, pa.Array] = {
@@ -99,7 +102,16 @@ def trajectory(layout: StoreLayout, table: pa.Table) -> Trajectory:
         expert_actions=_values(table, EXPERT).reshape(len(table), -1)[:-1].reshape(steps)
         if layout.expert_actions
         else None,
+        joints=_values(table, JOINTS).reshape(len(table), len(layout.joint_names))
+        if layout.joint_names
+        else None,
     )
+
+
+def trajectory_columns(layout: StoreLayout) -> list[str]:
+    """The columns that ``trajectory`` needs."""
+    optional = {EXPERT: layout.expert_actions, JOINTS: bool(layout.joint_names)}
+    return [STATE, ACTION, SUCCESS, *(name for name, there in optional.items() if there)]
 
 
 def images(

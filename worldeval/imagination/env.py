@@ -8,22 +8,34 @@ exists: a judge decides. A policy cannot tell the difference, nor can the rollou
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
 
-from worldeval.data import checkpoint
 from worldeval.data.episodes import EpisodeStore
 from worldeval.data.fit import check_store
-from worldeval.errors import CheckpointError, MismatchError, StartStateError
+from worldeval.errors import MismatchError, StartStateError
 from worldeval.robots import RobotSpec
 from worldeval.types import ActionChunk, StartState, WorldStep
-from worldeval.world_model.autoencoder import Autoencoder
-from worldeval.world_model.dreamer import Dreamer
+from worldeval.world_model.dreamer import Dreamer, DreamModel
+from worldeval.world_model.latents import LatentCache
+from worldeval.world_model.loading import open_world_model
 from worldeval.world_model.memory import Strategy
-from worldeval.world_model.model import WorldModel
 from worldeval.world_model.sampler import SamplerConfig
+
+
+@dataclass(frozen=True, kw_only=True)
+class _First:
+    """What a rollout starts from: frame (V, H, W, C), pose (P,), joints (J,), latents (V, C, h, w);
+    the last two where they are known."""
+
+    frame: np.ndarray
+    pose: np.ndarray
+    joints: np.ndarray | None
+    latents: np.ndarray | None
 
 
 class Imagination:
@@ -33,15 +45,19 @@ class Imagination:
 
     def __init__(self, dreamer: Dreamer, robot: RobotSpec, starts: EpisodeStore) -> None:
         check_robot(dreamer.model, robot)
-        check_store(starts, robot)
+        check_store(starts, robot, actions=False)
         self.robot = robot
         self.dreamer = dreamer
         self.frames_per_step = dreamer.model.config.future
         self._starts = starts
         table = starts.metadata()
+        self._keys = [str(key) for key in table["key"]]
+        named = dreamer.model.config.latents
+        self._latents = LatentCache(starts.root, named) if named else None
+        self._known = [str(name) for name in table.get("start_id", table["key"])]
         # by key too: a store of several policies' rollouts has a start state several times
-        self._row_of_start = dict(zip(table["key"], table.index, strict=True)) | dict(
-            zip(table.get("start_id", []), table.index, strict=False)
+        self._row_of_start = dict(zip(self._keys, table.index, strict=True)) | dict(
+            zip(self._known, table.index, strict=True)
         )
 
     @classmethod
@@ -57,72 +73,90 @@ class Imagination:
         device: str | None = None,
     ) -> Imagination:
         """From checkpoint folders. ``autoencoder`` defaults to the sibling folder of that name."""
-        world_model = Path(world_model)
-        folder = Path(autoencoder) if autoencoder else world_model.parent / "autoencoder"
-        model = WorldModel.load(world_model)
-        expected, found = model.config.autoencoder, checkpoint.digest(folder)
-        if expected and expected != found:
-            raise CheckpointError(
-                f"{world_model} was trained on the latents of autoencoder {expected}, but {folder} "
-                f"is {found}; give the autoencoder it was trained with"
-            )
-        device = device or ("cuda" if torch.cuda.is_available() else "cpu")
+        model, codec = open_world_model(world_model, autoencoder)
         dreamer = Dreamer(
-            model, Autoencoder.load(folder), memory=memory, sampler=sampler, device=device
+            model, codec, memory=memory, sampler=sampler, device=device or default_device()
         )
         store = starts if isinstance(starts, EpisodeStore) else EpisodeStore.open(starts)
         return cls(dreamer, robot, store)
 
     def reset(self, starts: Sequence[StartState], seeds: Sequence[int]) -> WorldStep:
-        first, poses = self._start(starts)
-        self.dreamer.reset(first, poses, seeds)
-        return self._began(first, poses)
+        first = [self._start(start) for start in starts]
+        self.dreamer.reset(**self._arguments(first, starts, seeds))
+        return self._began(first)
 
     def reset_rows(
         self, rows: Sequence[int], starts: Sequence[StartState], seeds: Sequence[int]
     ) -> WorldStep:
         """Begin the rollouts ``rows`` of the last reset anew; the others go on untouched."""
-        first, poses = self._start(starts)
-        self.dreamer.reset_rows(rows, first, poses, seeds)
-        return self._began(first, poses)
+        first = [self._start(start) for start in starts]
+        self.dreamer.reset_rows(rows, **self._arguments(first, starts, seeds))
+        return self._began(first)
+
+    def _arguments(
+        self, first: Sequence[_First], starts: Sequence[StartState], seeds: Sequence[int]
+    ) -> dict[str, Any]:
+        latents = [f.latents for f in first if f.latents is not None]
+        return {
+            "frames": np.stack([f.frame for f in first]),
+            "poses": np.stack([f.pose for f in first]),
+            "seeds": seeds,
+            "instructions": [start.instruction for start in starts],
+            "latents": np.stack(latents) if len(latents) == len(first) else None,
+        }
 
     @staticmethod
-    def _began(frames: np.ndarray, poses: np.ndarray) -> WorldStep:
+    def _began(first: Sequence[_First]) -> WorldStep:
+        joints = [f.joints for f in first if f.joints is not None]
         return WorldStep(
-            frames=frames[:, None], poses=poses[:, None], success=None, info=[{} for _ in poses]
+            frames=np.stack([f.frame for f in first])[:, None],
+            poses=np.stack([f.pose for f in first])[:, None],
+            joints=np.stack(joints)[:, None] if joints else None,
+            success=None,
+            info=[{} for _ in first],
         )
 
-    def _start(self, starts: Sequence[StartState]) -> tuple[np.ndarray, np.ndarray]:
-        """First frames (B, V, H, W, C) and poses (B, P)."""
-        frames, poses = [], []
-        for start in starts:
-            if start.start_id not in self._row_of_start:
-                known = sorted(self._row_of_start)[:3]
-                raise StartStateError(
-                    f"start state {start.start_id!r} is not in {self._starts.root}, which has "
-                    f"{len(self._row_of_start)} (such as {', '.join(map(repr, known))}); record it "
-                    "or choose one of these"
-                )
-            episode = self._starts.episode(int(self._row_of_start[start.start_id]))
-            frames.append(episode.frames[0])
-            poses.append(episode.poses[0])
-        return np.stack(frames), np.stack(poses)
+    def _start(self, start: StartState) -> _First:
+        if start.start_id not in self._row_of_start:
+            known = sorted(self._known)[:3]
+            raise StartStateError(
+                f"start state {start.start_id!r} is not in {self._starts.root}, which has "
+                f"{len(self._known)} (such as {', '.join(map(repr, known))}); record it "
+                "or choose one of these"
+            )
+        row = int(self._row_of_start[start.start_id])
+        path, key = self._starts.trajectory(row), self._keys[row]
+        known = self._latents if self._latents is not None and key in self._latents else None
+        return _First(
+            frame=self._starts.frames(row, times=[0])[0],
+            pose=path.poses[0],
+            joints=None if path.joints is None else path.joints[0],
+            latents=None if not known else known.read(key)[0],
+        )
 
     def step(self, chunk: ActionChunk, rows: Sequence[int]) -> WorldStep:
         frames, info = self.dreamer.step(chunk.poses, rows)
-        return WorldStep(frames=frames, poses=chunk.poses, success=None, info=info)
+        return WorldStep(
+            frames=frames, poses=chunk.poses, joints=chunk.joints, success=None, info=info
+        )
 
     def close(self) -> None:
         """Nothing is held that needs closing."""
 
 
-def check_robot(model: WorldModel, robot: RobotSpec) -> None:
+def default_device() -> str:
+    """A GPU if there is one."""
+    return "cuda" if torch.cuda.is_available() else "cpu"
+
+
+def check_robot(model: DreamModel, robot: RobotSpec) -> None:
     """Raise MismatchError naming the first thing in which model and robot disagree."""
     c = model.config
+    rate = robot.frame_hz if robot.frame_hz in c.frame_rates else c.frame_hz
     for what, ours, theirs in (
         ("robot", c.robot, robot.name),
         ("views", c.views, robot.views),
-        ("frame rate in Hz", c.frame_hz, robot.frame_hz),
+        ("frame rate in Hz", rate, robot.frame_hz),
         ("frames per chunk", c.future, robot.frames_per_chunk),
         ("pose bounds", (c.pose_low, c.pose_high), (robot.pose_low, robot.pose_high)),
     ):

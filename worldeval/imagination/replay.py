@@ -96,9 +96,16 @@ def with_truth(imagined: EpisodeStore, source: EpisodeStore, index: int) -> Epis
             f"{source.root} has {len(rows)} episodes, expected 1; give the store it was made from"
         )
     truth = source.episode(int(rows[0]))
-    known = None if truth.success_at is None else truth.success_at[: episode.length]
+    length = min(episode.length, truth.length)  # after the recording's end nobody knows
+    known = None if truth.success_at is None else truth.success_at[:length]
     return replace(
-        episode, success_at=known, success=None if known is None else bool(known[1:].any())
+        episode,
+        frames=episode.frames[:length],
+        poses=episode.poses[:length],
+        actions=episode.actions[: length - 1],
+        joints=None if episode.joints is None else episode.joints[:length],
+        success_at=known,
+        success=None if known is None else bool(known[1:].any()),
     )
 
 

@@ -12,8 +12,19 @@ from typing import Any, Literal
 
 from worldeval.errors import ConfigError
 
-CARRIED_OUT = ("threads", "device", "report_every", "save_every_s", "validate_every")
+CARRIED_OUT = (
+    "threads",
+    "device",
+    "report_every",
+    "save_every_s",
+    "validate_every",
+    "accumulate",
+    "gradient_checkpointing",
+    "ema_device",
+    "trackers",
+)
 """Settings of how a training is carried out, not of what comes of it: they may change midway."""
+TRACKERS = ("trackio", "wandb")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -43,12 +54,21 @@ class LoopConfig:
     mixed_precision: str = "no"
     """"bf16" on a GPU, or on a CPU with bfloat16 matrix units (AMX); others would be 10 to 100
     times slower with it, so there it is refused."""
+    accumulate: int = 1
+    """Micro-batches into which each process cuts its part of a batch: less memory, equal result."""
+    gradient_checkpointing: bool = False
+    """Compute activations again on the way back instead of keeping them: a third slower, far less
+    memory."""
+    ema_device: Literal["same", "cpu"] = "same"
+    """Where the averaged weights lie: beside the weights, or in main memory."""
+    trackers: tuple[Literal["trackio", "wandb"], ...] = ()
+    """What else shows the metrics, if it is installed; metrics.jsonl is always written."""
     report_every: int = 50
     save_every_s: float = 60.0
     validate_every: int = 1000
 
     def __post_init__(self) -> None:
-        for name in ("steps", "batch", "threads", "report_every", "validate_every"):
+        for name in ("steps", "batch", "threads", "report_every", "validate_every", "accumulate"):
             if getattr(self, name) < 1:
                 raise ConfigError(f"{name} is {getattr(self, name)!r}, expected 1 or more")
         for name in ("learning_rate", "clip"):
@@ -61,9 +81,18 @@ class LoopConfig:
             ("schedule", ("linear", "cosine")),
             ("device", (None, "cpu", "cuda")),
             ("mixed_precision", ("no", "bf16")),
+            ("ema_device", ("same", "cpu")),
         ):
             if getattr(self, name) not in known:
                 raise ConfigError(f"{name} is {getattr(self, name)!r}, expected one of {known}")
+        for name in self.trackers:
+            if name not in TRACKERS:
+                raise ConfigError(f"trackers holds {name!r}, expected some of {TRACKERS}")
+        if self.batch % self.accumulate:
+            raise ConfigError(
+                f"batch is {self.batch} and accumulate {self.accumulate}, expected a batch that "
+                "can be cut into so many equal parts"
+            )
 
     def rate(self, step: int) -> float:
         """Learning rate at a step: linear warm-up, times the fall to zero."""

@@ -2,7 +2,9 @@
 
 In: a module, a function that computes the loss of step ``i``, and how long. Out: trained and
 exponentially averaged (EMA) weights, ``metrics.jsonl``, and a state from which the same command
-goes on exactly. The loop keeps no hidden state: a step's data and noise are drawn from
+goes on exactly, on one process or on many: the loss draws all chance for the global batch and
+computes the rows of ``Loop.share``, gradients and metrics are averaged, the main process alone
+validates and writes. The loop keeps no hidden state: a step's data and noise are drawn from
 (seed, step), the learning rate is a function of the step, and the state file holds weights, EMA,
 AdamW moments and the sums of the row to be reported next, as safetensors. So a run that was killed
 and one that was not give the same weights and the same metrics.
@@ -13,27 +15,42 @@ from __future__ import annotations
 import json
 import time
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
-from accelerate import Accelerator
-from accelerate.state import AcceleratorState
 from torch import Tensor, nn
 from tqdm import tqdm
 
-from worldeval.errors import CheckpointError, ConfigError
+from worldeval.errors import ConfigError
+from worldeval.learning.averaging import average, averaged_weights, first_average
 from worldeval.learning.config import LoopConfig
+from worldeval.learning.processes import (
+    accelerator_of,
+    averaged_over,
+    checkpoint_activations,
+    has_bfloat16_units,
+)
 from worldeval.learning.resuming import (
     append_row,
     forget_rows_after,
     load_state,
     refuse_changes,
     save_state,
+    take_over,
+    tensors_of,
     uninterrupted,
 )
+from worldeval.learning.room import OTHER_REMEDIES, too_large
+from worldeval.learning.tracking import Trackers, require
+
+__all__ = ["METRICS_FILE", "STATE_FILE", "Loop", "has_bfloat16_units", "step_generator"]
+
+Loss = Callable[[nn.Module, int, torch.Generator], tuple[Tensor, dict[str, float]]]
+"""(module, step, generator) -> (mean loss over the rows of ``Loop.share``, metrics)."""
 
 STATE_FILE = "state.safetensors"
 METRICS_FILE = "metrics.jsonl"
@@ -44,11 +61,6 @@ def step_generator(seed: int, step: int) -> torch.Generator:
     return torch.Generator().manual_seed(
         int(np.random.SeedSequence([seed, step]).generate_state(1, np.uint64)[0] >> 1)
     )
-
-
-def has_bfloat16_units(device: str) -> bool:
-    """Whether bfloat16 is faster than float32 on ``device``: on a GPU, or on a CPU with AMX."""
-    return device != "cpu" or torch.cpu._is_amx_tile_supported()
 
 
 class Loop:
@@ -73,7 +85,10 @@ class Loop:
         self.metrics = self.folder / METRICS_FILE
         self.folder.mkdir(parents=True, exist_ok=True)
         torch.set_num_threads(config.threads)
-        self.accelerator = _accelerator(config)
+        require(config.trackers)
+        self.accelerator = accelerator_of(config)
+        if config.gradient_checkpointing:
+            checkpoint_activations(module)
         optimizer = torch.optim.AdamW(
             parameters or module.parameters(),
             lr=config.learning_rate,
@@ -82,13 +97,27 @@ class Loop:
             fused=True,
         )
         self.raw = module
-        self.module, self.optimizer = self.accelerator.prepare(module, optimizer)
-        self.averaged = {n: p.detach().clone() for n, p in module.state_dict().items()}
+        self._part, self._parts = 0, config.accumulate
+        try:
+            self.module, self.optimizer = self.accelerator.prepare(module, optimizer)
+            self.averaged = first_average(module, config.ema_device)
+        except torch.OutOfMemoryError:
+            raise ConfigError(
+                f"the weights and their average alone do not fit this GPU; {OTHER_REMEDIES}"
+            ) from None
         self.step = 0
         self.seconds = 0.0  # of all runs together, up to the last save
         self.validated = 0  # step of the last validation
         self.sums: dict[str, float] = {}  # since the last report; "steps" counts them
         self._restore()
+        self._trackers: Trackers | None = None
+        if config.trackers and self.is_main:
+            self._trackers = Trackers(config.trackers, self.folder, self.settings or asdict(config))
+
+    @property
+    def is_main(self) -> bool:
+        """Whether this process is the one that validates and writes."""
+        return bool(self.accelerator.is_main_process)
 
     @property
     def device(self) -> torch.device:
@@ -96,19 +125,23 @@ class Loop:
 
     @property
     def share(self) -> slice:
-        """The rows of a global batch that this process computes."""
-        return slice(self.accelerator.process_index, None, self.accelerator.num_processes)
+        """The rows of a global batch that this process computes now."""
+        processes = self.accelerator.num_processes
+        first = self.accelerator.process_index + processes * self._part
+        return slice(first, None, processes * self._parts)
 
     def run(
         self,
-        loss: Callable[[nn.Module, int, torch.Generator], tuple[Tensor, dict[str, float]]],
+        loss: Loss,
         validate: Callable[[int], dict[str, Any]] | None = None,
         title: str = "training",
         progress: bool = True,
+        validate_first: bool = False,
     ) -> None:
         """Train from wherever the state stands. Ctrl-C saves the state before it leaves.
 
-        validate: called with the averaged weights in place; what it returns is reported.
+        validate: called with the averaged weights in place, on the main process alone; what it
+        returns is reported. validate_first: also before the first step.
         """
         config = self.config
         self._saved_at = self._reported_at = time.monotonic()
@@ -117,20 +150,17 @@ class Loop:
             total=config.steps,
             initial=self.step,
             desc=title,
-            disable=not (progress and self.accelerator.is_main_process),
+            disable=not (progress and self.is_main),
             unit="step",
             mininterval=1.0,
         )
         try:
             with bar:
-                self._validate(validate)  # an interrupted one is made up for
+                self._validate(validate, validate_first and self._fresh)
                 while self.step < config.steps:
-                    with self.accelerator.autocast():
-                        value, metrics = loss(
-                            self.module, self.step, step_generator(config.seed, self.step)
-                        )
+                    numbers = self._gradient(loss)
                     with uninterrupted():
-                        row = self._take_step(value, metrics, title)
+                        row = self._take_step(numbers, title)
                     bar.update()
                     if row:
                         bar.set_postfix(loss=f"{row['loss']:.4f}")
@@ -141,26 +171,73 @@ class Loop:
             self.save()
             raise
         self.save()
+        if self._trackers is not None:
+            self._trackers.finish()
+        self.accelerator.wait_for_everyone()
 
-    def _take_step(
-        self, value: Tensor, metrics: dict[str, float], title: str
-    ) -> dict[str, float] | None:
+    def _gradient(self, loss: Loss) -> dict[str, float]:
+        """The gradient of one step, micro-batch by micro-batch; its loss and metrics."""
+        self._parts = self.config.accumulate
+        try:
+            return averaged_over(self.accelerator, self._accumulate(loss, self._parts))
+        except torch.OutOfMemoryError:
+            pass  # what the step holds is freed with the exception
+        raise too_large(
+            self.config, self.accelerator.num_processes, lambda parts: self._try(loss, parts)
+        )
+
+    def _accumulate(self, loss: Loss, parts: int, together: bool = True) -> dict[str, float]:
+        """Add up the gradients of ``parts`` micro-batches. together: sum over the processes."""
+        self.optimizer.zero_grad(set_to_none=True)
+        losses: list[Tensor] = []
+        totals: dict[str, float] = {}
+        for self._part in range(parts):
+            last = together and self._part == parts - 1
+            with nullcontext() if last else self.accelerator.no_sync(self.module):
+                with self.accelerator.autocast():
+                    value, metrics = loss(
+                        self.module, self.step, step_generator(self.config.seed, self.step)
+                    )
+                self.accelerator.backward(value / parts if parts > 1 else value)
+            losses.append(value.detach())
+            for name, number in metrics.items():
+                totals[name] = totals.get(name, 0.0) + number / parts
+        return {"loss": sum(float(value) for value in losses) / parts, **totals}
+
+    def _try(self, loss: Loss, parts: int) -> None:
+        """A step without its end, with room for the optimizer's moments, to see if it fits."""
+        moments = [] if self.optimizer.state else [*self.raw.parameters()] * 2
+        reserved = [torch.empty_like(p) for p in moments if p.requires_grad]
+        self._parts = parts
+        try:
+            self._accumulate(loss, parts, together=False)
+        finally:
+            del reserved
+            self._part, self._parts = 0, self.config.accumulate
+            self.optimizer.zero_grad(set_to_none=True)
+
+    def _take_step(self, numbers: dict[str, float], title: str) -> dict[str, float] | None:
         """One step of the optimizer, and the row that it completes, if it is time for one."""
         config = self.config
         for group in self.optimizer.param_groups:
             group["lr"] = config.rate(self.step)
-        self.accelerator.backward(value)
         norm = self.accelerator.clip_grad_norm_(self.module.parameters(), config.clip)
         if not torch.isfinite(norm):
             raise ConfigError(
                 f"{title}: the gradient is not finite at step {self.step}; lower the "
                 f"learning rate ({config.learning_rate}) or look for NaN in the data"
             )
-        self.optimizer.step()
+        try:
+            self.optimizer.step()
+        except torch.OutOfMemoryError:
+            raise ConfigError(
+                f"memory ran out for the moments of AdamW, twice the weights; {OTHER_REMEDIES}"
+            ) from None
         self.optimizer.zero_grad(set_to_none=True)
         self.step += 1
-        self._average()
-        for name, number in {"steps": 1.0, "loss": float(value.detach()), **metrics}.items():
+        decay = min(config.ema, (1 + self.step) / (10 + self.step))
+        average(self.averaged, self.raw, decay)
+        for name, number in {"steps": 1.0, **numbers}.items():
             self.sums[name] = self.sums.get(name, 0.0) + number
         if self.step % config.report_every and self.step < config.steps:
             return None
@@ -174,113 +251,60 @@ class Loop:
         self.sums, self._reported_step, self._reported_at = {}, self.step, now
         return row
 
-    def _validate(self, validate: Callable[[int], dict[str, Any]] | None) -> None:
-        """Validate where it is due and was not done."""
+    def _validate(
+        self, validate: Callable[[int], dict[str, Any]] | None, at_once: bool = False
+    ) -> None:
+        """Validate where it is due and was not done (an interrupted one is made up for)."""
         due = self.step % self.config.validate_every == 0 or self.step == self.config.steps
-        if validate is None or not due or self.validated == self.step:
+        done = self.validated == self.step or not due
+        if validate is None or done and not at_once:
             return
-        with self.averaged_weights():
-            row = validate(self.step)
+        row: dict[str, Any] = {}
+        if self.is_main:
+            with self.averaged_weights():
+                row = validate(self.step)
         with uninterrupted():
             self.report(row)
             self.validated = self.step
+        self.accelerator.wait_for_everyone()
 
     def report(self, row: dict[str, Any]) -> None:
-        """Append one line to ``metrics.jsonl``."""
-        if self.accelerator.is_main_process and row:
+        """Append one line to ``metrics.jsonl``, and show it where it is tracked."""
+        if self.is_main and row:
             append_row(self.metrics, {"step": self.step, **row})
+            if self._trackers is not None:
+                self._trackers.log(self.step, row)
 
     @contextmanager
     def averaged_weights(self) -> Iterator[nn.Module]:
         """The module with its EMA weights, in evaluation mode, for as long as the block lasts."""
-        raw = self.raw
-        current = {n: t.detach().clone() for n, t in raw.state_dict().items()}
-        raw.load_state_dict(self.averaged)
-        raw.eval()
-        try:
-            yield raw
-        finally:
-            raw.load_state_dict(current)
-            raw.train()
-
-    def _average(self) -> None:
-        decay = min(self.config.ema, (1 + self.step) / (10 + self.step))
-        with torch.no_grad():
-            for name, tensor in self.raw.state_dict().items():
-                if tensor.is_floating_point():
-                    self.averaged[name].lerp_(tensor, 1 - decay)
-                else:
-                    self.averaged[name].copy_(tensor)
+        with averaged_weights(self.raw, self.averaged) as module:
+            yield module
 
     def save(self) -> None:
         """Write the state atomically (main process)."""
         now = time.monotonic()
         self.seconds, self._saved_at = self.seconds + now - self._saved_at, now
-        if not self.accelerator.is_main_process:
+        if not self.is_main:
             return
         counts = {"step": self.step, "validated": self.validated, "seconds": self.seconds}
         counts |= {f"sums/{name}": total for name, total in self.sums.items()}
         tensors = {n: torch.tensor([v], dtype=torch.float64) for n, v in counts.items()}
-        tensors |= {f"weights/{n}": t for n, t in self.raw.state_dict().items()}
-        tensors |= {f"averaged/{n}": t for n, t in self.averaged.items()}
-        for name, parameter in self.raw.named_parameters():
-            for key, value in self.optimizer.state.get(parameter, {}).items():
-                tensors[f"optimizer/{key}/{name}"] = torch.as_tensor(value)
+        tensors |= tensors_of(self.raw, self.averaged, self.optimizer)
         save_state(self.folder / STATE_FILE, tensors, self.settings)
 
-    @torch.no_grad()
     def _restore(self) -> None:
         path = self.folder / STATE_FILE
         if path.is_file():
             tensors, settings = load_state(path)
             if settings is not None and self.settings is not None:
                 refuse_changes(settings, self.settings, self.folder)
-            self._take_over(tensors, path)
-        if self.accelerator.is_main_process:
+            take_over(tensors, self.raw, self.averaged, self.optimizer, path)
+            self.step = int(tensors["step"])
+            self.validated = int(tensors.get("validated", tensors["step"]))
+            self.seconds = float(tensors.get("seconds", 0.0))
+            self.sums = {n[5:]: float(tensors[n]) for n in tensors if n.startswith("sums/")}
+        if self.is_main:
             forget_rows_after(self.metrics, self.step)
-
-    def _take_over(self, tensors: dict[str, Tensor], path: Path) -> None:
-        weights = {n[8:]: t for n, t in tensors.items() if n.startswith("weights/")}
-        try:
-            self.raw.load_state_dict(weights)
-        except RuntimeError as error:
-            raise CheckpointError(
-                f"{path} was written by a run of another architecture; choose another --out or "
-                f"remove it ({str(error).splitlines()[0]})"
-            ) from None
-        self.averaged = {
-            n[9:]: t.to(self.device) for n, t in tensors.items() if n.startswith("averaged/")
-        }
-        for name, parameter in self.raw.named_parameters():
-            found = {
-                key.split("/", 2)[1]: t
-                for key, t in tensors.items()
-                if key.startswith("optimizer/") and key.split("/", 2)[2] == name
-            }
-            if found:
-                # moments in the parameter's own memory layout: fused AdamW walks both side by side
-                self.optimizer.state[parameter] = {
-                    key: t if key == "step" else torch.empty_like(parameter).copy_(t).detach()
-                    for key, t in found.items()
-                }
-        self.step = int(tensors["step"])
-        self.validated = int(tensors.get("validated", tensors["step"]))
-        self.seconds = float(tensors.get("seconds", 0.0))
-        self.sums = {n[5:]: float(t) for n, t in tensors.items() if n.startswith("sums/")}
-
-
-def _accelerator(config: LoopConfig) -> Accelerator:
-    """The accelerator of these settings, whatever a training before it in this process had."""
-    if config.device == "cuda" and not torch.cuda.is_available():
-        raise ConfigError("device is 'cuda', but there is no GPU that torch can use; use 'cpu'")
-    device = "cuda" if torch.cuda.is_available() and config.device != "cpu" else "cpu"
-    if config.mixed_precision == "bf16" and not has_bfloat16_units(device):
-        raise ConfigError(
-            "mixed_precision is 'bf16', but this CPU has no bfloat16 matrix units (AMX), so it "
-            "would be far slower; use 'no', or a GPU"
-        )
-    if AcceleratorState._shared_state:
-        before = AcceleratorState()
-        if (before.device.type, before.mixed_precision) != (device, config.mixed_precision):
-            AcceleratorState._reset_state(reset_partial_state=True)
-    return Accelerator(mixed_precision=config.mixed_precision, cpu=device == "cpu")
+        self._fresh = not self.metrics.is_file() or not self.metrics.stat().st_size
+        self.accelerator.wait_for_everyone()  # what was read above is about to be written

@@ -23,10 +23,29 @@ from worldeval.types import Observation, Policy, PolicySpec
 POSE = "pose"
 """Key of the commanded pose in ``Observation.state``; see ``RobotSpec.pose_names``."""
 
-STATE_KEYS = (POSE,)
+JOINTS, GRIPPER, CARTESIAN = "joint_position", "gripper_position", "cartesian_position"
+"""Keys that robots with joints have too, named as in DROID and openpi; see ``Observation``."""
 
 TOLERANCE = 1e-3
 """How far an action may leave its bounds (float rounding of a squashed output) and be clipped."""
+
+
+def state_keys(robot: RobotSpec) -> tuple[str, ...]:
+    """Keys of the states that ``robot`` can show."""
+    return (POSE, JOINTS, GRIPPER, CARTESIAN) if robot.joint_names else (POSE,)
+
+
+def states(pose: np.ndarray, joints: np.ndarray | None) -> dict[str, np.ndarray]:
+    """Every state that there is for a pose (P,) and joints (J,), float32 copies."""
+    pose = np.array(pose, np.float32)
+    if joints is None:
+        return {POSE: pose}
+    return {
+        POSE: pose,
+        JOINTS: np.array(joints, np.float32),
+        GRIPPER: pose[-1:].copy(),
+        CARTESIAN: pose[:-1].copy(),
+    }
 
 
 def check_policy(policy: Any, robot: RobotSpec) -> None:
@@ -67,8 +86,8 @@ def check_spec(spec: PolicySpec, robot: RobotSpec) -> None:
             "give (height, width) in pixels, or None for what the robot has",
         )
     for key in spec.state_keys:
-        if key not in STATE_KEYS:
-            raise differ("state key", key, f"states {list(STATE_KEYS)}", "rename or drop it")
+        if key not in state_keys(robot):
+            raise differ("state key", key, f"states {list(state_keys(robot))}", "rename or drop it")
     if spec.action_space != robot.action_space:
         raise differ(
             "action_space",
@@ -153,12 +172,13 @@ def try_policy(policy: Policy, robot: RobotSpec, *, batch: int = 2) -> np.ndarra
     height, width = spec.image_size or robot.image_size
     ids = [f"try/{row}" for row in range(batch)]
     pose = np.mean([robot.pose_low, robot.pose_high], axis=0).astype(np.float32)
+    joints = np.zeros(robot.joint_dim, np.float32) if robot.joint_names else None
     observations = [
         Observation(
             images={
                 name: rng.integers(0, 256, (height, width, 3), np.uint8) for name in spec.cameras
             },
-            state={key: pose.copy() for key in spec.state_keys},
+            state={k: v for k, v in states(pose, joints).items() if k in spec.state_keys},
             instruction="try this policy",
             rollout_id=name,
             step=0,

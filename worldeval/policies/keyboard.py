@@ -1,12 +1,22 @@
-"""A human at the keys as a policy.
+"""A human at the keys as a policy, or a string of keys played to the end.
 
 Enters: for each chunk, a string of keys from ``keys(observation)``; by default a line typed at the
-terminal. Leaves: a chunk in which all keys of the string act at once.
+terminal. ``keyboard?keys=llduco`` plays one key a chunk, then stands still. Leaves: a chunk in
+which all keys of the string act at once::
 
-    l r   left, right (-x, +x)      u d   up, down (+z, -z)
-    f b   forward, back (+y, -y)    o c   open, close the gripper (stays so until told otherwise)
+    l r   left, right       f b   forward, back       u d   up, down       .   stand still
+    o c   open, close the gripper at once; it stays so until told otherwise
 
-A repeated key is faster ("ll"), an empty line stands still, "q" ends the run.
+What they move depends on the robot's ``motion``:
+
+==============================  ================================================================
+delta_position (Meta-World)     the hand by ``speed`` of its fastest; x right, y forward, z up
+absolute_pose, delta_pose       the hand by 2 cm a frame, so that a key moves it 8 cm in a chunk
+(DROID's Panda)                 of 4, without turning; x forward, y left, z up
+==============================  ================================================================
+
+A repeated key is faster ("ll"), an empty line stands still, "q" ends the run. Joints have no keys:
+a Panda is driven in one of the two action spaces above.
 """
 
 from __future__ import annotations
@@ -16,20 +26,20 @@ from collections.abc import Callable, Sequence
 import numpy as np
 
 from worldeval.errors import ConfigError, PolicyError
+from worldeval.policies.checking import POSE
 from worldeval.policies.scripted import blind_spec
 from worldeval.robots import RobotSpec
 from worldeval.types import Observation
 
-KEYS: dict[str, tuple[int, float]] = {
-    "l": (0, -1.0),
-    "r": (0, 1.0),
-    "b": (1, -1.0),
-    "f": (1, 1.0),
-    "d": (2, -1.0),
-    "u": (2, 1.0),
-}
+HAND_KEYS = {"l": (0, -1), "r": (0, 1), "b": (1, -1), "f": (1, 1), "d": (2, -1), "u": (2, 1)}
+"""Key -> axis and sense for a robot that looks along +y, as Meta-World's."""
+ARM_KEYS = {"l": (1, 1), "r": (1, -1), "b": (0, -1), "f": (0, 1), "d": (2, -1), "u": (2, 1)}
+"""... and for one that looks along +x, as DROID's."""
 GRIPPER = {"o": 0, "c": 1}
-QUIT = "q"
+QUIT, STILL = "q", "."
+FRAME_M = 0.02
+"""Metres a frame for one key, where the pose is commanded."""
+MEANING = "type some of l r f b u d o c, . to stand still"
 
 
 def read_line(observation: Observation) -> str:
@@ -44,25 +54,40 @@ def read_line(observation: Observation) -> str:
 
 
 class KeyboardPolicy:
-    """Turns keys into chunks; see the module docstring for the keys."""
+    """Turns keys into chunks; see the module docstring for the keys.
+
+    keys: asks for the keys of a chunk, or is all of them, one a chunk, for every rollout alike.
+    speed: share of the fastest motion, where positions are commanded step by step.
+    """
 
     def __init__(
         self,
         robot: RobotSpec,
         *,
-        keys: Callable[[Observation], str] = read_line,
+        keys: Callable[[Observation], str] | str = read_line,
         speed: float = 0.5,
         name: str = "keyboard",
     ) -> None:
-        if not 0 < speed <= 1:
+        if isinstance(speed, bool) or not isinstance(speed, int | float) or not 0 < speed <= 1:
             raise ConfigError(f"speed is {speed!r}, expected a number in (0, 1]")
-        if robot.action_dim != 4:
+        self._by_pose = robot.motion in ("absolute_pose", "delta_pose")
+        if robot.motion.startswith("joint"):
             raise ConfigError(
-                f"robot {robot.name!r} has {robot.action_dim} actions, expected 4 (x, y, z, "
-                "gripper); the keyboard drives no other"
+                f"robot {robot.name!r} is commanded by {robot.motion!r}, the keyboard moves hands; "
+                "choose the action space absolute_pose (--action-space absolute_pose)"
             )
-        self.spec = blind_spec(name, robot)
-        self._keys = keys
+        expected = 7 if self._by_pose else 4
+        if robot.action_dim != expected:
+            raise ConfigError(
+                f"robot {robot.name!r} has {robot.action_dim} actions, expected {expected} for "
+                f"motion {robot.motion!r}; the keyboard drives no other"
+            )
+        self.spec = blind_spec(name, robot, state_keys=(POSE,) if self._by_pose else ())
+        self._robot = robot
+        self._known = ARM_KEYS if self._by_pose else HAND_KEYS
+        self._keys = self._script(keys) if isinstance(keys, str) else keys
+        if not callable(self._keys):
+            raise ConfigError(f"keys is {keys!r}, expected letters such as llduco; {MEANING}")
         self._speed = speed
         self._low = np.asarray(robot.action_low, np.float32)
         self._high = np.asarray(robot.action_high, np.float32)
@@ -73,28 +98,49 @@ class KeyboardPolicy:
     def reset(
         self, rollout_ids: Sequence[str], instructions: Sequence[str], seeds: Sequence[int]
     ) -> None:
-        self._gripper = dict.fromkeys(rollout_ids, self._open)
+        self._gripper = {}
 
     def act(self, observations: Sequence[Observation]) -> np.ndarray:
-        return np.stack([self._chunk(o.rollout_id, self._keys(o)) for o in observations])
+        return np.stack([self._chunk(o, self._keys(o)) for o in observations])
 
     def close(self) -> None:
         """Nothing to release."""
 
-    def _chunk(self, rollout: str, typed: str) -> np.ndarray:
-        action = np.zeros(4, np.float32)
+    def _script(self, keys: str) -> Callable[[Observation], str]:
+        for key in keys.lower():
+            if key not in self._known and key not in GRIPPER and key != STILL:
+                raise ConfigError(f"keys is {keys!r}, in which {key!r} has no meaning; {MEANING}")
+
+        def play(observation: Observation) -> str:
+            number = observation.step // self.spec.execute
+            return keys[number : number + 1]
+
+        return play
+
+    def _chunk(self, observation: Observation, typed: str) -> np.ndarray:
+        rollout = observation.rollout_id
+        motion = np.zeros(3, np.float32)
         for key in typed.strip().lower():
             if key == QUIT:
                 raise KeyboardInterrupt("the keyboard policy was asked to quit")
             if key in GRIPPER:
                 self._gripper[rollout] = self._closed if GRIPPER[key] else self._open
-            elif key in KEYS:
-                axis, sign = KEYS[key]
-                action[axis] += sign * self._speed
-            elif not key.isspace():
-                raise PolicyError(
-                    f"key {key!r} has no meaning; type some of {' '.join([*KEYS, *GRIPPER])}, or "
-                    f"{QUIT} to quit"
-                )
-        action[3] = self._gripper.get(rollout, self._open)
-        return np.tile(np.clip(action, self._low, self._high), (self.spec.chunk, 1))
+            elif key in self._known:
+                axis, sign = self._known[key]
+                motion[axis] += sign
+            elif key != STILL and not key.isspace():
+                raise PolicyError(f"key {key!r} has no meaning; {MEANING}, {QUIT} to quit")
+        steps = np.zeros((self.spec.chunk, self.spec.action_dim), np.float32)
+        if self._by_pose:
+            pose = observation.state[POSE]
+            step_m = motion * (FRAME_M / self._robot.steps_per_frame)
+            if self._robot.motion == "absolute_pose":
+                steps[:] = pose
+                steps[:, :3] += step_m * np.arange(1, len(steps) + 1, dtype=np.float32)[:, None]
+            else:
+                steps[:, :3] = step_m
+            steps[:, -1] = self._gripper.setdefault(rollout, float(pose[-1]))
+        else:
+            steps[:, :3] = motion * self._speed
+            steps[:, -1] = self._gripper.get(rollout, self._open)
+        return np.clip(steps, self._low, self._high)

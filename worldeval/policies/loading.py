@@ -2,10 +2,13 @@
 
 Enters: a URI and the robot. Leaves: a policy that ``check_policy`` has accepted for that robot::
 
-    random  zero  keyboard                   random?speed=0.3
+    random  zero                             random?speed=0.3
+    keyboard                                 at the terminal; ?keys=llduco plays them
     replay:STORE_DIR                         recorded actions; ?policy=NAME says whose
     replay-shuffled:STORE_DIR                other episodes' actions, as a control
     bc:CHECKPOINT_DIR   or the plain path    a cloned policy; ?name=NAME renames it
+    openpi://HOST:PORT                       a policy behind an openpi server, see openpi.py
+    roboarena://HOST:PORT                    ... or a RoboArena server, see roboarena.py
     python:path/to/file.py:ClassName?k=v     a class or factory in a file
     python:package.module:factory            ... or in an importable module
 
@@ -49,8 +52,12 @@ WITH_PLACE: dict[str, str] = {
     "replay": "worldeval.policies.replay:ReplayPolicy",
     "replay-shuffled": "worldeval.policies.replay:ShuffledReplayPolicy",
     "bc": "worldeval.policies.behaviour_cloning:load",
+    "openpi": "worldeval.policies.openpi:load",
+    "roboarena": "worldeval.policies.roboarena:load",
 }
 """Schemes that name a place: target(place, robot, **arguments)."""
+SERVERS = ("openpi", "roboarena")
+"""Those whose place is a host and a port."""
 
 
 def load_policy(uri: str, robot: RobotSpec) -> Policy:
@@ -66,7 +73,8 @@ def load_policy(uri: str, robot: RobotSpec) -> Policy:
         policy = _call(_resolve(ALONE[scheme]), (robot,), arguments, uri)
     elif scheme in WITH_PLACE:
         if not rest:
-            raise ConfigError(f"policy {uri!r} names no place; write {scheme}:FOLDER")
+            place = "//HOST:PORT" if scheme in SERVERS else "FOLDER"
+            raise ConfigError(f"policy {uri!r} names no place; write {scheme}:{place}")
         policy = _call(_resolve(WITH_PLACE[scheme]), (rest, robot), arguments, uri)
     elif scheme == "python":
         policy = _from_python(rest, robot, arguments, uri)

@@ -17,7 +17,7 @@ import numpy as np
 
 from worldeval.data.fit import check_store
 from worldeval.errors import PolicyError
-from worldeval.policies.scripted import blind_spec
+from worldeval.policies.scripted import ABSOLUTE, blind_spec
 from worldeval.robots import RobotSpec
 from worldeval.types import Observation
 
@@ -132,7 +132,9 @@ class ReplayPolicy:
         chunk = np.zeros((self.spec.chunk, self.spec.action_dim), np.float32)
         recorded = steps[start : start + self.spec.chunk]
         chunk[: len(recorded)] = recorded
-        if len(steps):
+        if len(steps) and self._robot.motion in ABSOLUTE:
+            chunk[len(recorded) :] = steps[-1]  # to stay is to be told the same place again
+        elif len(steps):
             chunk[len(recorded) :, -1] = steps[-1, -1]
         else:
             chunk[:, -1] = self._robot.action_low[-1]

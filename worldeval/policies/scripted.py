@@ -12,17 +12,28 @@ from collections.abc import Sequence
 import numpy as np
 
 from worldeval.errors import ConfigError, PolicyError
+from worldeval.policies.checking import POSE
 from worldeval.robots import RobotSpec
 from worldeval.types import Observation, PolicySpec
 
 
-def blind_spec(name: str, robot: RobotSpec, *, cameras: tuple[str, ...] = ()) -> PolicySpec:
-    """The spec of a policy that needs no state and answers in the robot's own chunks."""
+ABSOLUTE = {"absolute_pose": (POSE,), "joint_position": ("joint_position", "gripper_position")}
+"""Motions whose actions say where to be, and the states that say where one is."""
+
+
+def blind_spec(
+    name: str,
+    robot: RobotSpec,
+    *,
+    cameras: tuple[str, ...] = (),
+    state_keys: tuple[str, ...] = (),
+) -> PolicySpec:
+    """The spec of a policy that answers in the robot's own chunks; it sees nothing by default."""
     return PolicySpec(
         name=name,
         cameras=cameras,
         image_size=None,
-        state_keys=(),
+        state_keys=state_keys,
         action_space=robot.action_space,
         action_dim=robot.action_dim,
         chunk=robot.chunk_steps,
@@ -32,13 +43,13 @@ def blind_spec(name: str, robot: RobotSpec, *, cameras: tuple[str, ...] = ()) ->
 
 
 class ZeroPolicy:
-    """Stands still with the gripper open (the gripper is the last action)."""
+    """Stands still: with the gripper open where actions are motions, else where it is."""
 
     def __init__(self, robot: RobotSpec, *, name: str = "zero") -> None:
-        self.spec = blind_spec(name, robot)
-        still = np.zeros(robot.action_dim, np.float32)
-        still[-1] = robot.action_low[-1]
-        self._chunk = np.tile(still, (robot.chunk_steps, 1))
+        self._where = ABSOLUTE.get(robot.motion, ())
+        self.spec = blind_spec(name, robot, state_keys=self._where)
+        self._still = np.zeros(robot.action_dim, np.float32)
+        self._still[-1] = robot.action_low[-1]
 
     def reset(
         self, rollout_ids: Sequence[str], instructions: Sequence[str], seeds: Sequence[int]
@@ -46,7 +57,12 @@ class ZeroPolicy:
         """Nothing to forget."""
 
     def act(self, observations: Sequence[Observation]) -> np.ndarray:
-        return np.tile(self._chunk, (len(observations), 1, 1))
+        return np.stack([np.tile(self._held(o), (self.spec.chunk, 1)) for o in observations])
+
+    def _held(self, observation: Observation) -> np.ndarray:
+        if not self._where:
+            return self._still
+        return np.concatenate([observation.state[key] for key in self._where])
 
     def close(self) -> None:
         """Nothing to release."""
@@ -64,6 +80,11 @@ class RandomPolicy:
     def __init__(self, robot: RobotSpec, *, speed: float = 0.6, name: str = "random") -> None:
         if not 0 < speed <= 1:
             raise ConfigError(f"speed is {speed!r}, expected a number in (0, 1]")
+        if robot.motion in ABSOLUTE:
+            raise ConfigError(
+                f"robot {robot.name!r} is commanded by {robot.motion!r}, which says where to be: "
+                "random places are no motion; choose an action space of velocities or differences"
+            )
         self.spec = blind_spec(name, robot)
         self._robot = robot
         self._speed = speed

@@ -3,7 +3,7 @@
 Enters: a ``World`` (simulator, imagination or recording), a ``Policy``, a ``Suite`` and a store.
 Leaves: one episode a rollout in the store, and a ``RunReport``. The way of one chunk::
 
-    observations -> policy.act -> check_actions -> robot.integrate -> world.step -> recording
+    observations -> policy.act -> check_actions -> adapter.advance -> world.step -> recording
 
 Rollouts advance in batches. What a rollout sees depends on its suite's seed and its start state
 only (``rollout_seed``): not on the batch, its place there, or on how others of the batch end. So a
@@ -33,6 +33,7 @@ from worldeval.errors import (
     WorldError,
     WorldEvalError,
 )
+from worldeval.motion.adapters import Adapter, adapter_for, command
 from worldeval.policies.checking import check_actions
 from worldeval.rollout.fit import check_fit
 from worldeval.rollout.observing import check_step, observe, take
@@ -40,7 +41,6 @@ from worldeval.rollout.recording import Recording, rollout_key
 from worldeval.rollout.report import ChunkEvent, RunInterrupted, RunReport
 from worldeval.rollout.suite import Suite, rollout_seed
 from worldeval.types import (
-    ActionChunk,
     Episode,
     Outcome,
     Policy,
@@ -64,10 +64,12 @@ def run(
     seed: int | None = None,
     progress: bool = True,
     on_chunk: Callable[[ChunkEvent], None] | None = None,
+    adapter: Adapter | None = None,
 ) -> RunReport:
     """Roll out every start state of the suite that the store does not hold yet.
 
-    batch: rollouts at once. seed: of all chance; the suite's own if None.
+    batch: rollouts at once. seed: of all chance; the suite's own if None. adapter: turns chunks
+    into poses; that of the robot's ``motion`` if None.
     Raises MismatchError or PolicyError if policy, world, suite and robot do not fit together,
     StartStateError for a start state that the world does not have, RunInterrupted on Ctrl-C.
     Whatever it raises, finished rollouts are in the store and are skipped by the next run.
@@ -75,9 +77,15 @@ def run(
     if batch < 1:
         raise ConfigError(f"batch is {batch!r}, expected 1 or more rollouts at once")
     check_fit(world, policy, suite)
-    return _Run(world, policy, suite, store, suite.seed if seed is None else seed, on_chunk).all(
-        batch, progress
-    )
+    return _Run(
+        world,
+        policy,
+        suite,
+        store,
+        suite.seed if seed is None else seed,
+        on_chunk,
+        adapter or adapter_for(world.robot),
+    ).all(batch, progress)
 
 
 class _Run:
@@ -91,8 +99,10 @@ class _Run:
         store: EpisodeStore,
         seed: int,
         on_chunk: Callable[[ChunkEvent], None] | None,
+        adapter: Adapter,
     ) -> None:
         self.world, self.policy, self.suite, self.store = world, policy, suite, store
+        self.adapter = adapter
         self.robot = world.robot
         self.name = policy.spec.name
         self.seed = seed
@@ -197,13 +207,12 @@ class _Run:
                     seen.frames[i, 0],
                     seen.poses[i, 0],
                     None if seen.success is None else bool(seen.success[i, 0]),
+                    None if seen.joints is None else seen.joints[i, 0],
                 )
             for steps in range(0, self.total_steps, execute):
                 actions, policy_s = self._act(seen, active, steps)
                 actions = actions[:, : min(execute, self.total_steps - steps)]
-                chunk = ActionChunk(
-                    actions=actions, poses=robot.integrate(seen.poses[:, -1], actions)
-                )
+                chunk = command(self.adapter, seen.poses, seen.joints, actions)
                 began = time.perf_counter()
                 with self._blame_world():
                     seen = self.world.step(chunk, rows)
@@ -244,7 +253,13 @@ class _Run:
         with self._blame_policy():
             observations = [
                 observe(
-                    spec, self.robot, recording.start, seen.frames[i, -1], seen.poses[i, -1], steps
+                    spec,
+                    self.robot,
+                    recording.start,
+                    seen.frames[i, -1],
+                    seen.poses[i, -1],
+                    steps,
+                    None if seen.joints is None else seen.joints[i, -1],
                 )
                 for i, recording in enumerate(active)
             ]
@@ -285,6 +300,7 @@ class _Run:
                 actions=actions[i],
                 success=None if seen.success is None else seen.success[i],
                 log=log,
+                joints=None if seen.joints is None else seen.joints[i],
             )
             seconds["write"] = time.perf_counter() - began
             recording.chunks[-1]["seconds"] = seconds

@@ -16,6 +16,7 @@ import numpy as np
 from gymnasium.error import ResetNeeded
 
 from worldeval.errors import ConfigError, MismatchError, StartStateError
+from worldeval.motion.adapters import Adapter, adapter_for, command
 from worldeval.rollout.observing import check_step
 from worldeval.rollout.recording import Recording
 from worldeval.rollout.suite import Suite
@@ -49,15 +50,28 @@ class _Row:
     seed: int
     recording: Recording | None
     chunks: int = 0
-    past: list[tuple[np.ndarray, np.ndarray]] = field(default_factory=list)
+    past: list[tuple[np.ndarray, np.ndarray, np.ndarray | None]] = field(default_factory=list)
     frame: np.ndarray = field(default_factory=lambda: np.empty(0, np.uint8))
     pose: np.ndarray = field(default_factory=lambda: np.empty(0, np.float32))
+    joints: np.ndarray | None = None
+
+    def see(self, seen: WorldStep, i: int) -> None:
+        """Row ``i`` of a step is the newest of this rollout."""
+        self.frame, self.pose = seen.frames[i, -1], seen.poses[i, -1]
+        self.joints = None if seen.joints is None else seen.joints[i, -1]
 
 
 class EnvRollouts:
     """``count`` rollouts of one world. See the module's docstring."""
 
-    def __init__(self, world: World, suite: Suite, count: int, judge: JudgeCall | None) -> None:
+    def __init__(
+        self,
+        world: World,
+        suite: Suite,
+        count: int,
+        judge: JudgeCall | None,
+        adapter: Adapter | None = None,
+    ) -> None:
         if suite.robot != world.robot.name:
             raise MismatchError(
                 f"suite {suite.name!r} is for robot {suite.robot!r}, world {world.name!r} has "
@@ -65,6 +79,7 @@ class EnvRollouts:
             )
         self.world, self.suite, self.judge = world, suite, judge
         self.robot = world.robot
+        self.adapter = adapter or adapter_for(world.robot)
         self.steps = chunk_steps(world)
         self.count = count
         self.rows: list[_Row] = []
@@ -98,9 +113,9 @@ class EnvRollouts:
             seen = self._begin_some(rows, starts, seeds)
         check_step(seen, len(rows), 1, self.robot, self.world.name)
         for i, one in enumerate(fresh):
-            one.frame, one.pose = seen.frames[i, -1], seen.poses[i, -1]
+            one.see(seen, i)
             if one.recording is not None:
-                one.recording.begin(one.frame, one.pose, None)
+                one.recording.begin(one.frame, one.pose, None, one.joints)
         return [self._info(one, Outcome.UNDECIDED) for one in fresh]
 
     def _begin_some(
@@ -113,14 +128,20 @@ class EnvRollouts:
         seen = self.world.reset([r.start for r in self.rows], [r.seed for r in self.rows])
         for t in range(max(len(r.past) for r in self.rows)):
             going = [i for i, r in enumerate(self.rows) if len(r.past) > t]
-            actions, poses = zip(*(self.rows[i].past[t] for i in going), strict=True)
-            self.world.step(ActionChunk(actions=np.stack(actions), poses=np.stack(poses)), going)
+            actions, poses, joints = zip(*(self.rows[i].past[t] for i in going), strict=True)
+            chunk = ActionChunk(
+                actions=np.stack(actions),
+                poses=np.stack(poses),
+                joints=None if joints[0] is None else np.stack(joints),
+            )
+            self.world.step(chunk, going)
         chosen = list(rows)
         return WorldStep(
             frames=seen.frames[chosen],
             poses=seen.poses[chosen],
             success=None,
             info=[seen.info[i] for i in chosen],
+            joints=None if seen.joints is None else seen.joints[chosen],
         )
 
     def step(self, actions: np.ndarray) -> list[Answer]:
@@ -130,10 +151,11 @@ class EnvRollouts:
         seen = self.world.step(chunk, list(range(self.count)))
         check_step(seen, self.count, chunk.poses.shape[1], self.robot, self.world.name)
         for i, row in enumerate(self.rows):
-            row.frame, row.pose = seen.frames[i, -1], seen.poses[i, -1]
+            row.see(seen, i)
             row.chunks += 1
             if self._reset_rows is None:
-                row.past.append((chunk.actions[i], chunk.poses[i]))
+                joints = None if chunk.joints is None else chunk.joints[i]
+                row.past.append((chunk.actions[i], chunk.poses[i], joints))
             if row.recording is not None:
                 row.recording.add(
                     frames=seen.frames[i],
@@ -141,6 +163,7 @@ class EnvRollouts:
                     actions=chunk.actions[i],
                     success=None,
                     log={},
+                    joints=None if seen.joints is None else seen.joints[i],
                 )
         flagged = [
             self.judge is None and seen.success is not None and bool(seen.success[i].any())
@@ -193,6 +216,8 @@ class EnvRollouts:
         return self.rows[i].start if self.rows else self.start(i, None)
 
     def _pose(self, row: _Row) -> np.ndarray:
+        if not self.robot.poses_are_bounded:
+            return row.pose.astype(np.float32)
         # A pose on its bound may lie outside by the rounding of float32.
         return np.clip(
             row.pose,
@@ -214,7 +239,9 @@ class EnvRollouts:
             np.asarray(self.robot.action_high, np.float32),
         )
         poses = np.stack([row.pose for row in self.rows])
-        return ActionChunk(actions=array, poses=self.robot.integrate(poses, array))
+        joints = [row.joints for row in self.rows if row.joints is not None]
+        known = np.stack(joints)[:, None] if len(joints) == len(self.rows) else None
+        return command(self.adapter, poses[:, None], known, array)
 
     def _record(self, start: StartState, seed: int) -> Recording | None:
         if self.judge is None:

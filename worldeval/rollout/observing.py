@@ -9,7 +9,7 @@ from __future__ import annotations
 import numpy as np
 
 from worldeval.errors import WorldError
-from worldeval.policies.checking import POSE
+from worldeval.policies.checking import states
 from worldeval.robots import RobotSpec
 from worldeval.types import Observation, PolicySpec, StartState, WorldStep
 
@@ -21,8 +21,9 @@ def observe(
     frame: np.ndarray,
     pose: np.ndarray,
     step: int,
+    joints: np.ndarray | None = None,
 ) -> Observation:
-    """One rollout as the policy sees it. frame: (V, H, W, 3), pose: (P,).
+    """One rollout as the policy sees it. frame: (V, H, W, 3), pose: (P,), joints: (J,).
 
     Only what its spec names, so that no policy can come to depend on more.
     """
@@ -30,7 +31,7 @@ def observe(
         images={
             view: resize(frame[robot.views.index(view)], spec.image_size) for view in spec.cameras
         },
-        state={key: pose.astype(np.float32) for key in spec.state_keys if key == POSE},
+        state={k: v for k, v in states(pose, joints).items() if k in spec.state_keys},
         instruction=start.instruction,
         rollout_id=start.start_id,
         step=step,
@@ -55,6 +56,13 @@ def check_step(step: WorldStep, rows: int, frames: int, robot: RobotSpec, world:
     }
     if step.success is not None:
         expected["success"] = (rows, frames)
+    if robot.joint_names:
+        expected["joints"] = (rows, frames, robot.joint_dim)
+    elif step.joints is not None:
+        raise WorldError(
+            f"world {world!r} answered joints, but its robot {robot.name!r} has none; name them in "
+            "its joint_names"
+        )
     for name, shape in expected.items():
         array = np.asarray(getattr(step, name))
         if array.shape != shape:
@@ -64,8 +72,9 @@ def check_step(step: WorldStep, rows: int, frames: int, robot: RobotSpec, world:
             )
     if step.frames.dtype != np.uint8:
         raise WorldError(f"world {world!r} answered frames of {step.frames.dtype}, expected uint8")
-    if not np.isfinite(step.poses).all():
-        raise WorldError(f"world {world!r} answered poses that are not finite")
+    for name in ("poses", *(["joints"] if robot.joint_names else [])):
+        if not np.isfinite(getattr(step, name)).all():
+            raise WorldError(f"world {world!r} answered {name} that are not finite")
     if len(step.info) != rows:
         raise WorldError(
             f"world {world!r} answered {len(step.info)} infos for {rows} rows, expected one a row"
@@ -81,4 +90,5 @@ def take(step: WorldStep, rows: list[int]) -> WorldStep:
         poses=step.poses[rows],
         success=None if step.success is None else step.success[rows],
         info=[step.info[i] for i in rows],
+        joints=None if step.joints is None else step.joints[rows],
     )

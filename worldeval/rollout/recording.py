@@ -33,6 +33,7 @@ def open_rollouts(root: str | Path, robot: RobotSpec, *, images: str = "video") 
         image_size=robot.image_size,
         pose_names=robot.pose_names,
         action_names=robot.action_names,
+        joint_names=robot.joint_names,
         steps_per_frame=robot.steps_per_frame,
         fps=robot.frame_hz,
         robot_type=robot.name,
@@ -67,6 +68,7 @@ class Recording:
         shape = (most_frames, len(robot.views), height, width, 3)
         self._frames = np.zeros(shape, np.uint8)
         self._poses = np.zeros((most_frames, robot.pose_dim), np.float32)
+        self._joints = np.zeros((most_frames, robot.joint_dim), np.float32)
         self._actions = np.zeros(
             (most_frames - 1, robot.steps_per_frame, robot.action_dim), np.float32
         )
@@ -89,9 +91,17 @@ class Recording:
         """Whether success was flagged before the newest chunk, so that a chunk shows its result."""
         return bool(self._success[1 : self._newest].any())
 
-    def begin(self, frame: np.ndarray, pose: np.ndarray, success: bool | None) -> None:
-        """The start: frame (V, H, W, 3), pose (P,)."""
+    def begin(
+        self,
+        frame: np.ndarray,
+        pose: np.ndarray,
+        success: bool | None,
+        joints: np.ndarray | None = None,
+    ) -> None:
+        """The start: frame (V, H, W, 3), pose (P,), joints (J,)."""
         self._frames[0], self._poses[0] = frame, pose
+        if joints is not None:
+            self._joints[0] = joints
         self._has_flag = success is not None
         self._success[0] = bool(success)
         self._count = 1
@@ -104,8 +114,10 @@ class Recording:
         actions: np.ndarray,
         success: np.ndarray | None,
         log: Mapping[str, Any],
+        joints: np.ndarray | None = None,
     ) -> None:
-        """One chunk: frames (T, V, H, W, 3), poses (T, P), actions (K, A), success (T,)."""
+        """One chunk: frames (T, V, H, W, 3), poses (T, P), actions (K, A), success (T,),
+        joints (T, J)."""
         new = slice(self._count, self._count + len(frames))
         self._newest = new.start
         self._frames[new], self._poses[new] = frames, poses
@@ -114,6 +126,8 @@ class Recording:
         )
         if success is not None:
             self._success[new] = success
+        if joints is not None:
+            self._joints[new] = joints
         self._count = new.stop
         self.chunks.append(jsonable(log))
 
@@ -144,6 +158,7 @@ class Recording:
             frames=self._frames[:count],
             poses=self._poses[:count],
             actions=self._actions[: count - 1],
+            joints=self._joints[:count] if self._robot.joint_names else None,
             success_at=self._success[:count] if self._has_flag else None,
             success=success,
             extra={

@@ -222,15 +222,16 @@ class WorldEnv(gymnasium.Env):
 
 def observation_space(robot: RobotSpec) -> spaces.Dict:
     """Views and commanded pose of one rollout."""
-    image = (*robot.image_size, 3)
+    image, bounded = (*robot.image_size, 3), robot.poses_are_bounded
     return spaces.Dict(
         {
             "pixels": spaces.Dict(
                 {view: spaces.Box(0, 255, image, np.uint8) for view in robot.views}
             ),
             "agent_pos": spaces.Box(
-                np.asarray(robot.pose_low, np.float32),
-                np.asarray(robot.pose_high, np.float32),
+                np.asarray(robot.pose_low, np.float32) if bounded else -np.inf,
+                np.asarray(robot.pose_high, np.float32) if bounded else np.inf,
+                shape=(robot.pose_dim,),
                 dtype=np.float32,
             ),
         }

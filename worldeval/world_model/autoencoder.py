@@ -68,6 +68,8 @@ class Residual(nn.Module):
 class Autoencoder(nn.Module):
     """``encode`` and ``decode``; see the module's docstring for the spaces."""
 
+    lead_frames = 0  # frames are decoded one by one
+    beside_start = False
     latent_mean: Tensor
     latent_std: Tensor
 
@@ -129,6 +131,10 @@ class Autoencoder(nn.Module):
         flat = flat * self.latent_std[:, None, None] + self.latent_mean[:, None, None]
         video = self.decoder(flat.contiguous(memory_format=torch.channels_last))
         return video.reshape(*latents.shape[:-3], *video.shape[1:])
+
+    def decode_beside(self, latents: Tensor, start: Tensor, start_video: Tensor) -> Tensor:
+        """``decode``: what is known of the start changes nothing."""
+        return self.decode(latents)
 
     def save(self, folder: str | Path, card: dict[str, Any] | None = None) -> None:
         tensors = {name: t.detach().numpy() for name, t in self.state_dict().items()}

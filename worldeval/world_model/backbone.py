@@ -29,8 +29,13 @@ class BackboneConfig:
     token_width: int = 128
     heads: int = 4
     max_views: int = 4
+    patch: int = 1
+    """Latent pixels along one side of what the network takes for one: a patch becomes channels at
+    its door and pixels again behind it, so large latents cost patch^2 less."""
 
     def __post_init__(self) -> None:
+        if self.patch < 1:
+            raise ConfigError(f"backbone patch is {self.patch}, expected 1 or more")
         if any(w % 8 for w in self.widths) or self.widths[1] % self.heads:
             raise ConfigError(
                 f"backbone widths {self.widths} must be multiples of 8, the coarse one also of "
@@ -131,7 +136,8 @@ class Backbone(nn.Module):
         self.config = config
         fine, coarse = config.widths
         self.views = nn.Parameter(0.02 * torch.randn(config.max_views, config.token_width))
-        self.stem = nn.Conv2d(c_in, fine, 3, padding=1)
+        area = config.patch**2
+        self.stem = nn.Conv2d(area * c_in, fine, 3, padding=1)
         self.down = nn.ModuleList([Stage(fine, fine, config, False) for _ in range(config.blocks)])
         self.shrink = nn.Conv2d(fine, coarse, 3, stride=2, padding=1)
         self.middle = nn.ModuleList(
@@ -142,7 +148,7 @@ class Backbone(nn.Module):
             [Stage(2 * fine, fine, config, False) for _ in range(config.blocks)]
         )
         self.norm = nn.GroupNorm(8, fine)
-        self.head = nn.Conv2d(fine, c_out, 3, padding=1)
+        self.head = nn.Conv2d(fine, area * c_out, 3, padding=1)
         zero(self.head)
         self.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
 
@@ -151,8 +157,15 @@ class Backbone(nn.Module):
         b, t, v = x.shape[:3]
         if v > self.config.max_views:
             raise ConfigError(f"{v} views, but this backbone has at most {self.config.max_views}")
+        patch = self.config.patch
+        if x.shape[-2] % (2 * patch) or x.shape[-1] % (2 * patch):
+            raise ConfigError(
+                f"latents are {tuple(x.shape[-2:])}, this backbone with patch {patch} needs "
+                f"multiples of {2 * patch}"
+            )
         tokens = (token[:, :, None] + self.views[:v]).flatten(0, 2)  # (B*T*V, E)
-        x = self.stem(x.flatten(0, 2).contiguous(memory_format=torch.channels_last))
+        x = F.pixel_unshuffle(x.flatten(0, 2), patch)  # the same for a patch of 1
+        x = self.stem(x.contiguous(memory_format=torch.channels_last))
         kept = []
         for stage in self.down:
             x = stage(x, tokens, t, v)
@@ -163,5 +176,5 @@ class Backbone(nn.Module):
         x = F.pixel_shuffle(self.grow(x), 2)
         for stage in self.up:
             x = stage(torch.cat([x, kept.pop()], dim=1), tokens, t, v)
-        x = self.head(F.silu(self.norm(x)))
+        x = F.pixel_shuffle(self.head(F.silu(self.norm(x))), patch)
         return x.reshape(b, t, v, *x.shape[1:])

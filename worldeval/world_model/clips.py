@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -24,8 +24,10 @@ from worldeval.data.episodes import EpisodeStore
 from worldeval.data.video import to_model
 from worldeval.data.windows import window_starts
 from worldeval.errors import DataError, StoreError
+from worldeval.world_model.augmentation import Augmentation
 from worldeval.world_model.autoencoder import Autoencoder
 from worldeval.world_model.denoiser import DenoiserConfig
+from worldeval.world_model.latents import LatentCache
 from worldeval.world_model.memory import retrieve, strategy
 from worldeval.world_model.model import Context, WorldModelConfig
 
@@ -35,6 +37,7 @@ class FrameTable:
     """All frames of a store in memory: (N, V, H, W, C) uint8 with episode borders."""
 
     frames: np.ndarray
+    """(N, 0) where pixels were left out."""
     poses: np.ndarray
     first: np.ndarray
     """(E+1,) row of each episode's first frame, and the end."""
@@ -46,19 +49,38 @@ class FrameTable:
         return np.diff(self.first)
 
 
-def load_frames(store: EpisodeStore, limit: int | None = None) -> FrameTable:
-    """Decode every frame of a store once."""
+def load_frames(
+    store: EpisodeStore,
+    limit: int | None = None,
+    *,
+    keys_wanted: Collection[str] | None = None,
+    pixels: bool = True,
+) -> FrameTable:
+    """Decode every frame of a store once.
+
+    keys_wanted: these episodes alone. pixels: without them only poses and borders are read.
+    """
     if len(store) == 0:
         raise DataError(f"{store.root} holds no episodes; record some with `worldeval record`")
     count = min(len(store), limit or len(store))
+    known = store.metadata()
     frames, poses, lengths, keys, start_ids = [], [], [], [], []
     for i in tqdm(range(count), desc="reading episodes", unit="episode", mininterval=1.0):
-        episode = store.episode(i)
-        frames.append(episode.frames)
-        poses.append(episode.poses)
-        lengths.append(episode.length)
-        keys.append(episode.key)
-        start_ids.append(str(episode.extra.get("start_id", episode.key)))
+        key = str(known["key"][i])
+        if keys_wanted is not None and key not in keys_wanted:
+            continue
+        path = store.trajectory(i)
+        frames.append(store.frames(i) if pixels else np.empty((len(path.poses), 0), np.uint8))
+        poses.append(path.poses)
+        lengths.append(len(path.poses))
+        keys.append(key)
+        start_id = known["start_id"][i] if "start_id" in known else None
+        start_ids.append(key if start_id is None else str(start_id))
+    if not keys:
+        raise DataError(
+            f"{store.root} has none of the episodes {sorted(keys_wanted or ())}, it has such as "
+            f"{known['key'][0]!r}"
+        )
     return FrameTable(
         frames=np.concatenate(frames),
         poses=np.concatenate(poses),
@@ -110,6 +132,17 @@ def _write(path: Path, text: str) -> None:
     path.write_text(text)
 
 
+def given_latents(table: FrameTable, store: EpisodeStore, digest: str) -> np.ndarray:
+    """(N, V, C, h, w) of all frames of a table from the cache beside its store."""
+    cache = LatentCache(store.root, digest)
+    return np.concatenate(
+        [
+            cache.read(key, frames=int(length))
+            for key, length in zip(table.keys, table.lengths, strict=True)
+        ]
+    )
+
+
 def measure_denoiser(table: FrameTable, latents: np.ndarray, future: int) -> DenoiserConfig:
     """Noise levels around the spread of the change over ``future`` frames.
 
@@ -149,8 +182,10 @@ class ClipSource:
         latents: np.ndarray,
         model: WorldModelConfig,
         mix: Sequence[tuple[str, float]],
+        augmentation: Augmentation | None = None,
     ) -> None:
         self.table, self.latents, self.model = table, latents, model
+        self.augmentation = augmentation if augmentation and augmentation.changes else None
         self.windows = window_starts([int(n) for n in table.lengths], model.future)
         self.strategies = [strategy(name) for name, _ in mix]
         share = np.asarray([s for _, s in mix], np.float64)
@@ -168,23 +203,28 @@ class ClipSource:
         kinds = rng.choice(len(self.share), p=self.share, size=count)[rows]
         own = (rng.random(count) < imagined_share)[rows]
         m, f = self.model.memory_slots, self.model.future
+        # one seed a clip, so that it does not depend on which others this process makes
+        seeds = rng.integers(2**62, size=count)[rows] if self.augmentation else [0] * len(picks)
         current, memory, valid, poses, future = [], [], [], [], []
-        for pick, kind, drifted in zip(picks, kinds, own, strict=True):
+        for pick, kind, drifted, seed in zip(picks, kinds, own, seeds, strict=True):
             episode, t = self.windows[pick]
-            base = self.table.first[episode]
-            past = self.normal[base : base + t + 1]
-            ahead = self.normal[base + t + 1 : base + t + 1 + f]
+            base, length = self.table.first[episode], self.table.lengths[episode]
+            track, chance = np.arange(t + 1 + f), np.random.default_rng(seed)
+            if self.augmentation:
+                track = self.augmentation.track(chance, length, t, f)
+            past, ahead = self.normal[base + track[:-f]], self.normal[base + track[-f:]]
             indices, good = retrieve(self.strategies[kind], past, ahead, m)
-            seen = self.latents[base : base + t + 1]
+            shown = track[np.concatenate([indices, np.arange(len(past) - 1, len(track))])]
+            clip = self.latents[base + shown]  # memory, current, future
             if drifted and int(episode) in self.alternative:
-                seen = self.alternative[int(episode)][: t + 1]
-            current.append(seen[t])
-            memory.append(seen[indices])
+                clip[: m + 1] = self.alternative[int(episode)][shown[: m + 1]]
+            if self.augmentation:
+                clip = self.augmentation.move(chance, clip)
+            current.append(clip[m])
+            memory.append(clip[:m])
             valid.append(good)
-            future.append(self.latents[base + t + 1 : base + t + 1 + f])
-            poses.append(
-                self.table.poses[base + np.concatenate([indices, np.arange(t, t + 1 + f)])]
-            )
+            future.append(clip[m + 1 :])
+            poses.append(self.table.poses[base + shown])
         tensor = lambda parts: torch.from_numpy(np.stack(parts).astype(np.float32))  # noqa: E731
         context = Context(
             current=tensor(current),

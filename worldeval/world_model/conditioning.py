@@ -19,11 +19,15 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
+from worldeval.data.normalize import BoundNormalizer
+from worldeval.motion.rotations import matrix_from_euler, rotation_vector
 from worldeval.robots import CameraSpec
 
 GEOMETRY_CHANNELS = 6
 ROLES = ("empty", "memory", "current", "future")
 TABLE_HEIGHT_M = 0.0
+PER_WAY_M, PER_TURN_RAD = 8.0, 2.0
+"""What brings the way and the turn of a hand within a chunk to about one."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -116,15 +120,55 @@ def _gaussian(projected: np.ndarray, u: np.ndarray, v: np.ndarray, width: float)
     return (bump * (projected[:, 2, None, None] > 0)).astype(np.float32)
 
 
+def turned_pose_width(pose_dim: int) -> tuple[int, int]:
+    """Numbers a frame that ``turned_poses`` makes of poses with three angles: own, relative."""
+    return pose_dim + 3, pose_dim + 3
+
+
+def turned_poses(
+    poses: np.ndarray, current: int, angles: Sequence[int], normalizer: BoundNormalizer
+) -> tuple[np.ndarray, np.ndarray]:
+    """Poses of a hand that turns, without the jump of an angle from pi to -pi.
+
+    poses: (B, T, P) physical, the first three the hand's position in metres; angles: the places of
+    roll, pitch and yaw about fixed axes (R = Rz Ry Rx); current: index of the current frame.
+    Returns (B, T, P+3): the normalised rest, sine and cosine of the angles; and (B, T, P+3)
+    relative to the current frame: the difference of the rest, the way of the hand as the hand of
+    then sees it, R_c^T (p - p_c), and its turn, the rotation vector of R_c^T R. What a camera on
+    the hand sees depends on the last two alone, wherever the robot stands.
+    """
+    angles = list(angles)
+    rest = [i for i in range(poses.shape[-1]) if i not in angles]
+    normal = normalizer.normalize(poses)[..., rest]
+    turn = poses[..., angles].astype(np.float64)
+    rotation = matrix_from_euler(turn)  # (B, T, 3, 3)
+    back = rotation[:, current].swapaxes(-1, -2)[:, None]  # (B, 1, 3, 3)
+    way = (back @ (poses[..., :3] - poses[:, current : current + 1, :3])[..., None])[..., 0]
+    turned = rotation_vector(back @ rotation)
+    own = np.concatenate([normal, np.sin(turn), np.cos(turn)], -1)
+    relative = np.concatenate(
+        [
+            (normal - normal[:, current : current + 1]) * 2,
+            way * PER_WAY_M,
+            turned * PER_TURN_RAD,
+        ],
+        -1,
+    )
+    return own.astype(np.float32), relative.astype(np.float32)
+
+
 class FrameToken(nn.Module):
-    """One token a frame from its pose, its role and the noise level of its latent."""
+    """One token a frame from its pose, its role and the noise level of its latent.
+
+    own, relative: numbers a frame of its pose and of that against the current one's.
+    """
 
     frequencies: Tensor
 
-    def __init__(self, pose_dim: int, frames: int, width: int) -> None:
+    def __init__(self, own: int, relative: int, frames: int, width: int) -> None:
         super().__init__()
         self.pose = nn.Sequential(
-            nn.Linear(2 * pose_dim, width), nn.SiLU(), nn.Linear(width, width)
+            nn.Linear(own + relative, width), nn.SiLU(), nn.Linear(width, width)
         )
         self.role = nn.Embedding(len(ROLES), width)
         self.place = nn.Parameter(0.02 * torch.randn(frames, width))
@@ -135,7 +179,8 @@ class FrameToken(nn.Module):
         )
 
     def forward(self, poses: Tensor, relative: Tensor, roles: Tensor, c_noise: Tensor) -> Tensor:
-        """poses, relative (B, T, P), roles (B, T) int64, c_noise (B, T) -> (B, T, E)."""
+        """poses (B, T, own), relative (B, T, relative), roles (B, T) int64, c_noise (B, T) ->
+        (B, T, E)."""
         angles = c_noise[..., None] * self.frequencies
         noise = self.noise(torch.cat([angles.sin(), angles.cos()], -1))
         pose = self.pose(torch.cat([poses, relative], -1))

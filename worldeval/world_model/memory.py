@@ -18,7 +18,8 @@ from worldeval.errors import ConfigError
 
 Strategy = Callable[[np.ndarray, np.ndarray, int], list[int]]
 """(past poses (n, P) normalised, the last being the current frame; future poses (T, P); slots)
--> at most ``slots`` indices into the past, oldest first, never the current frame itself."""
+-> at most ``slots`` indices into the past, oldest first (the published ones may repeat, and begin
+with the current frame's own index while it is the only one)."""
 
 
 def nothing(past: np.ndarray, future: np.ndarray, slots: int) -> list[int]:
@@ -40,6 +41,34 @@ class StridedOffsets:
         current = len(past) - 1
         offsets = [max(current - self.stride * k, 0) for k in range(slots - 1, 0, -1)]
         return [i for i in sorted({0, *offsets}) if i < current][:slots]
+
+
+@dataclass(frozen=True, kw_only=True)
+class PublishedOffsets:
+    """Ctrl-World's memory to the letter: a list that grows by one frame an interaction.
+
+    offsets: as the release indexes that list. 0 is the first frame; -1 would be the current one,
+        -2 the current frame one interaction ago. The list begins as 24 copies of the first frame,
+        so offsets that reach further back show the first frame, more than once if need be.
+    every: frames an interaction.
+    """
+
+    offsets: tuple[int, ...] = (0, 0, -8, -6, -4, -2)
+    every: int = 4
+
+    def __post_init__(self) -> None:
+        if self.every < 1 or any(offset > 0 for offset in self.offsets):
+            raise ConfigError(
+                f"offsets are {self.offsets} and every is {self.every}; expected offsets of 0 or "
+                "less and every of 1 or more"
+            )
+
+    def __call__(self, past: np.ndarray, future: np.ndarray, slots: int) -> list[int]:
+        current = len(past) - 1
+        return [
+            max(current + (offset + 1) * self.every, 0) if offset else 0
+            for offset in self.offsets[-slots:]
+        ]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -83,6 +112,8 @@ STRATEGIES: dict[str, Strategy] = {
     "none": nothing,
     "strided": StridedOffsets(),
     "pose": PoseRetrieval(),
+    "published": PublishedOffsets(),
+    "published-policy": PublishedOffsets(offsets=(0, 0, -12, -9, -6, -3)),
 }
 
 
@@ -114,8 +145,9 @@ def retrieve(
 class MemoryBank:
     """Everything one rollout has seen, as latents with their poses.
 
-    Latents are (V, C, h, w) tensors, kept as float16 (3 KiB a frame in the embedded world) in one
-    block that doubles when it is full: thousands of small pieces would fragment the heap.
+    Latents are (V, C, h, w) tensors in float32 (6 KiB a frame in the embedded world, 135 KiB at
+    full size), in one block that doubles when it is full: thousands of small pieces would fragment
+    the heap. Rounding them would come back at every chunk of a long rollout.
     """
 
     def __init__(self) -> None:
@@ -127,11 +159,11 @@ class MemoryBank:
         return self._count
 
     def add(self, latent: torch.Tensor, pose: np.ndarray) -> None:
-        """Append one frame: its latent and its normalised pose (P,)."""
+        """Append one frame: its latent and its physical pose (P,)."""
         n = self._count
         if n == len(self._poses):
             room = max(64, 2 * n)
-            latents = torch.empty((room, *latent.shape), dtype=torch.float16)
+            latents = torch.empty((room, *latent.shape))
             poses = np.empty((room, len(pose)), np.float32)
             if n:
                 latents[:n], poses[:n] = self._latents, self._poses
@@ -141,7 +173,7 @@ class MemoryBank:
 
     @property
     def poses(self) -> np.ndarray:
-        """(n, P) normalised poses, the last one current."""
+        """(n, P) physical poses, the last one current."""
         return self._poses[: self._count]
 
     def latent(self, index: int) -> torch.Tensor:

@@ -29,6 +29,8 @@ from worldeval.world_model.conditioning import (
     ROLES,
     FrameToken,
     geometry_maps,
+    turned_pose_width,
+    turned_poses,
     warp_grids,
 )
 from worldeval.world_model.denoiser import DenoiserConfig, precondition
@@ -54,6 +56,9 @@ class WorldModelConfig:
     future: int = 4
     anchor: str = "current"
     geometry: bool = True
+    angles: tuple[int, ...] = ()
+    """Places of roll, pitch and yaw in the pose, where the hand turns: the token then has their
+    sines and cosines, and the motion as the hand sees it. () for a hand that does not turn."""
     warp_depths_m: tuple[float, ...] = ()
     """The current frame is also shown as each frame's camera would see it if all lay at these
     depths: a camera on the hand then finds what it saw where it now must be."""
@@ -73,6 +78,13 @@ class WorldModelConfig:
             raise ConfigError(
                 f"future is {self.future} and memory_slots {self.memory_slots}; expected at least "
                 "1 and 0"
+            )
+        if len(self.angles) not in (0, 3) or any(
+            not 3 <= i < len(self.pose_low) for i in self.angles
+        ):
+            raise ConfigError(
+                f"angles are {self.angles}, expected none or the places of roll, pitch and yaw "
+                f"behind the position in a pose of {len(self.pose_low)} numbers"
             )
 
     @classmethod
@@ -96,6 +108,19 @@ class WorldModelConfig:
     def normalizer(self) -> BoundNormalizer:
         return BoundNormalizer(low=self.pose_low, high=self.pose_high)
 
+    @property
+    def frame_rates(self) -> tuple[float, ...]:
+        return (self.frame_hz,)
+
+    @property
+    def image_size(self) -> tuple[int, int]:
+        return 8 * self.latent_size[0], 8 * self.latent_size[1]
+
+    @property
+    def latents(self) -> str:
+        """Name of the latents it was trained on, as ``LatentCache`` files them."""
+        return self.autoencoder
+
     @classmethod
     def from_json(cls, config: dict[str, Any]) -> WorldModelConfig:
         parts = dict(config)
@@ -110,7 +135,7 @@ class WorldModelConfig:
         )
         parts["denoiser"] = DenoiserConfig(**config["denoiser"])
         parts["sampler"] = SamplerConfig(**config["sampler"])
-        for name in ("views", "pose_low", "pose_high", "latent_size", "warp_depths_m"):
+        for name in ("views", "pose_low", "pose_high", "latent_size", "angles", "warp_depths_m"):
             parts[name] = tuple(config.get(name, ()))
         return cls(**parts)
 
@@ -122,6 +147,7 @@ class Context:
     current: (B, V, C, h, w) latents; memory: (B, M, V, C, h, w); valid: (B, M) bool.
     poses: (B, M+1+F, P) float32 numpy, physical, in clip order.
     level: (B,) noise level of the conditioning latents.
+    instructions: B texts, for models that read them.
     """
 
     current: Tensor
@@ -129,6 +155,7 @@ class Context:
     valid: Tensor
     poses: np.ndarray
     level: Tensor
+    instructions: tuple[str, ...] | None = None
 
 
 class WorldModel(nn.Module):
@@ -138,7 +165,10 @@ class WorldModel(nn.Module):
         super().__init__()
         self.config = config
         width = config.backbone.token_width
-        self.token = FrameToken(len(config.pose_low), config.frames, width)
+        own, relative = (len(config.pose_low),) * 2
+        if config.angles:
+            own, relative = turned_pose_width(len(config.pose_low))
+        self.token = FrameToken(own, relative, config.frames, width)
         geometry = GEOMETRY_CHANNELS if config.geometry else 0
         shown = 2 + len(config.warp_depths_m)
         self.backbone = Backbone(
@@ -166,8 +196,12 @@ class WorldModel(nn.Module):
         c = self.config
         device = context.current.device
         b, m, t = len(context.current), c.memory_slots, c.frames
-        poses = torch.from_numpy(c.normalizer.normalize(context.poses)).to(device)
-        relative = (poses - poses[:, m : m + 1]) * 2
+        if c.angles:
+            own, apart = turned_poses(context.poses, m, c.angles, c.normalizer)
+            poses, relative = torch.from_numpy(own).to(device), torch.from_numpy(apart).to(device)
+        else:
+            poses = torch.from_numpy(c.normalizer.normalize(context.poses)).to(device)
+            relative = (poses - poses[:, m : m + 1]) * 2
         roles = torch.full((b, t), ROLES.index("future"), device=device)
         roles[:, :m] = torch.where(context.valid, ROLES.index("memory"), ROLES.index("empty"))
         roles[:, m] = ROLES.index("current")

@@ -17,6 +17,7 @@ from worldeval.errors import ConfigError
 
 Denoise = Callable[[torch.Tensor, float], torch.Tensor]
 SOLVERS = ("euler", "heun", "dpmpp_2m")
+NOISE_SCALES = ("sigma_max", "total")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -29,6 +30,9 @@ class SamplerConfig:
     sigma_max: float = 8.0
     rho: float = 5.0
     """Exponent of the schedule; larger puts more steps at low noise."""
+    noise_scale: str = "sigma_max"
+    """Spread of the first noise. "total" is sqrt(sigma_max^2 + 1), that of noise and unit data
+    together, as the scheduler of Stable Video Diffusion has it."""
 
     def __post_init__(self) -> None:
         if self.solver not in SOLVERS:
@@ -38,6 +42,10 @@ class SamplerConfig:
         if not 0 < self.sigma_min < self.sigma_max:
             raise ConfigError(
                 f"sigma range {self.sigma_min}..{self.sigma_max} must be positive and ascending"
+            )
+        if self.noise_scale not in NOISE_SCALES:
+            raise ConfigError(
+                f"noise_scale {self.noise_scale!r} is unknown, expected one of {NOISE_SCALES}"
             )
 
     @property
@@ -56,9 +64,13 @@ def karras_sigmas(config: SamplerConfig) -> list[float]:
 
 
 def sample(denoise: Denoise, noise: torch.Tensor, config: SamplerConfig) -> torch.Tensor:
-    """A sample of the shape of ``noise``, which is of unit variance and scaled here."""
+    """A sample of the shape of ``noise``, which is of unit variance and scaled here.
+
+    It stays in the type of ``noise`` between the steps; each step is computed in that of what
+    ``denoise`` answers.
+    """
     sigmas = karras_sigmas(config)
-    x = noise * sigmas[0]
+    x = noise * (sigmas[0] if config.noise_scale == "sigma_max" else math.hypot(sigmas[0], 1.0))
     return {"euler": euler, "heun": heun, "dpmpp_2m": dpmpp_2m}[config.solver](denoise, x, sigmas)
 
 
@@ -66,7 +78,7 @@ def euler(denoise: Denoise, x: torch.Tensor, sigmas: Sequence[float]) -> torch.T
     """Euler steps of dx/dsigma = (x - D(x; sigma)) / sigma."""
     for sigma, following in zip(sigmas[:-1], sigmas[1:], strict=True):
         slope = (x - denoise(x, sigma)) / sigma
-        x = x + slope * (following - sigma)
+        x = (x + slope * (following - sigma)).to(x.dtype)
     return x
 
 
@@ -78,7 +90,7 @@ def heun(denoise: Denoise, x: torch.Tensor, sigmas: Sequence[float]) -> torch.Te
         if following > 0:
             slope = (slope + (trial - denoise(trial, following)) / following) / 2
             trial = x + slope * (following - sigma)
-        x = trial
+        x = trial.to(x.dtype)
     return x
 
 
@@ -88,12 +100,12 @@ def dpmpp_2m(denoise: Denoise, x: torch.Tensor, sigmas: Sequence[float]) -> torc
     for sigma, following in zip(sigmas[:-1], sigmas[1:], strict=True):
         clean = denoise(x, sigma)
         if following == 0:
-            return clean
+            return clean.to(x.dtype)
         h = math.log(sigma / following)
         target = clean
         if previous is not None:
             ratio = previous_h / h
             target = clean + (clean - previous) / (2 * ratio)
-        x = (following / sigma) * x - math.expm1(-h) * target
+        x = ((following / sigma) * x - math.expm1(-h) * target).to(x.dtype)
         previous, previous_h = clean, h
     return x

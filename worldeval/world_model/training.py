@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import json
 import time
+from collections.abc import Collection
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -17,15 +18,15 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from worldeval.data import checkpoint
 from worldeval.data.episodes import EpisodeStore
 from worldeval.data.fit import check_store
 from worldeval.data.normalize import ChannelNormalizer
 from worldeval.data.video import to_model
-from worldeval.errors import MismatchError
+from worldeval.errors import DataError, MismatchError
 from worldeval.learning.config import LoopConfig
 from worldeval.learning.loop import Loop
 from worldeval.robots import RobotSpec
+from worldeval.world_model.augmentation import Augmentation
 from worldeval.world_model.autoencoder import Autoencoder, AutoencoderConfig, reconstruction_loss
 from worldeval.world_model.backbone import BackboneConfig
 from worldeval.world_model.clips import (
@@ -33,13 +34,18 @@ from worldeval.world_model.clips import (
     FrameTable,
     batched,
     cache_latents,
+    given_latents,
     load_frames,
     measure_denoiser,
     step_rows,
 )
+from worldeval.world_model.decoder_training import best_so_far
 from worldeval.world_model.denoiser import DenoiserConfig, draw_sigma, weighted_error
-from worldeval.world_model.dreamer import Dreamer
+from worldeval.world_model.dreamer import Dreamer, LatentCodec
+from worldeval.world_model.drift import OwnReplays, replay_gain
+from worldeval.world_model.loading import latents_of, open_codec
 from worldeval.world_model.model import Context, WorldModel, WorldModelConfig, degrade
+from worldeval.world_model.sampler import SamplerConfig
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -70,6 +76,7 @@ class WorldModelTrainConfig:
     loop: LoopConfig = field(default_factory=lambda: LoopConfig(steps=60_000, batch=16))
     memory_slots: int = 3
     warp_depths_m: tuple[float, ...] = (0.25, 0.45)
+    """Where all cameras are calibrated; elsewhere nothing is warped and no geometry shown."""
     memory_mix: tuple[tuple[str, float], ...] = (("pose", 0.6), ("strided", 0.25), ("none", 0.15))
     """Retrieval strategies seen in training and their shares."""
     current_noise: float = 0.25
@@ -79,6 +86,17 @@ class WorldModelTrainConfig:
     their frames then serve as conditioning with the true future as target, which teaches the model
     to correct its own drift."""
     imagined_share: float = 0.3
+    own_replays_every: int = 0
+    """Steps after which the model replays its training episodes in latents, and these then serve as
+    ``imagined`` ones do; 0 for never."""
+    held_out: tuple[str, ...] = ()
+    """Keys of episodes of ``store`` that it is stopped by instead of trained on: their replays in
+    latents are measured at every validation, and the best weights are what is kept."""
+    augmentation: Augmentation = field(default_factory=Augmentation)
+    memory: str = "pose"
+    """How past frames are picked when the model is used."""
+    conditioning_noise: float = 0.05
+    sampler: SamplerConfig = field(default_factory=SamplerConfig)
     max_episodes: int | None = None
 
 
@@ -193,18 +211,22 @@ def train_world_model(
     }
     for store in stores.values():
         check_store(store, robot)
-    autoencoder = Autoencoder.load(config.autoencoder)
+    autoencoder, digest = open_codec(config.autoencoder), latents_of(Path(config.autoencoder))
     _check_size(robot.image_size, autoencoder.config.image_size)
-    table = load_frames(stores[config.store], config.max_episodes)
-    digest = checkpoint.digest(config.autoencoder)
-    latents = cache_latents(table, autoencoder, out / "training" / "latents.npy", digest)
+    table, latents = _latents_of_store(config, stores[config.store], autoencoder, digest, out)
     torch.manual_seed(config.loop.seed)
+    calibrated = all(camera.mount != "uncalibrated" for camera in robot.cameras)
     settings = WorldModelConfig.for_robot(
         robot,
         latent_channels=autoencoder.config.latent_channels,
         latent_size=autoencoder.config.latent_size,
         memory_slots=config.memory_slots,
-        warp_depths_m=config.warp_depths_m,
+        geometry=calibrated,
+        warp_depths_m=config.warp_depths_m if calibrated else (),
+        angles=tuple(i for i, name in enumerate(robot.pose_names) if name.endswith("_rad")),
+        memory=config.memory,
+        conditioning_noise=config.conditioning_noise,
+        sampler=config.sampler,
         autoencoder=digest,
         backbone=config.backbone,
         denoiser=config.denoiser or measure_denoiser(table, latents, robot.frames_per_chunk),
@@ -213,7 +235,9 @@ def train_world_model(
     if start_from:
         model.adopt(WorldModel.load(start_from))
     model.train().requires_grad_(True)
-    source = ClipSource(table, np.asarray(latents), model.config, config.memory_mix)
+    source = ClipSource(
+        table, np.asarray(latents), model.config, config.memory_mix, config.augmentation
+    )
     for folder in config.imagined:
         source.add_imagined(stores[folder], autoencoder)
     del table.frames
@@ -221,8 +245,10 @@ def train_world_model(
     loop = Loop(_Denoise(model), config.loop, out / "training")
     device = loop.device
     views = model.config.views
+    drift = OwnReplays(model, source, loop, config.own_replays_every)
 
     def loss(module: nn.Module, step: int, generator: torch.Generator) -> tuple[Tensor, dict]:
+        drift.refresh(step)
         share = config.imagined_share if source.alternative else 0.0
         context, future = source.draw(config.loop.batch, generator, loop.share, share)
         value, per_view = clip_loss(
@@ -239,8 +265,17 @@ def train_world_model(
         return value, {f"loss_{v}": float(e) for v, e in zip(views, per_view, strict=True)}
 
     validation = stores[config.validation] if config.validation else None
+    if config.held_out:
+        held_out = _latents_of_store(
+            config, stores[config.store], autoencoder, digest, out, config.held_out
+        )
 
     def validate(step: int) -> dict[str, Any]:
+        if config.held_out:
+            row = replay_gain(model, *held_out)
+            if row["gain_db"] > best_so_far(loop.metrics, "gain_db"):
+                model.save(out, _card(config, table, loop, started) | {"held_out": row})
+            return row
         model.save(out, _card(config, table, loop, started))
         if validation is None:
             return {}
@@ -252,9 +287,35 @@ def train_world_model(
         )
 
     loop.run(loss, validate, title="world model")
-    with loop.averaged_weights():
-        model.save(out, _card(config, table, loop, started))
+    if not config.held_out:
+        with loop.averaged_weights():
+            model.save(out, _card(config, table, loop, started))
     return out
+
+
+def _latents_of_store(
+    config: WorldModelTrainConfig,
+    store: EpisodeStore,
+    codec: LatentCodec,
+    digest: str,
+    out: Path,
+    keys: Collection[str] = (),
+) -> tuple[FrameTable, np.ndarray]:
+    """Frames with their latents (N, V, C, h, w): of ``keys``, by default all but those held out.
+
+    What an autoencoder makes of the frames; for a codec that cannot encode, what came with them.
+    """
+    known = [str(key) for key in store.metadata()["key"]]
+    unknown = sorted(set(config.held_out) - set(known))
+    if unknown:
+        raise DataError(f"held_out has {unknown}, {store.root} has such as {known[:3]}")
+    wanted = keys or [key for key in known if key not in config.held_out]
+    computed = isinstance(codec, Autoencoder)
+    table = load_frames(store, config.max_episodes, keys_wanted=wanted, pixels=computed)
+    if not computed:
+        return table, given_latents(table, store, digest)
+    path = out / "training" / ("held-out.npy" if keys else "latents.npy")
+    return table, cache_latents(table, codec, path, digest)
 
 
 def _card(config: WorldModelTrainConfig, table: FrameTable, loop: Loop, started: float) -> dict:

@@ -14,6 +14,8 @@ import numpy as np
 
 from worldeval.data.episodes import EpisodeStore
 from worldeval.data.video import tile_views, to_model, write_mp4
+from worldeval.errors import DataError
+from worldeval.imagination.fidelity import ssim
 from worldeval.world_model.dreamer import Dreamer
 
 
@@ -22,19 +24,31 @@ def replay_quality(
     store: EpisodeStore,
     *,
     episodes: int = 8,
+    chunks: int | None = None,
+    with_ssim: bool = False,
     video: Path | None = None,
 ) -> dict[str, Any]:
-    """PSNR in dB per view of autoregressive replays, model and repeated first frame."""
+    """PSNR in dB per view of autoregressive replays, model and repeated first frame.
+
+    chunks: how far at most; None as far as the shortest episode goes. with_ssim: that too.
+    """
     picked = [
         store.episode(int(i))
         for i in np.unique(np.linspace(0, len(store) - 1, min(episodes, len(store))).astype(int))
     ]
     config = dreamer.model.config
     future = config.future
-    chunks = min((e.length - 1) // future for e in picked)
+    longest = min((e.length - 1) // future for e in picked)
+    chunks = longest if chunks is None else min(chunks, longest)
+    if chunks < 1:
+        raise DataError(
+            f"{store.root} has an episode of {min(e.length for e in picked)} frames, a replay "
+            f"needs more than {future}; leave short episodes out of it"
+        )
     true = np.stack([e.frames[: chunks * future + 1] for e in picked])
     poses = np.stack([e.poses[: chunks * future + 1] for e in picked])
-    dreamer.reset(true[:, 0], poses[:, 0], range(len(picked)))
+    texts = [e.instruction for e in picked]
+    dreamer.reset(true[:, 0], poses[:, 0], range(len(picked)), texts)
     rows = range(len(picked))
     parts = [
         dreamer.step(poses[:, 1 + k * future : 1 + (k + 1) * future], rows)[0]
@@ -46,6 +60,9 @@ def replay_quality(
     for i, view in enumerate(config.views):
         result[f"psnr_{view}"] = _psnr(imagined[:, :, i], true[:, 1:, i])
         result[f"psnr_first_{view}"] = _psnr(still[:, :, i], true[:, 1:, i])
+        if with_ssim:
+            result[f"ssim_{view}"] = ssim(true[:, 1:, i], imagined[:, :, i])
+            result[f"ssim_first_{view}"] = ssim(true[:, 1:, i], still[:, :, i])
     if video is not None:
         above = np.concatenate(list(tile_views(imagined[k]) for k in range(min(4, len(picked)))), 2)
         below = np.concatenate(

@@ -152,6 +152,22 @@ def memory_motion(pose: np.ndarray, rng: np.random.Generator, chunks: int = 10) 
     return Waypoints([away, pose.copy()], speed=speed, dwell_steps=dwell)
 
 
+def revisit_motion(pose: np.ndarray, rng: np.random.Generator) -> Waypoints:
+    """To a place A, far away to B, and back to A, for benchmarks of memory: what reappears was seen
+    once, after the start and long before the end, so neither the first frame nor the last few
+    frames show it."""
+    centre = (WORKSPACE_M[0] + WORKSPACE_M[1]) / 2
+    near, far = pose.copy(), pose.copy()
+    side = rng.choice([-1.0, 1.0])
+    near[0] = centre[0] + side * rng.uniform(0.10, 0.18)
+    near[1] = centre[1] + rng.uniform(-0.10, 0.10)
+    near[2] = rng.uniform(0.10, 0.16)
+    far[0] = centre[0] - side * rng.uniform(0.14, 0.20)
+    far[1] = centre[1] + rng.uniform(-0.12, 0.12)
+    far[2] = rng.uniform(0.22, 0.30)
+    return Waypoints([near, far, near.copy()], speed=1.0, dwell_steps=6)
+
+
 class Failing:
     """An expert that goes wrong: how, and from which control step on, is drawn from ``rng``.
 
@@ -211,4 +227,7 @@ def driver_of(kind: str, simulation: Simulation, rng: np.random.Generator) -> Dr
         return wanderer(simulation.pose, rng)
     if kind == "memory":
         return memory_motion(simulation.pose, rng)
-    raise ConfigError(f"kind is {kind!r}, expected one of {', '.join((*KINDS, 'memory'))}")
+    if kind == "revisit":
+        return revisit_motion(simulation.pose, rng)
+    known = (*KINDS, "memory", "revisit")
+    raise ConfigError(f"kind is {kind!r}, expected one of {', '.join(known)}")

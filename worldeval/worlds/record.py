@@ -37,7 +37,7 @@ from worldeval.worlds.sawyer import ROBOT, SPLITS, TASKS, start_state
 if TYPE_CHECKING:
     from worldeval.worlds.metaworld import MetaWorld
 
-KINDS = ("expert", "noisy", "failing", "random", "memory")
+KINDS = ("expert", "noisy", "failing", "random", "memory", "revisit")
 _GOLDEN = 0.6180339887498949
 
 

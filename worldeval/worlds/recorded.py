@@ -46,7 +46,7 @@ class RecordedWorld:
         self.name = name
         self.robot = robot
         self._store = EpisodeStore.open(store) if isinstance(store, (str, Path)) else store
-        check_store(self._store, robot)
+        check_store(self._store, robot, actions=False)
         table = self._store.metadata()
         if policy is not None:
             if "policy" not in table.columns or policy not in set(table["policy"]):
@@ -132,7 +132,15 @@ class RecordedWorld:
                 {"recording": e.key, "held": int((w != t).sum())}
                 for e, w, t in zip(episodes, wanted, times, strict=True)
             ],
+            joints=self._joints(episodes, times),
         )
+
+    def _joints(
+        self, episodes: Sequence[Episode], times: Sequence[np.ndarray]
+    ) -> np.ndarray | None:
+        if not self.robot.joint_names:
+            return None
+        return np.stack([np.asarray(e.joints)[t] for e, t in zip(episodes, times, strict=True)])
 
     def _episode(self, row: int) -> Episode:
         episode = self._episodes[row]

@@ -1,0 +1,150 @@
+"""DROID as a LeRobot dataset: both forms, rival spellings, and what is refused."""
+
+import json
+import shutil
+
+import numpy as np
+import pytest
+
+from worldeval.data.droid import LeRobotDroid
+from worldeval.data.droid_keys import FOLDER, known_key_maps, read_key_map
+from worldeval.errors import ConfigError, DataError
+from worldeval.motion.panda import forward_pose
+
+RIVAL = (
+    "observation.images.exterior_image_1_left",
+    "observation.images.exterior_image_2_left",
+    "observation.images.wrist_image_left",
+)
+BARE = ("exterior_image_1_left", "exterior_image_2_left", "wrist_image_left")
+
+
+@pytest.mark.parametrize("version", ["v2.0", "v2.1", "v3.0"])
+def test_both_forms_give_the_same_episode(record_lerobot, row_of, version):
+    dataset = LeRobotDroid(record_lerobot(version, lengths=(20, 23)))
+    assert dataset.ids == ("0", "1") and dataset.key_map.name == "droid_1_0_1"
+    raw = dataset.episode("1")
+    assert (raw.key, raw.frames, raw.success) == ("train/1", 8, False)  # rows 0, 3, ..., 21
+    assert raw.instructions == ("task 1", "again 1")
+    assert raw.extra()["instruction_2"] == "again 1"
+    assert raw.cartesian_position.shape == (23, 6) and raw.joint_position.shape == (23, 7)
+    assert np.allclose(raw.gripper, np.linspace(0, 1, 23))
+    assert np.array_equal(raw.actions["gripper_position"], np.ones((23, 1)))  # of episode 1
+    assert np.allclose(raw.actions["joint_velocity"][5], np.arange(7) / 10)
+    assert np.array_equal(raw.steps()[:, -1], raw.poses()[1:])
+    frames = raw.images((24, 32))
+    assert frames.shape == (8, 3, 24, 32, 3)
+    assert np.abs(row_of(frames) - 3 * np.arange(8)[:, None]).max() < 1
+
+
+def test_images_inside_parquet_and_poses_from_joints(record_lerobot, row_of):
+    root = record_lerobot("v2.1", views=BARE, spelling="droid_openpi", images=True)
+    dataset = LeRobotDroid(root)
+    raw = dataset.episode("1")
+    assert dataset.key_map.name == "droid_openpi"
+    assert np.allclose(raw.cartesian_position, forward_pose(raw.joint_position))
+    assert np.allclose(raw.actions["joint_velocity"][0], np.arange(7) / 10)
+    frames = raw.images((24, 32))
+    assert np.abs(row_of(frames) - 3 * np.arange(8)[:, None]).max() < 1e-6  # PNG loses nothing
+
+
+@pytest.mark.parametrize(
+    ("spelling", "expected"),
+    [("droid_1_0_1", "droid_exterior_image"), ("droid_100", "droid_100")],
+)
+def test_rival_spellings_are_told_apart(record_lerobot, spelling, expected):
+    # Both say 10 frames a second in places; the recording was at 15 Hz all the same.
+    root = record_lerobot("v3.0", views=RIVAL, spelling=spelling, fps=10)
+    dataset = LeRobotDroid(root)
+    raw = dataset.episode("1")
+    assert dataset.key_map.name == expected
+    assert raw.joint_position.shape == (23, 7) and np.allclose(raw.gripper, np.linspace(0, 1, 23))
+    assert len(raw.images((24, 32))) == 8
+
+
+def test_an_unknown_layout_is_refused_with_keys_and_maps(record_lerobot):
+    root = record_lerobot("v2.1", views=("camera.a", "camera.b", "camera.c"))
+    with pytest.raises(DataError) as error:
+        LeRobotDroid(root)
+    said = str(error.value)
+    assert "camera.a" in said and "action.joint_velocity [7]" in said  # what it has
+    assert all(known.name in said for known in known_key_maps())  # what was tried
+    assert "droid_1_0_1 lacks observation.images.exterior_1_left" in said
+
+
+def test_a_map_of_ones_own(record_lerobot, tmp_path):
+    root = record_lerobot("v2.1", views=("camera.a", "camera.b", "camera.c"))
+    content = json.loads((FOLDER / "droid_1_0_1.json").read_text())
+    content["views"] = dict(zip(content["views"], ("camera.a", "camera.b", "camera.c"), strict=True))
+    path = tmp_path / "mine.json"
+    path.write_text(json.dumps(content))
+    assert LeRobotDroid(root, key_map=path).episode("0").frames == 7
+
+    content["gripper"]["width"] = 2
+    content["gripper"]["to"] = 1
+    path.write_text(json.dumps(content))
+    with pytest.raises(DataError, match=r"gripper_position of width 2 \(it has \[1\]\)"):
+        LeRobotDroid(root, key_map=path)
+
+
+@pytest.mark.parametrize(
+    ("change", "words"),
+    [
+        ({"views": {"left": "a"}}, "views are ['left']"),
+        ({"surplus": 1}, "surplus"),
+        ({"gripper": {"column": "g"}}, "incomplete"),
+        ({"gripper": {"column": "g", "width": 3}}, "gripper takes 3 numbers"),
+        ({"gripper": {"column": "g", "width": 3, "from": 2, "to": 5}}, "takes 2..5 of 3"),
+        ({"cartesian_position": None, "joint_position": None}, "neither"),
+    ],
+)
+def test_unusable_maps_are_refused(tmp_path, change, words):
+    content = json.loads((FOLDER / "droid_1_0_1.json").read_text()) | change
+    path = tmp_path / "mine.json"
+    path.write_text(json.dumps(content))
+    with pytest.raises(ConfigError) as error:
+        read_key_map(path)
+    assert words in str(error.value)
+
+
+def edit_info(root, **changes) -> None:
+    path = root / "meta/info.json"
+    path.write_text(json.dumps(json.loads(path.read_text()) | changes))
+
+
+@pytest.mark.parametrize(
+    ("changes", "words"),
+    [
+        ({"codebase_version": "v4.0"}, "codebase_version 'v4.0'"),
+        ({"fps": 30}, "says 30 frames a second, expected 15"),
+        ({"splits": {"test": "0:2"}}, "no split 'train', only test"),
+        ({"splits": {"train": "all"}}, "'all', expected 'first:end'"),
+    ],
+)
+def test_infos_that_cannot_be_used(record_lerobot, changes, words):
+    root = record_lerobot("v2.1")
+    edit_info(root, **changes)
+    with pytest.raises(DataError) as error:
+        LeRobotDroid(root)
+    assert str(root / "meta/info.json") in str(error.value) and words in str(error.value)
+
+
+def test_damaged_files_are_named(record_lerobot):
+    root = record_lerobot("v2.1")
+    dataset = LeRobotDroid(root)
+    video = next(root.glob("videos/*/*/episode_000000.mp4"))
+    video.write_bytes(video.read_bytes()[:200])
+    with pytest.raises(DataError, match="episode_000000.mp4"):
+        dataset.episode("0").images((24, 32))
+    data = root / "data/chunk-000/episode_000000.parquet"
+    data.write_bytes(b"PAR1 and no more")
+    with pytest.raises(DataError, match="episode_000000.parquet cannot be read"):
+        dataset.episode("0")
+    data.unlink()
+    with pytest.raises(DataError, match="episode_000000.parquet is missing"):
+        dataset.episode("0")
+    with pytest.raises(DataError, match="no episode '7'"):
+        dataset.episode("7")
+    shutil.rmtree(root / "meta")
+    with pytest.raises(DataError, match="info.json is missing"):
+        LeRobotDroid(root)

@@ -1,0 +1,93 @@
+"""The device and the processes of a training: what ``accelerate`` makes of a ``LoopConfig``.
+
+Enters: settings, and the environment that ``torchrun`` or ``accelerate launch`` sets. Leaves: an
+``Accelerator`` for one process or for many, numbers averaged over them, and a module that keeps
+fewer activations.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping
+from datetime import timedelta
+from typing import Any
+
+import torch
+from accelerate import Accelerator
+from accelerate.state import AcceleratorState
+from accelerate.utils import DistributedDataParallelKwargs, InitProcessGroupKwargs
+from torch import nn
+
+from worldeval.errors import ConfigError
+from worldeval.learning.config import LoopConfig
+
+PATIENCE = timedelta(hours=6)
+"""How long the others wait while the main process validates and writes."""
+
+
+def first_of_many() -> bool:
+    """Whether this process writes, asked before any accelerator is made."""
+    return int(os.environ.get("RANK", "0")) == 0
+
+
+def has_bfloat16_units(device: str) -> bool:
+    """Whether bfloat16 is faster than float32 on ``device``: on a GPU, or on a CPU with AMX."""
+    return device != "cpu" or torch.cpu._is_amx_tile_supported()
+
+
+def accelerator_of(config: LoopConfig) -> Accelerator:
+    """The accelerator of these settings, whatever a training before it in this process had."""
+    if config.device == "cuda" and not torch.cuda.is_available():
+        raise ConfigError("device is 'cuda', but there is no GPU that torch can use; use 'cpu'")
+    device = "cuda" if torch.cuda.is_available() and config.device != "cpu" else "cpu"
+    if config.mixed_precision == "bf16" and not has_bfloat16_units(device):
+        raise ConfigError(
+            "mixed_precision is 'bf16', but this CPU has no bfloat16 matrix units (AMX), so it "
+            "would be far slower; use 'no', or a GPU"
+        )
+    if AcceleratorState._shared_state:
+        before = AcceleratorState()
+        if (before.device.type, before.mixed_precision) != (device, config.mixed_precision):
+            AcceleratorState._reset_state(reset_partial_state=True)
+    handlers: list[Any] = []
+    if int(os.environ.get("WORLD_SIZE", "1")) > 1:
+        # weights that a model keeps but does not use get no gradient
+        handlers = [
+            InitProcessGroupKwargs(timeout=PATIENCE),
+            DistributedDataParallelKwargs(find_unused_parameters=True),
+        ]
+    made = Accelerator(
+        mixed_precision=config.mixed_precision, cpu=device == "cpu", kwargs_handlers=handlers
+    )
+    parts = made.num_processes * config.accumulate
+    if config.batch % parts:
+        raise ConfigError(
+            f"batch is {config.batch}, expected a multiple of {parts} ({made.num_processes} "
+            f"processes times accumulate {config.accumulate}), so that every part weighs the same"
+        )
+    return made
+
+
+def averaged_over(accelerator: Accelerator, numbers: Mapping[str, float]) -> dict[str, float]:
+    """The mean of each number over all processes, on all of them; every one has the same names."""
+    if accelerator.num_processes == 1:
+        return dict(numbers)
+    together = torch.tensor(list(numbers.values()), dtype=torch.float64, device=accelerator.device)
+    mean = accelerator.reduce(together, reduction="mean").tolist()
+    return dict(zip(numbers, mean, strict=True))
+
+
+def checkpoint_activations(module: nn.Module) -> None:
+    """Have the parts of ``module`` that can do so compute their activations again on the way back.
+
+    They are those with a method ``enable_gradient_checkpointing``, as diffusers' models have.
+    """
+    found = [getattr(part, "enable_gradient_checkpointing", None) for part in module.modules()]
+    switches = [switch for switch in found if callable(switch)]
+    if not switches:
+        raise ConfigError(
+            "gradient_checkpointing is on, but no part of this module can do without its "
+            "activations (enable_gradient_checkpointing); leave it off and use accumulate"
+        )
+    for switch in switches:
+        switch()

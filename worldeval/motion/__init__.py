@@ -1,0 +1,1 @@
+"""How arms move: rotations, kinematics, and the adapters that turn action chunks into poses."""

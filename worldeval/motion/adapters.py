@@ -1,0 +1,230 @@
+"""How a chunk of actions becomes the poses that condition a world model: one adapter a motion.
+
+Enters: the newest pose (B, P), joints (B, J) of robots that have them, and actions (B, K, A) in the
+robot's action space. Leaves: poses (B, T, P) and joints (B, T, J) at the T = K / S frames, that is
+after control steps S, 2S, ... K, float32::
+
+    delta_position   x += a * scale, stopped at the robot's bounds   (Meta-World's mocap hand)
+    absolute_pose    the action is the pose
+    delta_pose       x += a, R = R(a) R: turns about the base's axes (DROID's cartesian velocity)
+    joint_position   pose = FK(a)
+    joint_velocity   q += a * VELOCITY_STEP_RAD, pose = FK(q); or a learned adapter gives q
+
+The gripper is the last action in each of them. Where the pose is commanded and joints are known,
+the joints are those nearest to the last ones that reach it (``panda.joints_for_pose``), so that a
+policy that reads joints can be run there too. Nothing is lost by executing fewer steps than a
+policy answered: each adapter depends on earlier steps only, but for the learned one, which
+takes blocks of 15 steps and repeats the last velocity where a chunk has fewer.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Protocol
+
+import numpy as np
+
+from worldeval.errors import ConfigError, MismatchError
+from worldeval.motion import panda
+from worldeval.motion.rotations import euler_from_matrix, matrix_from_euler, wrap_angle
+from worldeval.robots import RobotSpec
+from worldeval.types import ActionChunk
+
+if TYPE_CHECKING:
+    from worldeval.motion.learned import LearnedAdapter
+
+VELOCITY_STEP_RAD = 0.0545
+"""How far a joint of DROID's Panda moves in a control step (1/15 s) for a velocity of 1. Fitted to
+the recorded episodes (benchmarks/adapters.py): the command is a share of 0.2 rad, which the
+arm's compliant controller follows by about a quarter before the next command arrives."""
+
+
+class Adapter(Protocol):
+    """Turns chunks of actions into poses. See the module's docstring."""
+
+    robot: RobotSpec
+
+    def advance(
+        self, pose: np.ndarray, joints: np.ndarray | None, actions: np.ndarray
+    ) -> tuple[np.ndarray, np.ndarray | None]:
+        """pose (B, P), joints (B, J), actions (B, K, A) -> poses (B, T, P), joints (B, T, J)."""
+        ...
+
+
+def adapter_for(
+    robot: RobotSpec, learned: str | Path | None = None, *, gripper_most: float = 1.0
+) -> Adapter:
+    """The adapter of ``robot.motion``.
+
+    learned: a learned adapter's file or folder, for joint velocities in place of integration.
+    gripper_most: gripper commands above it become it: Ctrl-World's runs limit how far the gripper
+        closes to what its tasks' objects allow (0.75 to 0.97). Not for "delta_position".
+    """
+    if learned is not None and robot.motion != "joint_velocity":
+        raise ConfigError(
+            f"a learned adapter {str(learned)!r} was given, but robot {robot.name!r} has motion "
+            f"{robot.motion!r}; it is for 'joint_velocity'"
+        )
+    if not 0 < gripper_most <= 1:
+        raise ConfigError(f"gripper_most is {gripper_most!r}, expected more than 0 and at most 1")
+    if robot.motion == "delta_position":
+        if gripper_most != 1:
+            raise ConfigError(
+                f"gripper_most is {gripper_most!r}, but robot {robot.name!r} has motion "
+                "'delta_position', whose gripper has no limit; leave it out"
+            )
+        return DeltaPosition(robot)
+    if robot.joint_names not in ((), panda.JOINTS):
+        raise ConfigError(
+            f"robot {robot.name!r} has joints {robot.joint_names}, expected those of a Panda "
+            f"{panda.JOINTS}, the one arm whose kinematics are known here"
+        )
+    if len(robot.pose_names) != 7:
+        raise ConfigError(
+            f"robot {robot.name!r} has poses {robot.pose_names}, expected x y z roll pitch yaw and "
+            f"gripper for motion {robot.motion!r}"
+        )
+    if robot.motion in ("absolute_pose", "delta_pose"):
+        kind = AbsolutePose if robot.motion == "absolute_pose" else DeltaPose
+        return kind(robot, gripper_most)
+    if robot.motion == "joint_position":
+        return JointPosition(robot, gripper_most)
+    network = None
+    if learned is not None:
+        from worldeval.motion.learned import LearnedAdapter
+
+        network = LearnedAdapter.load(learned)
+    return JointVelocity(robot, gripper_most, network)
+
+
+def command(
+    adapter: Adapter, poses: np.ndarray, joints: np.ndarray | None, actions: np.ndarray
+) -> ActionChunk:
+    """What ``actions`` (B, K, A) command after frames with poses (B, T, P), joints (B, T, J)."""
+    last = None if joints is None else joints[:, -1]
+    ahead, turned = adapter.advance(poses[:, -1], last, actions)
+    return ActionChunk(actions=actions, poses=ahead, joints=turned)
+
+
+@dataclass(frozen=True)
+class DeltaPosition:
+    """Meta-World's: see ``RobotSpec.integrate``."""
+
+    robot: RobotSpec
+
+    def advance(
+        self, pose: np.ndarray, joints: np.ndarray | None, actions: np.ndarray
+    ) -> tuple[np.ndarray, np.ndarray | None]:
+        return self.robot.integrate(pose, actions), None
+
+
+@dataclass(frozen=True)
+class AbsolutePose:
+    """The action is the pose; angles beyond half a turn are taken as the same ones within it."""
+
+    robot: RobotSpec
+    gripper_most: float = 1.0
+
+    def advance(
+        self, pose: np.ndarray, joints: np.ndarray | None, actions: np.ndarray
+    ) -> tuple[np.ndarray, np.ndarray | None]:
+        poses = np.array(at_frames(self.robot, actions), np.float32)
+        poses[..., 3:6] = wrap_angle(poses[..., 3:6])
+        poses[..., -1] = np.minimum(poses[..., -1], self.gripper_most)
+        return poses, _joints_along(poses, joints)
+
+
+@dataclass(frozen=True)
+class DeltaPose:
+    """Moves and turns about the base's axes, at every control step."""
+
+    robot: RobotSpec
+    gripper_most: float = 1.0
+
+    def advance(
+        self, pose: np.ndarray, joints: np.ndarray | None, actions: np.ndarray
+    ) -> tuple[np.ndarray, np.ndarray | None]:
+        at_frames(self.robot, actions)
+        place = np.asarray(pose, np.float64)[..., :3]
+        turn = matrix_from_euler(np.asarray(pose, np.float64)[..., 3:6])
+        poses = []
+        for k in range(actions.shape[1]):
+            place = place + actions[:, k, :3]
+            turn = matrix_from_euler(actions[:, k, 3:6]) @ turn
+            if (k + 1) % self.robot.steps_per_frame == 0:
+                grip = np.minimum(actions[:, k, -1:], self.gripper_most)
+                poses.append(np.concatenate([place, euler_from_matrix(turn), grip], -1))
+        stacked = np.stack(poses, 1).astype(np.float32)
+        return stacked, _joints_along(stacked, joints)
+
+
+@dataclass(frozen=True)
+class JointPosition:
+    """Joint positions through forward kinematics."""
+
+    robot: RobotSpec
+    gripper_most: float = 1.0
+
+    def advance(
+        self, pose: np.ndarray, joints: np.ndarray | None, actions: np.ndarray
+    ) -> tuple[np.ndarray, np.ndarray | None]:
+        return _arm(at_frames(self.robot, actions), self.gripper_most)
+
+
+@dataclass(frozen=True)
+class JointVelocity:
+    """Joint velocities, integrated or through a learned adapter, then forward kinematics."""
+
+    robot: RobotSpec
+    gripper_most: float = 1.0
+    learned: LearnedAdapter | None = None
+
+    def advance(
+        self, pose: np.ndarray, joints: np.ndarray | None, actions: np.ndarray
+    ) -> tuple[np.ndarray, np.ndarray | None]:
+        if joints is None:
+            raise MismatchError(
+                f"robot {self.robot.name!r} is moved by joint velocities, but the world gave no "
+                "joint positions; use a store that has them, or another action space"
+            )
+        velocity = np.asarray(actions, np.float64)[..., :-1]
+        if self.learned is None:
+            start = np.asarray(joints, np.float64)[:, None]
+            angles = start + VELOCITY_STEP_RAD * np.cumsum(velocity, axis=1)
+        else:
+            angles = self.learned.along(joints, velocity)
+        # Within the limits all along: joints at a stop leave it as soon as they are turned back.
+        angles = np.clip(angles, panda.JOINT_LOW_RAD, panda.JOINT_HIGH_RAD)
+        return _arm(
+            at_frames(self.robot, np.concatenate([angles, actions[..., -1:]], -1)),
+            self.gripper_most,
+        )
+
+
+def at_frames(robot: RobotSpec, values: np.ndarray) -> np.ndarray:
+    """Of values at control steps (B, K, ...), those at frames (B, K / S, ...)."""
+    steps = robot.steps_per_frame
+    if values.shape[1] < 1 or values.shape[1] % steps:
+        raise MismatchError(
+            f"a chunk has {values.shape[1]} control steps, expected a multiple of the {steps} of a "
+            f"frame of robot {robot.name!r}; execute fewer of them"
+        )
+    return values[:, steps - 1 :: steps]
+
+
+def _arm(angles: np.ndarray, gripper_most: float) -> tuple[np.ndarray, np.ndarray]:
+    """Joints and gripper (B, T, 8) -> poses (B, T, 7), joints (B, T, 7)."""
+    joints = np.asarray(angles[..., :-1], np.float32)
+    grip = np.minimum(angles[..., -1:], gripper_most)
+    poses = np.concatenate([panda.forward_pose(joints), grip], -1)
+    return poses.astype(np.float32), joints
+
+
+def _joints_along(poses: np.ndarray, joints: np.ndarray | None) -> np.ndarray | None:
+    if joints is None:
+        return None
+    found = [np.asarray(joints, np.float64)]
+    for t in range(poses.shape[1]):
+        found.append(panda.joints_for_pose(poses[:, t, :6], found[-1]))
+    return np.stack(found[1:], axis=1).astype(np.float32)

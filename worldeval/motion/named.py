@@ -1,0 +1,71 @@
+"""Robots by name, for the command line: each is imported when it is asked for.
+
+Enters: a robot's name and, where it has a choice, its action space, frame rate and percentiles.
+Leaves: a ``RobotSpec``.
+"""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Sequence
+
+from worldeval.errors import ConfigError, MismatchError
+from worldeval.motion import panda
+from worldeval.robots import RobotSpec
+
+SAWYER = "metaworld-sawyer"
+NAMES = (SAWYER, panda.NAME)
+
+
+def robot_named(
+    name: str,
+    *,
+    action_space: str | None = None,
+    steps_per_frame: int | None = None,
+    image_size: tuple[int, int] | None = None,
+    statistics: tuple[Sequence[float], Sequence[float]] | None = None,
+) -> RobotSpec:
+    """The robot ``name``; what is None is as usual with it.
+
+    statistics: lowest and highest poses for a world model: those with which it was trained.
+    Raises ConfigError for an unknown name, and for a choice that the robot does not have.
+    """
+    if name == panda.NAME:
+        low, high = statistics or (panda.POSE_LOW, panda.POSE_HIGH)
+        return panda.panda(
+            action_space or "joint_velocity",
+            steps_per_frame=3 if steps_per_frame is None else steps_per_frame,
+            image_size=image_size or (192, 320),
+            pose_low=low,
+            pose_high=high,
+        )
+    if name != SAWYER:
+        near = difflib.get_close_matches(name, NAMES, n=1)
+        hint = f", did you mean {near[0]!r}?" if near else ""
+        raise ConfigError(f"there is no robot {name!r}{hint}; known are {NAMES}")
+    from worldeval.worlds.sawyer import ROBOT
+
+    for what, given, own in (
+        ("action_space", action_space, ROBOT.action_space),
+        ("steps_per_frame", steps_per_frame, ROBOT.steps_per_frame),
+        ("image_size", image_size, ROBOT.image_size),
+        ("statistics", statistics, (ROBOT.pose_low, ROBOT.pose_high)),
+    ):
+        if given is not None and given != own:
+            raise ConfigError(
+                f"robot {name!r} has {what} {own!r}, {given!r} was asked for; leave it out"
+            )
+    return ROBOT
+
+
+def space_of(robot: str, action_names: Sequence[str]) -> str | None:
+    """The action space of ``robot`` whose actions have these names; None where it has no choice."""
+    if robot != panda.NAME:
+        return None
+    for space, actions in panda.ACTION_SPACES.items():
+        if tuple(name for name, _, _ in actions) == tuple(action_names):
+            return space
+    raise MismatchError(
+        f"actions {tuple(action_names)} belong to no action space of {robot!r}, which has "
+        f"{tuple(panda.ACTION_SPACES)}; was the store written by another version?"
+    )

@@ -1,0 +1,153 @@
+"""A small decoder for SVD latents that came with the data, and the detail of a known start frame.
+
+In: latents (..., C, h, w) of an autoencoder that is not at hand (Stable Video Diffusion's, which
+the release of Ctrl-World has for DROID's videos) and, where a rollout began at a known frame, that
+frame. Out: images (..., 3, 8h, 8w) in about [-1, 1]. The decoder alone is D(z). Beside a start
+frame x_0 with latent z_0 it is
+
+    D(z) + g(z, z_0) (x_0 - D(z_0)),    0 <= g <= 1,
+
+because what the decoder misses of a place is missed alike as long as the place does not change. The
+gate g is a small network on both latents that says where that is so. The start frame is what any
+user of the world model has; the residual adds nothing of a later frame, and where the gate is shut
+(the arm, what it moved, a wrist view) the picture is the decoder's alone.
+
+There is no encoder: latents of start frames come from the cache beside the store.
+"""
+
+from __future__ import annotations
+
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any, NoReturn
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from worldeval.data import checkpoint
+from worldeval.errors import ConfigError, MismatchError
+from worldeval.world_model.autoencoder import Residual
+
+KIND = "latent-decoder"
+SCALE = 8
+"""Pixels of an image along one side of a latent."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class LatentDecoderConfig:
+    """Widths at 1/8, 1/4 and 1/2 of the resolution, of the gate, and the latents it is for."""
+
+    widths: tuple[int, int, int] = (128, 64, 32)
+    gate_width: int = 32
+    latent_channels: int = 4
+    latent_size: tuple[int, int] = (24, 40)
+    latents: str = "svd"
+    """Digest of the latents, as the cache of a store is named."""
+
+    def __post_init__(self) -> None:
+        if any(w < 8 or w % 8 for w in (*self.widths, self.gate_width)):
+            raise ConfigError(
+                f"latent decoder: widths {self.widths} and gate_width {self.gate_width} must be "
+                "positive multiples of 8"
+            )
+        if self.latent_channels < 1 or min(self.latent_size) < 1:
+            raise ConfigError(
+                f"latent decoder: latent_channels {self.latent_channels} and latent_size "
+                f"{self.latent_size} must be at least 1"
+            )
+
+    @property
+    def image_size(self) -> tuple[int, int]:
+        return SCALE * self.latent_size[0], SCALE * self.latent_size[1]
+
+
+class LatentDecoder(nn.Module):
+    """``decode`` and ``decode_beside``; see the module's docstring."""
+
+    lead_frames = 0  # frames are decoded one by one
+    beside_start = True
+
+    def __init__(self, config: LatentDecoderConfig) -> None:
+        super().__init__()
+        self.config = config
+        a, b, c = config.widths
+        self.decoder = nn.Sequential(
+            nn.Conv2d(config.latent_channels, a, 3, padding=1),
+            Residual(a),
+            Residual(a),
+            nn.Conv2d(a, 4 * b, 1),
+            nn.PixelShuffle(2),
+            Residual(b),
+            nn.Conv2d(b, 4 * c, 1),
+            nn.PixelShuffle(2),
+            Residual(c),
+            nn.GroupNorm(8, c),
+            nn.SiLU(),
+            nn.Conv2d(c, 12, 3, padding=1),
+            nn.PixelShuffle(2),
+        )
+        g = config.gate_width
+        self.gate = nn.Sequential(  # 4x4 values a latent pixel, so that it can follow an edge
+            nn.Conv2d(4 * config.latent_channels, g, 3, padding=1),
+            nn.SiLU(),
+            nn.Conv2d(g, g, 3, padding=1),
+            nn.SiLU(),
+            nn.Conv2d(g, 16, 3, padding=1),
+            nn.PixelShuffle(4),
+        )
+        self.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+
+    def encode(self, video: Tensor) -> NoReturn:
+        """Raises MismatchError: a decoder cannot encode."""
+        raise MismatchError(
+            f"frames {tuple(video.shape)} cannot be encoded by a decoder of {self.config.latents!r}"
+            " latents; start from the latents that are cached beside the store"
+        )
+
+    def decode(self, latents: Tensor) -> Tensor:
+        """Latents (..., C, h, w) -> (..., 3, 8h, 8w), about [-1, 1]."""
+        flat = latents.flatten(0, -4).contiguous(memory_format=torch.channels_last)
+        video = self.decoder(flat)
+        return video.reshape(*latents.shape[:-3], *video.shape[1:])
+
+    def openness(self, latents: Tensor, start: Tensor) -> Tensor:
+        """The gate g for latents and start latents (N, C, h, w): (N, 1, 8h, 8w) in [0, 1]."""
+        change = latents - start
+        # what it has to tell is a small change from a smaller one
+        seen = torch.cat([latents, start, change, (change.abs() + 1e-2).log()], dim=1)
+        fine = self.gate(seen.contiguous(memory_format=torch.channels_last))
+        return F.interpolate(fine.sigmoid(), scale_factor=2, mode="bilinear", align_corners=False)
+
+    def decode_beside(self, latents: Tensor, start: Tensor, start_video: Tensor) -> Tensor:
+        """Latents (B, T, V, C, h, w) of rollouts that began at known frames, to (B, T, V, 3, H, W).
+
+        start: (B, V, C, h, w) latents and start_video: (B, V, 3, H, W) pixels in [-1, 1] of those.
+        """
+        if start.shape != latents[:, 0].shape:
+            raise MismatchError(
+                f"start latents are {tuple(start.shape)}, expected {tuple(latents[:, 0].shape)}: "
+                "those of the rollouts' start frames, batch and views alike"
+            )
+        missed = start_video - self.decode(start)  # (B, V, 3, H, W)
+        repeated = start[:, None].expand_as(latents)
+        gate = self.openness(latents.flatten(0, 2), repeated.flatten(0, 2))
+        return (
+            self.decode(latents)
+            + gate.reshape(*latents.shape[:3], 1, *gate.shape[-2:]) * (missed[:, None])
+        )
+
+    def save(self, folder: str | Path, card: dict[str, Any] | None = None) -> None:
+        tensors = {name: t.detach().cpu().float().numpy() for name, t in self.state_dict().items()}
+        checkpoint.save(folder, kind=KIND, config=asdict(self.config), tensors=tensors, card=card)
+
+    @classmethod
+    def load(cls, folder: str | Path) -> LatentDecoder:
+        """From a checkpoint folder; raises CheckpointError if it is missing or damaged."""
+        config, tensors = checkpoint.load(folder, kind=KIND)
+        with checkpoint.fitting(folder):
+            for name in ("widths", "latent_size"):
+                config[name] = tuple(config[name])
+            model = cls(LatentDecoderConfig(**config))
+            model.load_state_dict({name: torch.from_numpy(t) for name, t in tensors.items()})
+        return model.eval().requires_grad_(False)

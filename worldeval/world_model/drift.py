@@ -1,0 +1,189 @@
+"""What a world model makes of its own frames, in latents alone: to learn from, and to stop by.
+
+In: a model, episodes with their latents, and where to begin. Out: imagined latents; a table of them
+that stands for what was seen while training, so that the model learns to lead its own drift back
+(as DAgger does for policies, arXiv 1011.0686); and by how many dB a replay is nearer the truth than
+its first frame is. Nothing is decoded, so this costs a small part of a replay in pixels.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import torch
+
+from worldeval.data.atomic import write_atomically
+from worldeval.errors import DataError
+from worldeval.learning.loop import Loop
+from worldeval.world_model.clips import ClipSource, FrameTable
+from worldeval.world_model.memory import retrieve, strategy
+from worldeval.world_model.model import Context, WorldModel, degrade
+
+FRAMES = 32
+"""How far own replays go before they set out from a true frame again."""
+STILL = 0.005
+"""Squared error added to both sides of a quotient in dB: what latents of a still scene differ by
+anyway, for H.264."""
+
+
+def starts_of(table: FrameTable, frames: int, every: int) -> np.ndarray:
+    """(N, 2) episode and frame of all replays of ``frames`` frames that fit, ``every`` apart."""
+    rows = [
+        (episode, start)
+        for episode, length in enumerate(table.lengths)
+        for start in range(0, int(length) - frames, every)
+    ]
+    if not rows:
+        raise DataError(
+            f"no episode is long enough for a replay of {frames} frames, the longest has "
+            f"{int(table.lengths.max())}; replay fewer chunks or hold out longer episodes"
+        )
+    return np.asarray(rows, np.int64)
+
+
+@torch.inference_mode()
+def replay_latents(
+    model: WorldModel,
+    table: FrameTable,
+    latents: np.ndarray,
+    starts: np.ndarray,
+    chunks: int,
+    seed: int = 0,
+) -> np.ndarray:
+    """Autoregressive replays from ``starts`` (N, 2): (N, chunks*F + 1, V, C, h, w) float32.
+
+    Where an episode ends earlier its last pose is held.
+    """
+    c, device = model.config, next(model.parameters()).device
+    choose = strategy(c.memory)
+    rows = _rows(table, starts, chunks * c.future + 1)
+    poses = table.poses[rows]  # (N, T+1, P)
+    normal = c.normalizer.normalize(poses)
+    seen = torch.from_numpy(latents[rows[:, 0]].astype(np.float32))[:, None]
+    generators = [torch.Generator().manual_seed(seed + i) for i in range(len(starts))]
+    level = torch.full((len(starts),), c.conditioning_noise)
+    for now in range(0, chunks * c.future, c.future):
+        ahead = slice(now + 1, now + 1 + c.future)
+        found = [retrieve(choose, n[: now + 1], n[ahead], c.memory_slots) for n in normal]
+        index = np.stack([i for i, _ in found])  # (N, M)
+        memory = torch.stack([frames[i] for frames, (i, _) in zip(seen, found, strict=True)])
+        current = seen[:, -1]
+        noise = [
+            [torch.randn(x.shape[1:], generator=g) for g in generators] for x in (current, memory)
+        ]
+        context = Context(
+            current=degrade(current, level, torch.stack(noise[0])).to(device),
+            memory=degrade(memory, level, torch.stack(noise[1])).to(device),
+            valid=torch.from_numpy(np.stack([valid for _, valid in found])).to(device),
+            poses=np.concatenate(
+                [
+                    np.take_along_axis(poses, index[..., None], 1),
+                    poses[:, now : now + 1 + c.future],
+                ],
+                axis=1,
+            ),
+            level=level.to(device),
+        )
+        seen = torch.cat([seen, model.imagine(context, generators).float().cpu()], dim=1)
+    return seen.numpy()
+
+
+def own_replays(
+    model: WorldModel, table: FrameTable, latents: np.ndarray, frames: int, seed: int
+) -> dict[int, np.ndarray]:
+    """Episode -> its latents (T+1, V, C, h, w) with all but one frame in ``frames`` imagined.
+
+    The frames from which replays set out lie elsewhere with another seed.
+    """
+    future = model.config.future
+    chunks = -(-frames // future)
+    offset = int(np.random.default_rng(seed).integers(frames))
+    starts = np.asarray(
+        [
+            (episode, max(start, 0))
+            for episode, length in enumerate(table.lengths)
+            for start in range(-offset, int(length) - 1, frames)
+        ]
+    )
+    replays = replay_latents(model, table, latents, starts, chunks, seed)
+    own = {
+        e: latents[table.first[e] : table.first[e + 1]].copy() for e in range(len(table.lengths))
+    }
+    for (episode, start), replay in zip(starts, replays, strict=True):
+        here = own[int(episode)][start + 1 : start + frames]
+        here[:] = replay[1 : 1 + len(here)]
+    return own
+
+
+class OwnReplays:
+    """Keeps what was seen in training replaced by replays of the averaged weights, made anew
+    every so many steps. They are files beside the state, so a killed run goes on as it would."""
+
+    def __init__(self, model: WorldModel, source: ClipSource, loop: Loop, every: int) -> None:
+        """every: 0 for never."""
+        self.model, self.source, self.loop, self.every = model, source, loop, every
+        self._made = 0
+
+    def refresh(self, step: int) -> None:
+        """Call before each step is drawn."""
+        due = step // self.every * self.every if self.every else 0
+        if due == self._made:
+            return
+        path = self._path(due)
+        if not path.is_file() and self.loop.is_main:
+            self._make(path, due)
+        self.loop.accelerator.wait_for_everyone()
+        table, replays = self.source.table, np.load(path)
+        self.source.alternative = {
+            e: replays[table.first[e] : table.first[e + 1]] for e in range(len(table.lengths))
+        }
+        self._made = due
+        self.loop.save()  # no state shall be older than the replays before these
+        self._path(due - 2 * self.every).unlink(missing_ok=True)
+
+    def _make(self, path: Path, step: int) -> None:
+        with self.loop.averaged_weights(), self.loop.accelerator.autocast():
+            own = own_replays(self.model, self.source.table, self.source.latents, FRAMES, step)
+        replays = np.concatenate([own[e] for e in sorted(own)]).astype(np.float16)
+        write_atomically(path, lambda temporary: _save(replays, temporary))
+
+    def _path(self, step: int) -> Path:
+        return self.loop.folder / f"replays-{step:07d}.npy"
+
+
+def _save(array: np.ndarray, path: Path) -> None:
+    with path.open("wb") as file:  # given a name, numpy would add .npy to it
+        np.save(file, array)
+
+
+def replay_gain(
+    model: WorldModel,
+    table: FrameTable,
+    latents: np.ndarray,
+    chunks: int = 8,
+    every: int = 8,
+) -> dict[str, float]:
+    """How much nearer replays come to the truth than their first frame, in dB, by view and in mean.
+
+    Mean over replays and chunks of 10 log10 of the quotient of squared errors of latents.
+    """
+    c = model.config
+    starts = starts_of(table, chunks * c.future, every)
+    true = latents[_rows(table, starts, chunks * c.future + 1)].astype(np.float32)
+    imagined = replay_latents(model, table, latents, starts, chunks)
+
+    def error(guess: np.ndarray) -> np.ndarray:
+        """(N, chunks, V)"""
+        apart = ((guess - true[:, 1:]) ** 2).mean(axis=(-3, -2, -1))
+        return apart.reshape(len(starts), chunks, c.future, -1).mean(axis=2) + STILL
+
+    gain = 10 * np.log10(error(true[:, :1]) / error(imagined[:, 1:]))
+    by_view = {f"gain_db_{v}": float(gain[..., i].mean()) for i, v in enumerate(c.views)}
+    return by_view | {"gain_db": float(gain.mean())}
+
+
+def _rows(table: FrameTable, starts: np.ndarray, frames: int) -> np.ndarray:
+    """(N, frames) rows of the table from ``starts`` on, the last of an episode repeated."""
+    within = starts[:, 1:] + np.arange(frames)
+    return table.first[starts[:, :1]] + np.minimum(within, table.lengths[starts[:, :1]] - 1)
