@@ -9,7 +9,8 @@ import pytest
 import torch
 
 from worldeval.data.ctrl_world import CtrlWorldDataset, load_latents
-from worldeval.data.raw import RawEpisode, VideoFile
+from worldeval.data.footage import VideoFile, resized
+from worldeval.data.raw import RawEpisode
 from worldeval.data.video import write_mp4
 from worldeval.errors import DataError
 from worldeval.motion.panda import POSE_HIGH, POSE_LOW, forward
@@ -81,8 +82,6 @@ def test_frame_t_shows_row_3t_whatever_the_rate_of_the_video(record_ctrl_world, 
 
 
 def test_frames_are_resized_by_area(tmp_path):
-    from worldeval.data.raw import resized
-
     fine = np.zeros((4, 8, 3), np.uint8)
     fine[:, ::2] = 200  # columns of 200 and 0: every coarse pixel covers as much of both
     assert np.array_equal(resized(fine, (2, 4)), np.full((2, 4, 3), 100))
@@ -283,13 +282,12 @@ def test_real_gripper_is_0_open_1_closed_and_follows_its_command(real):
     for raw in real:
         commanded = raw.actions["gripper_position"].reshape(-1)
         assert raw.gripper[0] == 0  # DROID's recordings begin with an open gripper
-        assert 0 <= raw.gripper.min() and raw.gripper.max() <= 1
+        assert raw.gripper.min() >= 0 and raw.gripper.max() <= 1
         if commanded.max() < 0.1:
             continue
         moved += 1
         late = [
-            np.abs(commanded[: len(commanded) - lag] - raw.gripper[lag:]).mean()
-            for lag in range(9)
+            np.abs(commanded[: len(commanded) - lag] - raw.gripper[lag:]).mean() for lag in range(9)
         ]
         assert 3 <= int(np.argmin(late)) <= 6  # rows of 15 Hz: 0.2 to 0.4 s behind
         assert np.corrcoef(commanded, raw.gripper)[0, 1] > 0.9  # same sense

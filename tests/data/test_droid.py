@@ -75,7 +75,9 @@ def test_an_unknown_layout_is_refused_with_keys_and_maps(record_lerobot):
 def test_a_map_of_ones_own(record_lerobot, tmp_path):
     root = record_lerobot("v2.1", views=("camera.a", "camera.b", "camera.c"))
     content = json.loads((FOLDER / "droid_1_0_1.json").read_text())
-    content["views"] = dict(zip(content["views"], ("camera.a", "camera.b", "camera.c"), strict=True))
+    content["views"] = dict(
+        zip(content["views"], ("camera.a", "camera.b", "camera.c"), strict=True)
+    )
     path = tmp_path / "mine.json"
     path.write_text(json.dumps(content))
     assert LeRobotDroid(root, key_map=path).episode("0").frames == 7

@@ -14,11 +14,11 @@ import pytest
 from worldeval.commands.prepare import Prepare
 from worldeval.data.episodes import EpisodeStore
 from worldeval.data.fit import check_store
-from worldeval.data.prepare import PrepareConfig, open_dataset, prepare
 from worldeval.data.video import write_mp4
 from worldeval.errors import ConfigError, DataError, MismatchError
 from worldeval.motion.panda import panda
 from worldeval.world_model.latents import LatentCache
+from worldeval.world_model.prepare import PrepareConfig, open_dataset, prepare
 
 SIZE = (24, 32)
 
@@ -29,12 +29,13 @@ def config(source: Path, **changes) -> PrepareConfig:
 
 
 def contents(out: Path) -> list[tuple]:
-    """All that a store holds, in its order."""
+    """All that a store holds, in its order, with its latents."""
     store, cache = EpisodeStore.open(out), LatentCache(out, "svd")
     return [
         (
             e.key, e.instruction, e.success, e.extra, e.frames.tobytes(), e.poses.tobytes(),
-            e.actions.tobytes(), e.joints.tobytes(), cache.read(e.key).tobytes(),
+            e.actions.tobytes(), e.joints.tobytes(),
+            cache.read(e.key).tobytes() if e.key in cache else None,
         )
         for e in store
     ]  # fmt: skip
@@ -99,6 +100,11 @@ def test_frames_are_encoded_by_an_autoencoder(three, tmp_path):
         expected = model.encode(torch.from_numpy(to_model(raw.images(SIZE)))).numpy()
     read = LatentCache(tmp_path / "out", settings.digest).read("train/2")
     assert np.abs(read - expected).max() < 1e-2 * np.abs(expected).max()
+    # Another maker's latents must not come among them, even under the same name.
+    space = tmp_path / "out/latents" / settings.digest / "space.json"
+    space.write_text(space.read_text().replace("encoder ", "someone else "))
+    with pytest.raises(MismatchError, match="holds latents of source 'someone else"):
+        prepare(settings, tmp_path / "out", progress=False)
 
 
 def test_latents_are_added_to_a_store_that_has_none(three, tmp_path):
@@ -125,14 +131,15 @@ def test_resuming_gives_what_one_run_gives(three, tmp_path):
 def test_a_kill_and_two_workers_change_nothing(record_ctrl_world, tmp_path):
     for identity in range(8):
         root = record_ctrl_world(str(identity), frames=5)
-    prepare(config(root), tmp_path / "whole", progress=False)
+    settings = config(root, published_latents=False)  # they want torch, which starts slowly
+    prepare(settings, tmp_path / "whole", progress=False)
     out = tmp_path / "killed"
     code = (
-        "from worldeval.data.prepare import PrepareConfig, prepare\n"
+        "from worldeval.world_model.prepare import PrepareConfig, prepare\n"
         "from pathlib import Path\n"
         "if __name__ == '__main__':\n"
         f"    prepare(PrepareConfig(source=Path({str(root)!r}), image_size={SIZE}, "
-        f"published_latents=True, workers=2), {str(out)!r}, progress=False)\n"
+        f"workers=2), {str(out)!r}, progress=False)\n"
     )
     script = tmp_path / "run.py"
     script.write_text(code)
@@ -140,11 +147,14 @@ def test_a_kill_and_two_workers_change_nothing(record_ctrl_world, tmp_path):
     first = out / "data/chunk-000/file-000.parquet"
     while not first.exists() and child.poll() is None:
         time.sleep(0.005)
+    while not list(out.glob("meta/episodes/*/*.parquet")) and child.poll() is None:
+        time.sleep(0.005)
     child.kill()  # SIGKILL in the middle of writing, most likely
     child.wait()
     child.stderr.close()
-    assert len(EpisodeStore.open(out)) <= 8
-    prepare(config(root), out, progress=False)
+    assert 0 < len(EpisodeStore.open(out)) <= 8
+    prepare(settings, out, progress=False)
+    assert not (out / ".coded").exists()
     assert contents(out) == contents(tmp_path / "whole")
     assert EpisodeStore.open(out).verify() == []
 
@@ -164,7 +174,7 @@ def damage(root: Path) -> dict[str, str]:
         "1": "1/2.mp4 is missing",
         "2": "2/0.mp4 cannot be read",
         "3": "3.json cannot be read",
-        "4": "1.mp4 has 3 frames",
+        "4": "4/1.mp4 has 3,",
         "5": "NaN or infinity in row 0",
         "6": "no published latents",
         "8": "4 frames are shorter than a clip of 5",
@@ -230,9 +240,7 @@ def test_settings_and_folders_that_cannot_be_used(record_ctrl_world, three, tmp_
 
 def test_real_episodes_are_prepared(droid, tmp_path):
     out = tmp_path / "out"
-    settings = PrepareConfig(
-        source=droid, split="val", published_latents=True, limit=1, workers=1
-    )
+    settings = PrepareConfig(source=droid, split="val", published_latents=True, limit=1, workers=1)
     assert prepare(settings, out, progress=False).skipped == []
     (episode,) = EpisodeStore.open(out)
     assert episode.frames.shape == (33, 3, 192, 320, 3) and episode.actions.shape == (32, 3, 7)
@@ -245,6 +253,26 @@ def test_real_episodes_are_prepared(droid, tmp_path):
 
 
 def test_importing_prepare_needs_no_torch():
-    code = "import sys, worldeval.data.prepare; sys.exit('torch' in sys.modules)"
+    code = "import sys, worldeval.world_model.prepare; sys.exit('torch' in sys.modules)"
     environment = os.environ | {"PYTHONPATH": os.pathsep.join(sys.path)}
     assert subprocess.run([sys.executable, "-c", code], env=environment).returncode == 0
+
+
+def test_frames_coded_beside_the_store_are_those_coded_by_it(episode, layout, tmp_path):
+    from worldeval.data.coding import code_views
+
+    given = episode(3)
+    with EpisodeStore.create(tmp_path / "plain", **layout) as plain:
+        plain.append(given)
+    with EpisodeStore.create(tmp_path / "moved", **layout) as moved:
+        coded = code_views(given.frames, layout["fps"], tmp_path / "moved/.coded/3")
+        moved.append(given, coded)
+    assert np.array_equal(moved.frames(0), plain.frames(0))
+    statistics = [(tmp_path / name / "meta/stats.json").read_text() for name in ("plain", "moved")]
+    assert statistics[0] == statistics[1]
+    assert not any(path.exists() for path in coded.files)
+    with (
+        EpisodeStore.create(tmp_path / "png", images="lossless", **layout) as lossless,
+        pytest.raises(MismatchError, match="2 coded videos, the store keeps 0"),
+    ):
+        lossless.append(given, coded)

@@ -98,8 +98,8 @@ def test_droid_records_the_flange() -> None:
         joints = np.array(record["observation.state.joint_position"])
         said = panda.matrix_from_pose(np.array(record["observation.state.cartesian_position"]))
         found = panda.forward(joints)
-        assert np.linalg.norm(found[:, :3, 3] - said[:, :3, 3], axis=-1).max() < 5e-5  # m
-        assert np.degrees(rotation_angle(found[:, :3, :3], said[:, :3, :3])).max() < 0.01
+        assert np.linalg.norm(found[:, :3, 3] - said[:, :3, 3], axis=-1).max() < 1e-6  # m
+        assert np.degrees(rotation_angle(found[:, :3, :3], said[:, :3, :3])).max() < 1e-4
 
 
 @pytest.mark.parametrize("space", panda.ACTION_SPACES)

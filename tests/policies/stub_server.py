@@ -122,10 +122,10 @@ class StubServer:
     def kill(self) -> None:
         """As a killed process: the port is free and every connection breaks."""
         self.closing.set()
-        self._server.shutdown()
-        self._thread.join()
         for connection in list(self._open):
             self._break(connection)
+        self._server.shutdown()  # waits until every connection's thread has ended
+        self._thread.join()
 
     def _greet(self, connection: ServerConnection, request: Any) -> Any:
         self.headers.append(request.headers.get("Authorization"))

@@ -133,6 +133,6 @@ def test_every_registered_target_exists(target: str) -> None:
 def test_nothing_but_learned_policies_imports_torch() -> None:
     code = (
         "import sys; from worldeval.policies import loading, checking, scripted, replay, "
-        "keyboard, candidates, bc_config; assert 'torch' not in sys.modules"
+        "keyboard, candidates, bc_config, openpi, roboarena; assert 'torch' not in sys.modules"
     )
     subprocess.run([sys.executable, "-c", code], check=True, timeout=60)

@@ -88,7 +88,10 @@ def open_imagination(
     from worldeval.world_model.loading import open_world_model
 
     check_device(options.device)
-    model, codec = open_world_model(options.folder, preset=options.preset)
+    device = options.device or default_device()
+    model, codec = open_world_model(
+        options.folder, preset=options.preset, bfloat16=device.startswith("cuda")
+    )
     sampler = model.config.sampler
     if options.solver is not None:
         sampler = replace(sampler, solver=options.solver)
@@ -99,7 +102,7 @@ def open_imagination(
         codec,
         memory=options.memory,
         sampler=sampler,
-        device=options.device or default_device(),
+        device=device,
     )
     store = starts or EpisodeStore.open(options.starts or shipped.path(shipped.STARTS))
     return Imagination(dreamer, robot_of(model.config, options), store)

@@ -59,8 +59,8 @@ class Prepare:
     """Exit with 0 even if episodes had to be left out."""
 
     def run(self) -> int:
-        from worldeval.data.prepare import SKIPPED, PrepareConfig, prepare
         from worldeval.rollout.provenance import write_manifest
+        from worldeval.world_model.prepare import SKIPPED, PrepareConfig, prepare
 
         config = PrepareConfig(
             source=self.source,

@@ -17,8 +17,10 @@ from typing import Any
 
 import numpy as np
 
-from worldeval.data.raw import CONTROL_HZ, FRAME_HZ, STEPS, VIEWS, RawEpisode, VideoFile, array_of
+from worldeval.data.footage import CONTROL_HZ, FRAME_HZ, VideoFile
+from worldeval.data.raw import STEPS, RawEpisode, array_of
 from worldeval.errors import DataError
+from worldeval.motion.panda import VIEWS
 
 _CARTESIAN = "observation.state.cartesian_position"
 _GRIPPER = "observation.state.gripper_position"

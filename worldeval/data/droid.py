@@ -18,17 +18,10 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from worldeval.data.droid_keys import Column, KeyMap, choose_key_map, known_key_maps, read_key_map
-from worldeval.data.raw import (
-    CONTROL_HZ,
-    STEPS,
-    VIEWS,
-    Footage,
-    ImageColumn,
-    RawEpisode,
-    VideoFile,
-    array_of,
-)
+from worldeval.data.footage import CONTROL_HZ, Footage, ImageColumn, VideoFile
+from worldeval.data.raw import STEPS, RawEpisode, array_of
 from worldeval.errors import DataError
+from worldeval.motion.panda import VIEWS
 
 
 class LeRobotDroid:
@@ -193,9 +186,7 @@ class LeRobotDroid:
             )
         return values[:, column.first : column.last]
 
-    def _footage(
-        self, row: Mapping[str, Any], number: int, view: str, data: Path
-    ) -> Footage:
+    def _footage(self, row: Mapping[str, Any], number: int, view: str, data: Path) -> Footage:
         length = int(row["length"])
         if self.features[view].get("dtype") == "image":
             return ImageColumn(path=data, column=view, episode_index=number, length=length)
@@ -207,9 +198,7 @@ class LeRobotDroid:
             rate_hz=self.hz,
         )
 
-    def _texts(
-        self, row: Mapping[str, Any], columns: Mapping[str, list[Any]]
-    ) -> tuple[str, ...]:
+    def _texts(self, row: Mapping[str, Any], columns: Mapping[str, list[Any]]) -> tuple[str, ...]:
         """Different instructions, LeRobot's task first where it is not empty."""
         texts = [str(text) for text in row.get("tasks") or []]
         for name in self.key_map.instructions:
@@ -242,9 +231,7 @@ def _json(path: Path) -> dict[str, Any]:
     try:
         content = json.loads(path.read_text(encoding="utf-8"))
     except (FileNotFoundError, NotADirectoryError):
-        raise DataError(
-            f"{path} is missing; give the folder of a LeRobot dataset"
-        ) from None
+        raise DataError(f"{path} is missing; give the folder of a LeRobot dataset") from None
     except (OSError, ValueError) as error:
         raise DataError(f"{path} cannot be read as JSON: {error}; fetch it again") from error
     if not isinstance(content, dict):

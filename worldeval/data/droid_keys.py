@@ -26,8 +26,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from worldeval.data.raw import VIEWS
 from worldeval.errors import ConfigError, DataError
+from worldeval.motion.panda import VIEWS
 
 FOLDER = Path(__file__).parent / "key_maps"
 

@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import json
 import math
+import os
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from functools import partial
@@ -24,6 +25,7 @@ import pyarrow as pa
 
 from worldeval.data import compaction, index, rows
 from worldeval.data.atomic import WriterLock, write_atomically
+from worldeval.data.coding import CodedViews
 from worldeval.data.lerobot import (
     DATA_FILES_SIZE_IN_MB,
     INFO_PATH,
@@ -144,9 +146,11 @@ class EpisodeStore(StoredEpisodes):
             raise MismatchError(f"{store.root}: {difference}; choose another folder")
         return store
 
-    def append(self, episode: Episode) -> int:
+    def append(self, episode: Episode, coded: CodedViews | None = None) -> int:
         """Add an episode atomically and return its index.
 
+        coded: its frames as files on the same disk, coded by another process and moved into this
+            store of images="video"; of ``episode.frames``, only the shape counts then.
         Raises MismatchError or DataError if it does not fit into the store, and StoreError if the
         folder cannot be written (a full disk); the store is then as it was.
         """
@@ -159,7 +163,7 @@ class EpisodeStore(StoredEpisodes):
                     f"{self.root} already has an episode {episode.key!r}; skip the keys in "
                     "store.keys to resume, or choose another key"
                 )
-            return self._append(episode, extra)
+            return self._append(episode, extra, coded)
         except OSError as error:
             raise index.write_error(self.root, error) from error
 
@@ -199,8 +203,13 @@ class EpisodeStore(StoredEpisodes):
     def __exit__(self, *_: object) -> None:
         self.close()
 
-    def _append(self, episode: Episode, extra: str) -> int:
+    def _append(self, episode: Episode, extra: str, coded: CodedViews | None) -> int:
         number, layout = len(self), self.layout
+        if coded is not None and len(coded.files) != len(layout.video_keys):
+            raise MismatchError(
+                f"episode {episode.key!r} comes with {len(coded.files)} coded videos, the store "
+                f"keeps {len(layout.video_keys)}"
+            )
         first_row = self._rows[-1]["dataset_to_index"] if self._rows else 0
         if episode.instruction not in self._tasks:
             index.write_tasks(self.root, [*self._tasks, episode.instruction])
@@ -211,6 +220,7 @@ class EpisodeStore(StoredEpisodes):
             index=number,
             first_row=first_row,
             task_index=self._tasks.index(episode.instruction),
+            coded=coded,
         )
         chunk, file = chunk_and_file(index.next_slot(self._rows, layout))
         write_atomically(self.root / data_path(chunk, file), partial(rows.write_parquet, table))
@@ -229,7 +239,11 @@ class EpisodeStore(StoredEpisodes):
             "worldeval.extra": extra,
         }
         for view, key in enumerate(layout.video_keys):
-            write = partial(write_mp4, frames=episode.frames[:, view], fps=layout.fps)
+            write = (
+                partial(os.replace, coded.files[view])
+                if coded
+                else partial(write_mp4, frames=episode.frames[:, view], fps=layout.fps)
+            )
             write_atomically(self.root / video_path(key, chunk, file), write)
             row |= {
                 f"videos/{key}/chunk_index": chunk,

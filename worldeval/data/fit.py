@@ -11,17 +11,19 @@ from worldeval.errors import MismatchError
 from worldeval.robots import RobotSpec
 
 
-def check_store(store: StoredEpisodes, robot: RobotSpec, *, actions: bool = True) -> None:
+def check_store(
+    store: StoredEpisodes, robot: RobotSpec, *, actions: bool = True, rates: bool = True
+) -> None:
     """Raise MismatchError unless the store has the views, sizes, names and rate of ``robot``.
 
-    actions: whether the recorded motion is used too, so that its names and rates must agree; not
-    where rollouts only begin at the episodes' first frames. A store may have joints that the robot
-    does not name; the other way round it cannot be used.
+    actions: whether recorded actions are used, so that their names must agree. rates: whether
+    recorded motion is; not where rollouts only begin at the episodes' first frames. A store may
+    have joints that the robot does not name; the other way round it cannot be used.
     """
     layout = store.layout
     joints = layout.joint_names if robot.joint_names else ()
-    motion = (
-        ("action names", layout.action_names, robot.action_names),
+    names = (("action names", layout.action_names, robot.action_names),)
+    speeds = (
         ("control steps a frame", layout.steps_per_frame, robot.steps_per_frame),
         ("frames a second", float(layout.fps), float(robot.frame_hz)),
     )
@@ -31,7 +33,8 @@ def check_store(store: StoredEpisodes, robot: RobotSpec, *, actions: bool = True
         ("image size", layout.image_size, tuple(robot.image_size)),
         ("pose names", layout.pose_names, robot.pose_names),
         ("joint names", joints, robot.joint_names),
-        *(motion if actions else ()),
+        *(names if actions else ()),
+        *(speeds if rates else ()),
     ):
         if found != wanted:
             raise MismatchError(

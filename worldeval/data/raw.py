@@ -17,121 +17,17 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any
 
-import cv2
 import numpy as np
 
-from worldeval.data.video import decode_png, mp4_times, read_mp4
+from worldeval.data.footage import CONTROL_HZ, FRAME_HZ, Footage, frame_stride, resized
 from worldeval.errors import DataError
 from worldeval.motion.panda import VIEWS
 from worldeval.motion.rotations import angle_difference, wrap_angle
 
-CONTROL_HZ, FRAME_HZ = 15.0, 5.0
 STEPS = 3
 """S: control rows a frame."""
-
-
-class Footage(Protocol):
-    """What one camera saw in one episode."""
-
-    path: Path
-
-    @property
-    def hz(self) -> float: ...
-
-    def count(self) -> int:
-        """Frames in it, found without decoding."""
-        ...
-
-    def read(self) -> np.ndarray:
-        """(N, H, W, 3) uint8 RGB. Raises DataError naming the file."""
-        ...
-
-
-@dataclass(frozen=True, kw_only=True)
-class VideoFile:
-    """A video, or a part of one that holds several episodes.
-
-    start_s: where the episode begins. length: its frames; None for all there are.
-    rate_hz: of the recording, where the file's own clock is not to be believed.
-    """
-
-    path: Path
-    start_s: float = 0.0
-    length: int | None = None
-    rate_hz: float | None = None
-
-    @property
-    def hz(self) -> float:
-        if self.rate_hz is not None:
-            return self.rate_hz
-        times = self._times()
-        if len(times) < 2:
-            return FRAME_HZ  # a single frame has no rate and needs none
-        return float(1 / np.median(np.diff(times)))
-
-    def count(self) -> int:
-        # A part of a long video is checked when it is read: its file may hold hundreds of others.
-        return len(self._times()) if self.length is None else self.length
-
-    def read(self) -> np.ndarray:
-        _must_exist(self.path)
-        return read_mp4(self.path, start_s=self.start_s, count=self.length)
-
-    def _times(self) -> np.ndarray:
-        _must_exist(self.path)
-        return np.sort(mp4_times(self.path)[0])
-
-
-@dataclass(frozen=True, kw_only=True)
-class ImageColumn:
-    """Images inside a parquet file: a column of structs {bytes, path}, one row a frame."""
-
-    path: Path
-    column: str
-    episode_index: int
-    length: int
-    rate_hz: float = CONTROL_HZ
-
-    @property
-    def hz(self) -> float:
-        return self.rate_hz
-
-    def count(self) -> int:
-        return self.length
-
-    def read(self) -> np.ndarray:
-        import pyarrow as pa
-        import pyarrow.parquet as pq
-
-        _must_exist(self.path)
-        try:
-            table = pq.read_table(
-                self.path,
-                columns=[self.column],
-                filters=[("episode_index", "=", self.episode_index)],
-                partitioning=None,
-            )
-        except (pa.ArrowException, OSError) as error:
-            raise DataError(f"{self.path} cannot be read: {error}; fetch it again") from error
-        frames = []
-        for row, cell in enumerate(table.column(self.column).to_pylist()):
-            data = (cell or {}).get("bytes")
-            if data is None and (cell or {}).get("path"):
-                data = (self.path.parent / cell["path"]).read_bytes()
-            try:
-                frames.append(decode_png(data or b""))
-            except DataError as error:
-                raise DataError(
-                    f"{self.path}: image {row} of {self.column!r} is not readable: {error}"
-                ) from error
-        if not frames or len({frame.shape for frame in frames}) > 1:
-            raise DataError(
-                f"{self.path}: column {self.column!r} has {len(frames)} images for episode "
-                f"{self.episode_index}, expected {self.length} of one size"
-            )
-        return np.stack(frames)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -251,7 +147,7 @@ class RawEpisode:
             )
         frames = np.empty((self.frames, len(self.footage), *size, 3), np.uint8)
         for view, footage in enumerate(self.footage):
-            stride = _stride(footage)
+            stride = frame_stride(footage)
             expected = (self.frames - 1) * stride + 1
             if not expected <= counts[view] < expected + stride:
                 raise DataError(
@@ -288,13 +184,6 @@ class RawEpisode:
         )
 
 
-def resized(frame: np.ndarray, size: tuple[int, int]) -> np.ndarray:
-    """(H, W, 3) -> (*size, 3): each new pixel is the mean of the area that it covers."""
-    if frame.shape[:2] == tuple(size):
-        return frame
-    return cv2.resize(frame, (size[1], size[0]), interpolation=cv2.INTER_AREA)
-
-
 def array_of(values: Any, name: str, where: Path) -> np.ndarray:
     """Numbers out of a file as float64. Raises DataError where they are none, or ragged."""
     try:
@@ -303,18 +192,3 @@ def array_of(values: Any, name: str, where: Path) -> np.ndarray:
         raise DataError(
             f"{where}: {name!r} is not a regular array of numbers ({error}); fetch it again"
         ) from error
-
-
-def _stride(footage: Footage) -> int:
-    for hz in (FRAME_HZ, CONTROL_HZ):
-        if abs(footage.hz - hz) < 0.02 * hz:
-            return round(hz / FRAME_HZ)
-    raise DataError(
-        f"{footage.path} has {footage.hz:.4g} frames a second, expected {FRAME_HZ:g} or "
-        f"{CONTROL_HZ:g}"
-    )
-
-
-def _must_exist(path: Path) -> None:
-    if not path.is_file():
-        raise DataError(f"{path} is missing; fetch it again, or leave the episode out")

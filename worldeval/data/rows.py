@@ -17,6 +17,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from worldeval.data import statistics
+from worldeval.data.coding import CodedViews
 from worldeval.data.lerobot import ACTION, EXPERT, JOINTS, STATE, SUCCESS, StoreLayout
 from worldeval.data.video import decode_png, encode_png
 from worldeval.errors import DataError
@@ -35,11 +36,18 @@ class Trajectory:
 
 
 def encode(
-    layout: StoreLayout, episode: Episode, *, index: int, first_row: int, task_index: int
+    layout: StoreLayout,
+    episode: Episode,
+    *,
+    index: int,
+    first_row: int,
+    task_index: int,
+    coded: CodedViews | None = None,
 ) -> tuple[pa.Table, dict[str, dict[str, np.ndarray]]]:
     """The rows of an episode and the statistics of each feature.
 
     index: of the episode. first_row: index of its first row in the whole dataset.
+    coded: its frames, where they were coded and measured elsewhere.
     """
     length = episode.length
     rows = np.arange(length, dtype=np.int64)
@@ -65,7 +73,7 @@ def encode(
     }
     for number, key in enumerate(layout.image_keys):
         frames = episode.frames[:, number]
-        measured[key] = statistics.of_frames(frames)
+        measured[key] = coded.statistics[number] if coded else statistics.of_frames(frames)
         if layout.images == "lossless":
             pngs = pa.array([encode_png(frame) for frame in frames], pa.binary())
             names = pa.array([f"frame-{row:06d}.png" for row in rows], pa.string())

@@ -12,7 +12,7 @@ import os
 import signal
 import threading
 from collections import deque
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Generator, Iterable, Iterator
 from concurrent.futures import Future, ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
 from contextlib import contextmanager
@@ -33,7 +33,7 @@ def in_order(
     *,
     begin: Callable[..., None],
     arguments: tuple[Any, ...] = (),
-) -> Iterator[_Result]:
+) -> Generator[_Result, None, None]:
     """``work`` of every job, in order, whatever the number of workers.
 
     begin: called once in each process with ``arguments``, before its first job.

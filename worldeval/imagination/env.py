@@ -45,7 +45,7 @@ class Imagination:
 
     def __init__(self, dreamer: Dreamer, robot: RobotSpec, starts: EpisodeStore) -> None:
         check_robot(dreamer.model, robot)
-        check_store(starts, robot, actions=False)
+        check_store(starts, robot, actions=False, rates=False)
         self.robot = robot
         self.dreamer = dreamer
         self.frames_per_step = dreamer.model.config.future
@@ -126,12 +126,12 @@ class Imagination:
             )
         row = int(self._row_of_start[start.start_id])
         path, key = self._starts.trajectory(row), self._keys[row]
-        known = self._latents if self._latents is not None and key in self._latents else None
+        cache = self._latents if self._latents is not None and key in self._latents else None
         return _First(
             frame=self._starts.frames(row, times=[0])[0],
             pose=path.poses[0],
             joints=None if path.joints is None else path.joints[0],
-            latents=None if not known else known.read(key)[0],
+            latents=None if cache is None else cache.read(key)[0],
         )
 
     def step(self, chunk: ActionChunk, rows: Sequence[int]) -> WorldStep:

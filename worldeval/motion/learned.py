@@ -117,11 +117,9 @@ class LearnedAdapter:
                 f"joints {joints.shape} and velocities {velocity.shape} were given, expected "
                 f"(B, {JOINTS}) and (B, {STEPS}, {JOINTS})"
             )
-        kind = next(self.network.parameters()).dtype
-        answer = self.network(
-            torch.as_tensor(joints, dtype=kind), torch.as_tensor(velocity, dtype=kind)
-        )
-        moved = self.network.moves(answer).double().numpy()
+        like = next(self.network.parameters())
+        answer = self.network(torch.as_tensor(joints).to(like), torch.as_tensor(velocity).to(like))
+        moved = self.network.moves(answer).double().cpu().numpy()
         return np.asarray(joints[:, None] + moved)
 
     def along(self, joints: np.ndarray, velocity: np.ndarray) -> np.ndarray:
@@ -150,10 +148,9 @@ def _published(path: Path) -> AdapterNetwork:
         ) from error
     shapes = {n: tuple(t.shape) for n, t in state.items()} if _is_state(state) else {}
     hidden = shapes.get("net.0.bias", (0,))[0]
-    expected = {
-        n: tuple(t.shape) for n, t in AdapterNetwork(hidden, PUBLISHED).state_dict().items()
-    }
-    if not hidden or shapes != expected:
+    network = AdapterNetwork(hidden or 1, PUBLISHED)
+    expected = {n: tuple(t.shape) for n, t in network.state_dict().items()}
+    if shapes != expected:
         wrong = sorted(n for n in shapes.keys() | expected if shapes.get(n) != expected.get(n))
         raise CheckpointError(
             f"{path} is no action adapter: {wrong[:3]} are not as expected (net.0, net.2 and net.4 "
@@ -162,7 +159,6 @@ def _published(path: Path) -> AdapterNetwork:
     for name, tensor in state.items():
         if not torch.isfinite(tensor).all():
             raise CheckpointError(f"{path}: {name} holds NaN or infinity; fetch the file again")
-    network = AdapterNetwork(hidden, PUBLISHED)
     network.load_state_dict(state)
     return network
 

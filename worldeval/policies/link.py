@@ -95,6 +95,7 @@ class Link:
         self._settings = server.settings
         self._number = number
         self._connection: ClientConnection | None = None
+        self._tcp: socket.socket | None = None
         self._opened = ExitStack()
         self._lock = threading.Lock()
         self.epoch = 0
@@ -168,6 +169,7 @@ class Link:
         # handshake, none for the network.
         tcp = socket.create_connection((parts.hostname, parts.port or 8000), TCP_TIMEOUT_S)
         tcp.settimeout(None)
+        self._tcp = tcp
         opened = ExitStack()
         settings = self._settings
         connection = opened.enter_context(
@@ -202,7 +204,7 @@ class Link:
 
         def give_up() -> None:
             late.set()
-            _shut(connection)
+            _shut(connection.socket)
 
         # Only a closed socket wakes a thread whose message the server does not read.
         alarm = threading.Timer(self._settings.timeout_s, give_up)
@@ -241,20 +243,23 @@ class Link:
         return PolicyError(f"{self.url} refused the connection with HTTP {status}; {remedy}")
 
     def drop(self) -> None:
+        """End the connection, or the attempt at one, from any thread."""
         connection, self._connection = self._connection, None
+        if self._tcp is not None:
+            _shut(self._tcp)
         if connection is not None:
             _hang_up(connection, self._opened)
 
 
-def _shut(connection: ClientConnection) -> None:
+def _shut(open_: socket.socket) -> None:
     try:
-        connection.socket.shutdown(socket.SHUT_RDWR)
+        open_.shutdown(socket.SHUT_RDWR)
     except OSError:  # the other side was faster
         return
 
 
 def _hang_up(connection: ClientConnection, opened: ExitStack) -> None:
-    _shut(connection)
+    _shut(connection.socket)
     opened.close()
 
 

@@ -31,6 +31,7 @@ from worldeval.policies import openpi, wire
 from worldeval.policies.checking import check_spec
 from worldeval.policies.link import Request, Session
 from worldeval.policies.remote import Server
+from worldeval.policies.remote_policy import RemotePolicy, spec_for, with_chunk
 from worldeval.policies.request_keys import RequestKeys
 from worldeval.robots import RobotSpec
 from worldeval.types import Observation, PolicySpec
@@ -119,7 +120,7 @@ def request_keys(config: PolicyServerConfig, exterior: str) -> RequestKeys:
     )
 
 
-class RoboArenaPolicy(openpi.RemotePolicy):
+class RoboArenaPolicy(RemotePolicy):
     """A policy behind a RoboArena server; see the module docstring for sessions."""
 
     def __init__(
@@ -167,13 +168,13 @@ class RoboArenaPolicy(openpi.RemotePolicy):
             )
             self._open[rollout] = (session, Session(past=[reset], link=row))
 
-    def _sessions(self, observations: Sequence[Observation]) -> list[Session] | None:
+    def sessions(self, observations: Sequence[Observation]) -> list[Session] | None:
         if not self.config.needs_session_id:
             return None
         return [self._of(o.rollout_id)[1] for o in observations]
 
-    def _message(self, observation: Observation) -> dict[str, Any]:
-        message = super()._message(observation) | {"endpoint": "infer"}
+    def message(self, observation: Observation) -> dict[str, Any]:
+        message = super().message(observation) | {"endpoint": "infer"}
         if self.config.needs_session_id:
             message["session_id"] = self._of(observation.rollout_id)[0]
         return message
@@ -202,10 +203,10 @@ def policy(
     url = server.settings.url
     config = read_config(server.metadata, url)
     keys = request_keys(config, exterior)
-    spec = openpi._spec(keys, robot, name or openpi.default_name(url), robot.chunk_steps, None)
+    spec = spec_for(keys, robot, name or openpi.default_name(url))
     check_spec(spec, robot)
     made = RoboArenaPolicy(server, config, keys, robot, spec, sessions=sessions, **options)
-    openpi.with_chunk(made, robot, chunk, execute)
+    with_chunk(made, robot, chunk, execute)
     return made
 
 
@@ -220,7 +221,6 @@ def load(
     sessions: int = 1,
     gripper: str = "binary",
     clip: bool = True,
-    api_key: str | None = None,
     api_key_env: str | None = None,
     tls: bool = False,
     connections: int = 4,
@@ -232,7 +232,6 @@ def load(
     settings = openpi.server_settings(
         "roboarena",
         rest,
-        api_key=api_key,
         api_key_env=api_key_env,
         tls=tls,
         connections=connections,

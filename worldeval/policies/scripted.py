@@ -16,7 +16,6 @@ from worldeval.policies.checking import POSE
 from worldeval.robots import RobotSpec
 from worldeval.types import Observation, PolicySpec
 
-
 ABSOLUTE = {"absolute_pose": (POSE,), "joint_position": ("joint_position", "gripper_position")}
 """Motions whose actions say where to be, and the states that say where one is."""
 

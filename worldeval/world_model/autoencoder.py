@@ -132,10 +132,6 @@ class Autoencoder(nn.Module):
         video = self.decoder(flat.contiguous(memory_format=torch.channels_last))
         return video.reshape(*latents.shape[:-3], *video.shape[1:])
 
-    def decode_beside(self, latents: Tensor, start: Tensor, start_video: Tensor) -> Tensor:
-        """``decode``: what is known of the start changes nothing."""
-        return self.decode(latents)
-
     def save(self, folder: str | Path, card: dict[str, Any] | None = None) -> None:
         tensors = {name: t.detach().numpy() for name, t in self.state_dict().items()}
         checkpoint.save(folder, kind=KIND, config=asdict(self.config), tensors=tensors, card=card)

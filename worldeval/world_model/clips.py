@@ -224,7 +224,10 @@ class ClipSource:
             memory.append(clip[:m])
             valid.append(good)
             future.append(clip[m + 1 :])
-            poses.append(self.table.poses[base + shown])
+            way = self.table.poses[base + shown]
+            if self.augmentation and self.model.angles:
+                way = self.augmentation.stand(chance, way, self.model.angles)
+            poses.append(way)
         tensor = lambda parts: torch.from_numpy(np.stack(parts).astype(np.float32))  # noqa: E731
         context = Context(
             current=tensor(current),

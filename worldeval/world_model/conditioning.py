@@ -146,9 +146,11 @@ def turned_poses(
     way = (back @ (poses[..., :3] - poses[:, current : current + 1, :3])[..., None])[..., 0]
     turned = rotation_vector(back @ rotation)
     own = np.concatenate([normal, np.sin(turn), np.cos(turn)], -1)
+    apart = (poses - poses[:, current : current + 1])[..., rest]  # not clipped, as normal is
+    span = (np.asarray(normalizer.high) - np.asarray(normalizer.low))[rest]
     relative = np.concatenate(
         [
-            (normal - normal[:, current : current + 1]) * 2,
+            4 * apart / span,
             way * PER_WAY_M,
             turned * PER_TURN_RAD,
         ],

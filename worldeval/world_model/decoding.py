@@ -65,8 +65,8 @@ class LatentDecoderConfig:
 class LatentDecoder(nn.Module):
     """``decode`` and ``decode_beside``; see the module's docstring."""
 
-    lead_frames = 0  # frames are decoded one by one
     beside_start = True
+    lead_frames = 0  # frames are decoded one by one
 
     def __init__(self, config: LatentDecoderConfig) -> None:
         super().__init__()

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Sequence
-from typing import Any, Protocol
+from typing import Any, Protocol, cast
 
 import numpy as np
 import torch
@@ -40,6 +40,7 @@ class DreamConfig(Protocol):
     def frame_rates(self) -> tuple[float, ...]:
         """Rates in Hz at which its frames may be spaced; ``frame_hz`` is the one of training."""
         ...
+
     @property
     def memory_slots(self) -> int: ...
     @property
@@ -84,7 +85,7 @@ class LatentCodec(Protocol):
     lead_frames: int
     """How many frames before the first wanted one ``decode`` should see (temporal decoders)."""
     beside_start: bool
-    """Whether frames are decoded beside the rollout's start frame, by ``decode_beside``."""
+    """Whether it is a ``StartCodec``, to be used as one."""
 
     def encode(self, video: Tensor) -> Tensor:
         """(..., 3, H, W) in [-1, 1] -> (..., C, h, w)."""
@@ -94,11 +95,15 @@ class LatentCodec(Protocol):
         """(B, T, V, C, h, w) -> (B, T, V, 3, H, W), about [-1, 1]."""
         ...
 
+    def to(self, device: str | torch.device) -> Any: ...
+
+
+class StartCodec(LatentCodec, Protocol):
+    """A codec that makes use of the frame with which a rollout began."""
+
     def decode_beside(self, latents: Tensor, start: Tensor, start_video: Tensor) -> Tensor:
         """As ``decode``, with the start's latents (B, V, C, h, w) and video (B, V, 3, H, W)."""
         ...
-
-    def to(self, device: str | torch.device) -> Any: ...
 
 
 class Dreamer:
@@ -272,7 +277,7 @@ class Dreamer:
         codec = self.autoencoder
         if codec.beside_start:
             video = torch.from_numpy(to_model(np.stack([self._starts[row] for row in rows])))
-            return codec.decode_beside(latents, known(0), video.to(latents))
+            return cast(StartCodec, codec).decode_beside(latents, known(0), video.to(latents))
         if not codec.lead_frames:
             return codec.decode(latents)
         lead = known(-1)[:, None].expand(-1, codec.lead_frames, *[-1] * 4)

@@ -8,6 +8,7 @@ its first frame is. Nothing is decoded, so this costs a small part of a replay i
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -22,6 +23,7 @@ from worldeval.world_model.model import Context, WorldModel, degrade
 
 FRAMES = 32
 """How far own replays go before they set out from a true frame again."""
+TRUSTS = (1.0, 0.8, 0.6, 0.4, 0.2)
 STILL = 0.005
 """Squared error added to both sides of a quotient in dB: what latents of a still scene differ by
 anyway, for H.264."""
@@ -99,19 +101,19 @@ def own_replays(
     future = model.config.future
     chunks = -(-frames // future)
     offset = int(np.random.default_rng(seed).integers(frames))
-    starts = np.asarray(
+    legs = np.asarray(  # episode and first frame; that of an episode's first leg is before it
         [
-            (episode, max(start, 0))
+            (episode, start)
             for episode, length in enumerate(table.lengths)
             for start in range(-offset, int(length) - 1, frames)
         ]
     )
-    replays = replay_latents(model, table, latents, starts, chunks, seed)
+    replays = replay_latents(model, table, latents, np.maximum(legs, 0), chunks, seed)
     own = {
         e: latents[table.first[e] : table.first[e + 1]].copy() for e in range(len(table.lengths))
     }
-    for (episode, start), replay in zip(starts, replays, strict=True):
-        here = own[int(episode)][start + 1 : start + frames]
+    for (episode, start), replay in zip(legs, replays, strict=True):
+        here = own[int(episode)][max(start, 0) + 1 : start + frames]
         here[:] = replay[1 : 1 + len(here)]
     return own
 
@@ -157,14 +159,34 @@ def _save(array: np.ndarray, path: Path) -> None:
         np.save(file, array)
 
 
+def measure_trust(
+    model: WorldModel, table: FrameTable, latents: np.ndarray
+) -> tuple[tuple[float, ...], dict[str, float]]:
+    """The ``trust`` of each view with which replays are nearest, and the gain in dB with it."""
+    before = model.config
+    try:
+        gains = []
+        for trust in TRUSTS:
+            model.config = replace(before, trust=(trust,) * len(before.views))
+            gains.append(replay_gain(model, table, latents))
+    finally:
+        model.config = before
+    best = np.argmax(gains, axis=0)
+    chosen = tuple(TRUSTS[i] for i in best)
+    gain = np.max(gains, axis=0)
+    row = {f"trust_{v}": t for v, t in zip(before.views, chosen, strict=True)}
+    row |= {f"gain_db_{v}": float(g) for v, g in zip(before.views, gain, strict=True)}
+    return chosen, row | {"gain_db": float(gain.mean())}
+
+
 def replay_gain(
     model: WorldModel,
     table: FrameTable,
     latents: np.ndarray,
     chunks: int = 8,
-    every: int = 8,
-) -> dict[str, float]:
-    """How much nearer replays come to the truth than their first frame, in dB, by view and in mean.
+    every: int = 2,
+) -> np.ndarray:
+    """How much nearer replays come to the truth than their first frame, in dB, (V,).
 
     Mean over replays and chunks of 10 log10 of the quotient of squared errors of latents.
     """
@@ -178,9 +200,8 @@ def replay_gain(
         apart = ((guess - true[:, 1:]) ** 2).mean(axis=(-3, -2, -1))
         return apart.reshape(len(starts), chunks, c.future, -1).mean(axis=2) + STILL
 
-    gain = 10 * np.log10(error(true[:, :1]) / error(imagined[:, 1:]))
-    by_view = {f"gain_db_{v}": float(gain[..., i].mean()) for i, v in enumerate(c.views)}
-    return by_view | {"gain_db": float(gain.mean())}
+    gain: np.ndarray = 10 * np.log10(error(true[:, :1]) / error(imagined[:, 1:]))
+    return gain.mean(axis=(0, 1))
 
 
 def _rows(table: FrameTable, starts: np.ndarray, frames: int) -> np.ndarray:

@@ -120,7 +120,7 @@ class LatentCache:
         if earlier is not None and any(earlier[n] != space[n] for n in ("dtype", "shape")):
             raise MismatchError(
                 f"latents of {key!r} are {dtype} {space['shape']}, those in {self.root} "
-                f"{earlier['dtype']} {earlier['shape']}; choose another folder, or the same settings"
+                f"{earlier['dtype']} {earlier['shape']}; choose another folder or the same settings"
             )
         try:
             if earlier is None:

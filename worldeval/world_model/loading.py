@@ -14,25 +14,29 @@ from worldeval.data import checkpoint
 from worldeval.errors import CheckpointError, ConfigError
 from worldeval.world_model.dreamer import DreamModel, LatentCodec
 
-WHOLE = {"ctrl-world": "published.model:CtrlWorld"}
-"""Models that bring their autoencoder along, as ``model.autoencoder``."""
+CTRL_WORLD = "ctrl-world"
+"""The kind of checkpoint that brings its autoencoder along."""
 MODELS = {"world-model": "model:WorldModel"}
 CODECS = {"autoencoder": "autoencoder:Autoencoder", "latent-decoder": "decoding:LatentDecoder"}
 
 
 def open_world_model(
-    folder: str | Path, autoencoder: str | Path | None = None, *, preset: str | None = None
+    folder: str | Path,
+    autoencoder: str | Path | None = None,
+    *,
+    preset: str | None = None,
+    bfloat16: bool = False,
 ) -> tuple[DreamModel, LatentCodec]:
     """The model in ``folder`` and its codec, by default that of the sibling folder "autoencoder".
 
     preset: of a Ctrl-World: "published" or "improved"; None takes what the checkpoint says.
+    bfloat16: run a Ctrl-World with weights of that type (on a GPU) instead of as they are stored.
     Raises CheckpointError for a missing, damaged or unknown checkpoint, and for a codec other than
     the one whose latents the model was trained on.
     """
     folder = Path(folder)
-    if checkpoint.read_header(folder)["kind"] in WHOLE:
-        model = _load(folder, WHOLE, preset=preset)
-        return model, model.autoencoder
+    if checkpoint.read_header(folder)["kind"] == CTRL_WORLD:
+        return _open_ctrl_world(folder, preset, bfloat16)
     if preset is not None:
         raise ConfigError(
             f"preset is {preset!r}, but {folder} is no imported Ctrl-World; leave preset out"
@@ -59,7 +63,25 @@ def latents_of(codec: Path) -> str:
     return str(header["config"].get("latents") or checkpoint.digest(codec))
 
 
-def _load(folder: Path, known: dict[str, str], **settings: Any) -> Any:
+def _open_ctrl_world(
+    folder: Path, preset: str | None, bfloat16: bool
+) -> tuple[DreamModel, LatentCodec]:
+    import torch
+
+    from worldeval.world_model.published.autoencoder import SvdAutoencoder
+    from worldeval.world_model.published.model import CtrlWorld
+
+    model = CtrlWorld.load(folder, torch.bfloat16 if bfloat16 else None)
+    codec = SvdAutoencoder.load(folder)
+    if preset is not None:
+        model.use(model.config.with_preset(preset))
+        codec.config = model.config
+    if bfloat16:
+        codec.to(torch.bfloat16)
+    return model, codec
+
+
+def _load(folder: Path, known: dict[str, str]) -> Any:
     kind = checkpoint.read_header(folder)["kind"]
     if kind not in known:
         raise CheckpointError(
@@ -67,4 +89,4 @@ def _load(folder: Path, known: dict[str, str], **settings: Any) -> Any:
             "the folder of the right kind"
         )
     module, name = known[kind].split(":")
-    return getattr(import_module(f"worldeval.world_model.{module}"), name).load(folder, **settings)
+    return getattr(import_module(f"worldeval.world_model.{module}"), name).load(folder)

@@ -65,6 +65,9 @@ class WorldModelConfig:
     conditioning_noise: float = 0.05
     """Noise level that sampling claims for (and adds to) its conditioning."""
     memory: str = "pose"
+    trust: tuple[float, ...] = ()
+    """Share of an imagined change of each view that is believed: below 1 for a model of few data,
+    which is surer of itself than it should be. () for all of it."""
     autoencoder: str = ""
     """Digest of the autoencoder whose latents it was trained on."""
     backbone: BackboneConfig = field(default_factory=BackboneConfig)
@@ -78,6 +81,13 @@ class WorldModelConfig:
             raise ConfigError(
                 f"future is {self.future} and memory_slots {self.memory_slots}; expected at least "
                 "1 and 0"
+            )
+        if self.trust and (
+            len(self.trust) != len(self.views) or not all(0 <= t <= 1 for t in self.trust)
+        ):
+            raise ConfigError(
+                f"trust is {self.trust}, expected none or one share from 0 to 1 for each of the "
+                f"views {self.views}"
             )
         if len(self.angles) not in (0, 3) or any(
             not 3 <= i < len(self.pose_low) for i in self.angles
@@ -135,7 +145,15 @@ class WorldModelConfig:
         )
         parts["denoiser"] = DenoiserConfig(**config["denoiser"])
         parts["sampler"] = SamplerConfig(**config["sampler"])
-        for name in ("views", "pose_low", "pose_high", "latent_size", "angles", "warp_depths_m"):
+        for name in (
+            "views",
+            "pose_low",
+            "pose_high",
+            "latent_size",
+            "angles",
+            "trust",
+            "warp_depths_m",
+        ):
             parts[name] = tuple(config.get(name, ()))
         return cls(**parts)
 
@@ -279,7 +297,10 @@ class WorldModel(nn.Module):
         def denoise(x: Tensor, sigma: float) -> Tensor:
             return self.denoise(prepared, x, torch.full((len(x),), sigma, device=device))
 
-        return sample(denoise, noise.to(device), sampler) + prepared["anchor"]
+        change = sample(denoise, noise.to(device), sampler)
+        if c.trust:
+            change = change * torch.tensor(c.trust, device=device)[:, None, None, None]
+        return change + prepared["anchor"]
 
     def save(self, folder: str | Path, card: dict[str, Any] | None = None) -> None:
         tensors = {name: t.detach().cpu().float().numpy() for name, t in self.state_dict().items()}

@@ -17,7 +17,7 @@ from worldeval.errors import ConfigError
 
 Denoise = Callable[[torch.Tensor, float], torch.Tensor]
 SOLVERS = ("euler", "heun", "dpmpp_2m")
-NOISE_SCALES = ("sigma_max", "total")
+NOISE_SCALES = ("sigma_max", "total", "none")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -32,7 +32,8 @@ class SamplerConfig:
     """Exponent of the schedule; larger puts more steps at low noise."""
     noise_scale: str = "sigma_max"
     """Spread of the first noise. "total" is sqrt(sigma_max^2 + 1), that of noise and unit data
-    together, as the scheduler of Stable Video Diffusion has it."""
+    together, as the scheduler of Stable Video Diffusion has it. "none" begins at zero, the middle
+    of all noise: one step then gives what is to be expected, the best guess by squared error."""
 
     def __post_init__(self) -> None:
         if self.solver not in SOLVERS:
@@ -70,7 +71,8 @@ def sample(denoise: Denoise, noise: torch.Tensor, config: SamplerConfig) -> torc
     ``denoise`` answers.
     """
     sigmas = karras_sigmas(config)
-    x = noise * (sigmas[0] if config.noise_scale == "sigma_max" else math.hypot(sigmas[0], 1.0))
+    spread = {"sigma_max": sigmas[0], "total": math.hypot(sigmas[0], 1.0), "none": 0.0}
+    x = noise * spread[config.noise_scale]
     return {"euler": euler, "heun": heun, "dpmpp_2m": dpmpp_2m}[config.solver](denoise, x, sigmas)
 
 

@@ -42,7 +42,7 @@ from worldeval.world_model.clips import (
 from worldeval.world_model.decoder_training import best_so_far
 from worldeval.world_model.denoiser import DenoiserConfig, draw_sigma, weighted_error
 from worldeval.world_model.dreamer import Dreamer, LatentCodec
-from worldeval.world_model.drift import OwnReplays, replay_gain
+from worldeval.world_model.drift import OwnReplays, measure_trust
 from worldeval.world_model.loading import latents_of, open_codec
 from worldeval.world_model.model import Context, WorldModel, WorldModelConfig, degrade
 from worldeval.world_model.sampler import SamplerConfig
@@ -79,6 +79,9 @@ class WorldModelTrainConfig:
     """Where all cameras are calibrated; elsewhere nothing is warped and no geometry shown."""
     memory_mix: tuple[tuple[str, float], ...] = (("pose", 0.6), ("strided", 0.25), ("none", 0.15))
     """Retrieval strategies seen in training and their shares."""
+    expectation: bool = False
+    """Learn only what is to be expected, at the sampler's sigma_max with the frames to come shown
+    as zeros: all that few episodes can teach. Sampled in one step with noise_scale "none"."""
     current_noise: float = 0.25
     """Conditioning noise of a sample is uniform below this (in units of the latents' spread)."""
     imagined: tuple[str, ...] = ()
@@ -156,11 +159,12 @@ def clip_loss(
     count: int,
     rows: slice,
     device: torch.device,
+    expectation: bool = False,
 ) -> tuple[Tensor, Tensor]:
     """EDM loss of ``rows`` of a global batch of ``count``; (scalar, mean error per view (V,)).
 
     All chance is drawn for the global batch and then cut, so that the loss does not depend on how
-    many processes share it.
+    many processes share it. expectation: as in ``WorldModelTrainConfig``.
     """
 
     def normal(like: Tensor) -> Tensor:
@@ -179,6 +183,11 @@ def clip_loss(
     sigma = draw_sigma(count, model.config.denoiser, generator)[rows].to(device)
     noise = normal(future).to(device)
     noisy = clean + sigma.reshape(-1, 1, 1, 1, 1, 1) * noise
+    if expectation:
+        noisy, sigma = (
+            torch.zeros_like(noisy),
+            torch.full_like(sigma, model.config.sampler.sigma_max),
+        )
     error = weighted_error(module(prepared, noisy, sigma), clean, sigma, model.config.denoiser)
     return error.mean(), error.detach().mean(dim=(0, 1, 3, 4, 5))
 
@@ -261,6 +270,7 @@ def train_world_model(
             config.loop.batch,
             loop.share,
             device,
+            config.expectation,
         )
         return value, {f"loss_{v}": float(e) for v, e in zip(views, per_view, strict=True)}
 
@@ -272,9 +282,12 @@ def train_world_model(
 
     def validate(step: int) -> dict[str, Any]:
         if config.held_out:
-            row = replay_gain(model, *held_out)
+            with loop.accelerator.autocast():
+                trust, row = measure_trust(model, *held_out)
             if row["gain_db"] > best_so_far(loop.metrics, "gain_db"):
+                model.config, before = replace(model.config, trust=trust), model.config
                 model.save(out, _card(config, table, loop, started) | {"held_out": row})
+                model.config = before
             return row
         model.save(out, _card(config, table, loop, started))
         if validation is None:

@@ -82,6 +82,12 @@ def describe(root: Path, unet: dict, vae: dict, text: dict) -> Release:
 
 
 @pytest.fixture(scope="session")
+def describe_release():
+    """``describe``, for tests."""
+    return describe
+
+
+@pytest.fixture(scope="session")
 def release(tmp_path_factory) -> Release:
     from diffusers import AutoencoderKLTemporalDecoder, UNetSpatioTemporalConditionModel
     from transformers import CLIPTextConfig, CLIPTextModelWithProjection

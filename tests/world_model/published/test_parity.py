@@ -17,6 +17,8 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
+from worldeval.motion.learned import LearnedAdapter
+from worldeval.motion.panda import forward, pose_from_matrix
 from worldeval.world_model.dreamer import Dreamer
 from worldeval.world_model.memory import PublishedOffsets
 from worldeval.world_model.model import Context
@@ -33,6 +35,7 @@ RELEASE = Path(
         "WORLDEVAL_PARITY_RELEASE", CASE if (CASE / "checkpoint.pt").is_file() else BESIDE
     )
 )
+ADAPTER = "action_adapter.pth"
 TOLERANCE = 1e-5
 REPLAY_TOLERANCE = 1e-4
 
@@ -200,6 +203,7 @@ class KnownStart:
     """An autoencoder for a start whose latents are known, and whose frames nobody looks at."""
 
     lead_frames = 0
+    beside_start = False
 
     def encode(self, video):
         raise AssertionError("the start's latents are given")
@@ -252,26 +256,20 @@ def test_autoregressive_replay(model, case, expected, monkeypatch, batch) -> Non
 
 
 def test_panda_kinematics(expected) -> None:
-    from worldeval.motion.panda import forward_kinematics
-    from worldeval.motion.rotations import pose_from_matrix
-
     joints = expected["fk_joints"].numpy()
-    for found in (forward_kinematics(joints), np.stack([forward_kinematics(j) for j in joints])):
+    for found in (forward(joints), np.stack([forward(row) for row in joints])):
         assert error(found, expected["fk_matrix"]) < TOLERANCE
         assert error(pose_from_matrix(found), expected["fk_pose"]) < TOLERANCE
 
 
 def test_joint_velocity_adapter(expected) -> None:
-    from worldeval.motion.learned import LearnedAdapter
-
-    path = next(
-        (p for p in (CASE, RELEASE, CASE.parent, RELEASE.parent) if (p / ADAPTER).is_file()), None
-    )
+    places = [folder / ADAPTER for folder in (CASE, RELEASE, CASE.parent, RELEASE.parent)]
+    path = next((place for place in places if place.is_file()), None)
     if path is None:
-        pytest.skip(f"no {ADAPTER} beside {CASE} or {RELEASE}")
-    adapter = LearnedAdapter.load(path / ADAPTER)
-    joints = adapter.joints(expected["fk_joints"][:1].numpy(), expected["adapter_velocity"].numpy())
-    assert error(joints, expected["adapter_joints"]) < TOLERANCE
-
-
-ADAPTER = "action_adapter.pth"
+        pytest.skip(f"no {ADAPTER} in or beside {CASE} or {RELEASE}")
+    adapter = LearnedAdapter.load(path)
+    joints, velocity = expected["fk_joints"][:1].numpy(), expected["adapter_velocity"][None].numpy()
+    for batch in (1, 3):
+        found = adapter.joints(joints.repeat(batch, axis=0), velocity.repeat(batch, axis=0))
+        for row in found:
+            assert error(row, expected["adapter_joints"]) < TOLERANCE

@@ -75,13 +75,17 @@ class TextEncoder(nn.Module):
             ) from error
         self._known: dict[str, Tensor] = {}
 
+    def forget(self) -> None:
+        """Forget what was embedded; needed after changing CLIP's weights by hand."""
+        self._known.clear()
+
     def _apply(self, fn: Any, recurse: bool = True) -> TextEncoder:
-        self._known.clear()  # another device or type
+        self.forget()  # another device or type
         return super()._apply(fn, recurse)
 
     def load_weights(self, tensors: Mapping[str, Tensor]) -> None:
         """Take over CLIP's weights; what was embedded is forgotten."""
-        self._known.clear()
+        self.forget()
         self.clip.load_state_dict(tensors, assign=True)
         self.clip.requires_grad_(False)
 
@@ -90,17 +94,27 @@ class TextEncoder(nn.Module):
         """(B, E) embeddings; a text that was seen before costs nothing."""
         if len(self._known) + len(texts) > CACHED_TEXTS:
             self._known.clear()
-        new = [text for text in dict.fromkeys(texts) if text not in self._known]
-        if new:
-            inputs = self.tokenizer(
-                new, padding="max_length", truncation=True, return_tensors="pt"
-            ).to(self.clip.device)
-            # Outside of inference mode, since what is remembered may serve a backward pass later.
-            with torch.inference_mode(False), torch.no_grad():
-                plain = {name: tensor.clone() for name, tensor in inputs.items()}
-                embedded = self.clip(**plain).text_embeds
-            self._known.update(zip(new, embedded, strict=True))
+        for text in dict.fromkeys(texts):
+            if text not in self._known:
+                self._known[text] = self._embed(text)
         return torch.stack([self._known[text] for text in texts])
+
+    def _embed(self, text: str) -> Tensor:
+        """(E,), the same in its last digit whatever else is in the batch and whoever asks.
+
+        So each text is encoded alone and without autocast. Outside of inference mode, since what is
+        remembered may serve a backward pass later.
+        """
+        device = self.clip.device
+        inputs = self.tokenizer([text], padding="max_length", truncation=True, return_tensors="pt")
+        with (
+            torch.inference_mode(False),
+            torch.no_grad(),
+            torch.autocast(device.type, enabled=False),
+        ):
+            plain = {name: tensor.clone().to(device) for name, tensor in inputs.items()}
+            embedded: Tensor = self.clip(**plain).text_embeds[0]
+        return embedded
 
 
 def tokenizer_files(folder: str | Path) -> dict[str, bytes]:
@@ -129,9 +143,7 @@ def check_tokenizer(folder: Path, expected: Mapping[str, str]) -> None:
     for name, digest in expected.items():
         path = folder / name
         if not path.is_file() or hashlib.sha256(path.read_bytes()).hexdigest() != digest:
-            raise CheckpointError(
-                f"{path} is missing or damaged; import the checkpoint again"
-            )
+            raise CheckpointError(f"{path} is missing or damaged; import the checkpoint again")
 
 
 def _write(content: bytes, path: Path) -> None:

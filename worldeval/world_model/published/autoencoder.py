@@ -18,6 +18,7 @@ from torch import Tensor, nn
 from worldeval.data import checkpoint
 from worldeval.errors import CheckpointError, MismatchError
 from worldeval.world_model.published.config import KIND, CtrlWorldConfig
+from worldeval.world_model.published.execution import decode
 
 PREFIX = "vae."
 IMAGES_AT_ONCE = 16
@@ -29,6 +30,7 @@ class SvdAutoencoder(nn.Module):
 
     lead_frames = 1
     """The decoder looks across frames: it should see the one before the first that is wanted."""
+    beside_start = False
 
     def __init__(self, config: CtrlWorldConfig, vae: nn.Module | None = None) -> None:
         """vae: diffusers' AutoencoderKLTemporalDecoder; made from the configuration if None."""
@@ -36,6 +38,8 @@ class SvdAutoencoder(nn.Module):
 
         super().__init__()
         self.config = config
+        self.lean = True
+        """Decode without gradient by our executor (execution.py), the same within rounding."""
         self.vae: Any = vae or AutoencoderKLTemporalDecoder.from_config(dict(config.vae))
 
     @property
@@ -82,10 +86,15 @@ class SvdAutoencoder(nn.Module):
         """Each row one video: (N, T, C, h, w) -> (N, T, 3, H, W)."""
         t = latents.shape[1]
         rows = max(1, IMAGES_AT_ONCE // t)
-        parts = [
-            self.vae.decode(part.flatten(0, 1), num_frames=t).sample.unflatten(0, (-1, t))
-            for part in latents.split(rows)
-        ]
+        lean = self.lean and not torch.is_grad_enabled()
+        parts = []
+        for part in latents.split(rows):
+            flat = part.flatten(0, 1)
+            if lean:
+                images = decode(self.vae.decoder, flat, t)
+            else:
+                images = self.vae.decode(flat, num_frames=t).sample
+            parts.append(images.unflatten(0, (-1, t)))
         return torch.cat(parts).float()
 
     @classmethod

@@ -23,7 +23,7 @@ blocks as the published code does: frame-level conditioning (Ctrl-World, arXiv 2
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Any
 
 import torch
@@ -31,6 +31,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from worldeval.errors import ConfigError, MismatchError
+from worldeval.world_model.published.capture import CapturedStep, Conditioning
 from worldeval.world_model.published.execution import (
     attention_backend,
     given_to,
@@ -57,7 +58,7 @@ class Execution:
     conv2d_over_time: bool = False
     """Convolutions over three frames as two-dimensional ones."""
     channels_last: bool = False
-    """Keep channels innermost, so that a token is contiguous (changes the weights' layout)."""
+    """Keep channels innermost, so that a token is contiguous and no permutation copies."""
     attention: str = "auto"
     """auto and sdpa: PyTorch's; xformers: where it works, otherwise PyTorch's with a warning."""
     compile: bool = False
@@ -111,20 +112,6 @@ def fastest(device: str | torch.device) -> Execution:
     )
 
 
-@dataclass(frozen=True, kw_only=True)
-class Conditioning:
-    """All that a sample's conditioning, not its noise, decides; made by ``condition``."""
-
-    hidden: Tensor
-    time_ids: Tensor
-    given: dict[str, dict[str, Tensor]] = field(default_factory=dict)
-    """Per layer name: cross-attention as a bias, frame positions, weights of the blends."""
-
-    @property
-    def rows(self) -> int:
-        return self.hidden.shape[0]
-
-
 class PreparedBackbone:
     """A UNetSpatioTemporalConditionModel made ready to be executed in one way.
 
@@ -139,8 +126,6 @@ class PreparedBackbone:
         self.device: torch.device = unet.conv_in.weight.device
         if execution.lean:
             check_lean(unet)
-        if execution.channels_last:
-            to_channels_last(unet)
         self.attend = attention_backend(execution.attention, self.device.type)
         step = self._lean_step if execution.lean else self._published_step
         if execution.compile:
@@ -317,71 +302,3 @@ def check_lean(unet: Any) -> None:
             raise ConfigError(
                 f"{name} has {depth} transformer layers, the lean executor expects 1; use PUBLISHED"
             )
-
-
-def to_channels_last(unet: Any) -> None:
-    """Lay out the weights of all convolutions for channels-last input; their values stay."""
-    last = torch.channels_last
-    for module in unet.modules():
-        if isinstance(module, torch.nn.Conv2d):
-            module.weight.data = module.weight.data.contiguous(memory_format=last)
-        elif isinstance(module, torch.nn.Conv3d):  # (O, I, 3, 1, 1), used as two-dimensional
-            flat = module.weight.data.squeeze(-1).contiguous(memory_format=last)
-            module.weight.data = flat.unsqueeze(-1)
-
-
-class CapturedStep:
-    """A step recorded once per shape as a CUDA graph and replayed: its inputs are copied in."""
-
-    def __init__(self, step: Any) -> None:
-        self.step = step
-        self.recordings: dict[tuple[Any, ...], Recording] = {}
-
-    def __call__(
-        self, sample: Tensor, c_noise: Tensor, conditioning: Conditioning, first: int
-    ) -> Tensor:
-        key = (tuple(sample.shape), sample.dtype, conditioning.rows, first)
-        if key not in self.recordings:
-            self.recordings[key] = Recording(self.step, sample, c_noise, conditioning, first)
-        return self.recordings[key].replay(sample, c_noise, conditioning)
-
-
-class Recording:
-    """One CUDA graph with the tensors that it reads and writes."""
-
-    def __init__(
-        self, step: Any, sample: Tensor, c_noise: Tensor, conditioning: Conditioning, first: int
-    ) -> None:
-        self.sample, self.c_noise = sample.clone(), c_noise.clone()
-        self.conditioning = Conditioning(
-            hidden=conditioning.hidden.clone(),
-            time_ids=conditioning.time_ids.clone(),
-            given={
-                name: {key: value.clone() for key, value in layer.items()}
-                for name, layer in conditioning.given.items()
-            },
-        )
-        self.last = conditioning
-        arguments = (self.sample, self.c_noise, self.conditioning, first)
-        stream = torch.cuda.Stream()
-        stream.wait_stream(torch.cuda.current_stream())
-        with torch.cuda.stream(stream):  # libraries choose their kernels and workspaces here
-            for _ in range(3):
-                step(*arguments)
-        torch.cuda.current_stream().wait_stream(stream)
-        self.graph = torch.cuda.CUDAGraph()
-        with torch.cuda.graph(self.graph):
-            self.out: Tensor = step(*arguments)
-
-    def replay(self, sample: Tensor, c_noise: Tensor, conditioning: Conditioning) -> Tensor:
-        self.sample.copy_(sample)
-        self.c_noise.copy_(c_noise)
-        if conditioning is not self.last:
-            self.conditioning.hidden.copy_(conditioning.hidden)
-            self.conditioning.time_ids.copy_(conditioning.time_ids)
-            for name, layer in conditioning.given.items():
-                for key, value in layer.items():
-                    self.conditioning.given[name][key].copy_(value)
-            self.last = conditioning
-        self.graph.replay()
-        return self.out.clone()

@@ -151,7 +151,7 @@ def temporal_block(
     k = attention.to_k(a).view(rows, -1, *axes)
     v = attention.to_v(a).view(rows, -1, *axes)
     out = attention.to_out[0]
-    add_linear(x, attend(q, k, v), out, given["temporal"] if "temporal" in given else out.bias)
+    add_linear(x, attend(q, k, v), out, given.get("temporal", out.bias))
     if "temporal" not in given:
         y = x.view(rows, -1, channels)
         y.add_(block.attn2(block.norm2(y), encoder_hidden_states=given["first_token"]))
@@ -173,9 +173,7 @@ def transformer(
         x = x.repeat(branches, 1, 1, 1)
         rows *= branches
     mixed = (h.unflatten(0, (rows, -1)) + given["positions"]).flatten(0, 1)
-    mixed = temporal_block(
-        model.temporal_transformer_blocks[0], mixed, rows, given, attend, first
-    )
+    mixed = temporal_block(model.temporal_transformer_blocks[0], mixed, rows, given, attend, first)
     if first:
         h, x = (t.unflatten(0, (rows, -1))[:, first:].flatten(0, 1) for t in (h, x))
     h = h.lerp_(mixed, given["weight"])
@@ -186,9 +184,7 @@ def transformer(
     return x.add_(model.proj_out(h).unflatten(1, (height, width)).permute(0, 3, 1, 2))
 
 
-def given_to(
-    model: Any, hidden: Tensor, collapse: bool
-) -> dict[str, Tensor]:
+def given_to(model: Any, hidden: Tensor, collapse: bool) -> dict[str, Tensor]:
     """What a TransformerSpatioTemporalModel needs that no step changes; hidden (R, T, D).
 
     Over a single token softmax is 1, so cross-attention is to_out(to_v(token)): a bias. The
@@ -216,19 +212,20 @@ def frame_positions(model: Any, frames: int, dtype: torch.dtype) -> Tensor:
     return positions
 
 
-def decode(decoder: Any, latents: Tensor, frames: int, as_2d: bool) -> Tensor:
+def decode(decoder: Any, latents: Tensor, frames: int, as_2d: bool = True) -> Tensor:
     """A TemporalDecoder on latents (N*frames, C, h, w), unscaled, to images (N*frames, 3, H, W)."""
 
     def block(module: Any, x: Tensor) -> Tensor:
         weight = temporal_weight(module.time_mixer)
         return residual_block(module, x, x.shape[0] // frames, None, weight, as_2d)
 
+    if as_2d and latents.device.type == "cpu":
+        latents = latents.contiguous(memory_format=torch.channels_last)
     x = decoder.conv_in(latents)
     x = block(decoder.mid_block.resnets[0], x)
-    for attention, resnet in zip(
-        decoder.mid_block.attentions, decoder.mid_block.resnets[1:], strict=False
-    ):
-        x = block(resnet, attention(x))
+    later = decoder.mid_block.resnets[1:]
+    for attention, resnet in zip(decoder.mid_block.attentions, later, strict=False):
+        x = block(resnet, attention(x))  # with one layer there is an attention that nobody uses
     for up in decoder.up_blocks:
         for resnet in up.resnets:
             x = block(resnet, x)

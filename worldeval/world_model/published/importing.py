@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import json
 import pickle
+import warnings
 from collections.abc import Iterator, Mapping
 from dataclasses import asdict, replace
 from pathlib import Path
@@ -125,12 +126,15 @@ def open_state_dict(path: Path) -> dict[str, Tensor]:
     if path.suffix == ".safetensors":
         return _open_safetensors(path)
     try:
-        try:
-            state = torch.load(path, map_location="cpu", weights_only=True, mmap=True)
-        except RuntimeError as error:
-            if "mmap can only be used" not in str(error):
-                raise
-            state = torch.load(path, map_location="cpu", weights_only=True)  # before torch 1.6
+        with warnings.catch_warnings():  # of pickle protocols, which is ours to judge
+            warnings.simplefilter("ignore", UserWarning)
+            try:
+                state = torch.load(path, map_location="cpu", weights_only=True, mmap=True)
+            except RuntimeError as error:
+                if "mmap can only be used" not in str(error):
+                    raise
+                # as torch wrote before 1.6
+                state = torch.load(path, map_location="cpu", weights_only=True)
     except pickle.UnpicklingError as error:
         reason = " ".join(str(error).split())
         named = reason.partition("GLOBAL ")[2].split()

@@ -337,6 +337,7 @@ class CtrlWorld(nn.Module):
                     for name, tensor in checkpoint.stream(folder, kind=KIND, prefix=prefix)
                 }
                 module.load_state_dict(tensors, assign=True)
+            text_encoder.forget()
         return model.eval().requires_grad_(False)
 
 

@@ -1,0 +1,246 @@
+"""One raw episode into ours: what a worker of ``prepare`` does.
+
+Enters: a ``PrepareConfig`` and the id of an episode. Leaves: an ``Episode`` with its frames coded
+beside the store, its latents in the cache, or words about what is wrong with it.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import os
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any, Protocol
+
+import numpy as np
+
+from worldeval.data import checkpoint
+from worldeval.data.coding import CodedViews, code_views
+from worldeval.data.ctrl_world import CtrlWorldDataset, PoseBounds, load_latents
+from worldeval.data.droid import LeRobotDroid
+from worldeval.data.footage import FRAME_HZ
+from worldeval.data.pose_statistics import outside
+from worldeval.data.raw import RawEpisode
+from worldeval.errors import ConfigError, DataError, StoreError
+from worldeval.motion.panda import VIEWS, panda
+from worldeval.robots import RobotSpec
+from worldeval.types import Episode
+from worldeval.world_model.latents import SVD, TYPES, LatentCache, encoder_digest, open_encoder
+
+LAYOUTS = ("auto", "ctrl-world", "lerobot")
+TASK = "droid"
+CODED = ".coded"
+"""Folder in the store for videos on their way into it."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class PrepareConfig:
+    """What to prepare, and how; ``commands/prepare.py`` explains each."""
+
+    source: Path
+    layout: str = "auto"
+    split: str = "train"
+    encoder: Path | None = None
+    published_latents: bool = False
+    latent_dtype: str = "float16"
+    image_size: tuple[int, int] = (192, 320)
+    min_frames: int = 5
+    key_map: Path | None = None
+    limit: int | None = None
+    workers: int = 2
+    device: str = "cpu"
+
+    def __post_init__(self) -> None:
+        if self.layout not in LAYOUTS:
+            raise ConfigError(f"layout is {self.layout!r}, expected one of {', '.join(LAYOUTS)}")
+        if self.encoder is not None and self.published_latents:
+            raise ConfigError(
+                f"encoder is {self.encoder} and published latents are wanted too; choose one"
+            )
+        if self.latent_dtype not in TYPES:
+            raise ConfigError(f"latent_dtype is {self.latent_dtype!r}, expected {TYPES}")
+        if len(self.image_size) != 2 or any(side < 8 or side % 8 for side in self.image_size):
+            raise ConfigError(
+                f"image_size is {self.image_size}, expected (height, width) in multiples of 8 px"
+            )
+        for name in ("min_frames", "workers"):
+            if getattr(self, name) < 1:
+                raise ConfigError(f"{name} is {getattr(self, name)}, expected 1 or more")
+        if self.limit is not None and self.limit < 1:
+            raise ConfigError(f"limit is {self.limit}, expected 1 or more, or none")
+
+    @property
+    def digest(self) -> str | None:
+        """Name of the latent space; None if no latents are wanted."""
+        if self.published_latents:
+            return SVD
+        return None if self.encoder is None else encoder_digest(self.encoder)
+
+    @property
+    def latent_source(self) -> str:
+        """What makes the latents; kept with them."""
+        return f"encoder {checkpoint.digest(self.encoder)}" if self.encoder else "published"
+
+
+class RawDataset(Protocol):
+    """What ``CtrlWorldDataset`` and ``LeRobotDroid`` have in common."""
+
+    ids: tuple[str, ...]
+
+    def episode(self, identity: str) -> RawEpisode: ...
+
+
+@dataclass(frozen=True, kw_only=True)
+class Job:
+    """One episode and what is lacking of it."""
+
+    id: str
+    frames: bool
+    latents: bool
+
+
+@dataclass(frozen=True, kw_only=True)
+class Prepared:
+    """A worker's answer: an episode (None if only latents were wanted), or why there is none.
+
+    The episode has the shape of its frames, but no pixels of its own: these are in ``coded``.
+    """
+
+    id: str
+    episode: Episode | None = None
+    coded: CodedViews | None = None
+    problem: str | None = None
+
+
+def open_dataset(config: PrepareConfig) -> RawDataset:
+    """The dataset at ``config.source``, its layout recognised by what the folder holds."""
+    layout = config.layout
+    if layout == "auto":
+        found = [
+            name
+            for name, mark in (("ctrl-world", "annotation"), ("lerobot", "meta/info.json"))
+            if (config.source / mark).exists()
+        ]
+        if len(found) != 1:
+            raise DataError(
+                f"{config.source} holds {'both' if found else 'neither'} annotation/ (Ctrl-World) "
+                f"{'and' if found else 'nor'} meta/info.json (LeRobot); "
+                f"{'say which by --layout' if found else 'give the folder of a dataset'}"
+            )
+        layout = found[0]
+    if layout == "ctrl-world":
+        return CtrlWorldDataset(config.source, config.split)
+    return LeRobotDroid(config.source, config.split, config.key_map)
+
+
+def robot_of(config: PrepareConfig) -> RobotSpec:
+    """The robot of the store: DROID's Panda, moved by absolute poses."""
+    return panda(action_space="absolute_pose", image_size=config.image_size)
+
+
+def bounds_of(dataset: RawDataset, robot: RobotSpec) -> PoseBounds:
+    """The dataset's own percentiles, else those with which the published model was trained."""
+    own = dataset.bounds() if isinstance(dataset, CtrlWorldDataset) else None
+    return own or PoseBounds(low=np.asarray(robot.pose_low), high=np.asarray(robot.pose_high))
+
+
+def as_episode(raw: RawEpisode, image_size: tuple[int, int], bounds: PoseBounds) -> Episode:
+    """Decode an episode into ours. Raises DataError naming the file that is at fault."""
+    poses = raw.poses()
+    return Episode(
+        key=raw.key,
+        task=TASK,
+        instruction=raw.instructions[0],
+        views=VIEWS,
+        frames=raw.images(image_size),
+        poses=poses,
+        joints=raw.joints(),
+        actions=raw.steps(),
+        success=raw.success,
+        extra={
+            "start_id": raw.key,
+            "seed": int.from_bytes(hashlib.sha256(raw.key.encode()).digest()[:4], "big"),
+            "split": raw.split,
+            "share_clipped": round(float(outside(poses, bounds).any(axis=1).mean()), 4),
+            **raw.extra(),
+        },
+    )
+
+
+_config: PrepareConfig | None = None
+_out: Path | None = None
+_opened: tuple[RawDataset, PoseBounds, Any] | None = None
+"""Of a worker: the dataset, its bounds and the encoder, opened with the first job."""
+
+
+def begin(config: PrepareConfig, out: Path) -> None:
+    global _config, _out, _opened
+    _config, _out, _opened = config, out, None
+
+
+def _open() -> tuple[RawDataset, PoseBounds, Any]:
+    # Not in ``begin``, where an error would break the pool instead of reaching the user.
+    global _opened
+    if _config is None:
+        raise RuntimeError("a worker got a job before it began")
+    if _opened is None:
+        dataset = open_dataset(_config)
+        encode = None
+        if _config.encoder is not None:
+            import torch
+
+            torch.set_num_threads(max(1, (os.cpu_count() or 1) // _config.workers))
+            encode, _ = open_encoder(_config.encoder, _config.device)
+        _opened = dataset, bounds_of(dataset, robot_of(_config)), encode
+    return _opened
+
+
+def work(job: Job) -> Prepared:
+    """Decode one episode and write its latents; what is wrong with it becomes words."""
+    dataset, bounds, encode = _open()
+    if _config is None or _out is None:
+        raise RuntimeError("a worker got a job before it began")
+    try:
+        raw = dataset.episode(job.id)
+        if raw.frames < _config.min_frames:
+            raise DataError(
+                f"{raw.described_in}: {raw.frames} frames are shorter than a clip of "
+                f"{_config.min_frames}"
+            )
+        latents = None
+        if job.latents and encode is None:
+            latents = load_latents(raw)
+            _check_size(raw, latents, _config.image_size)
+        episode = None
+        if job.frames or encode is not None:
+            episode = as_episode(raw, _config.image_size, bounds)
+        if job.latents and encode is not None and episode is not None:
+            latents = encode(episode.frames)
+        if latents is not None:
+            digest = _config.digest
+            if digest is None:
+                raise RuntimeError("latents without a space")
+            cache = LatentCache(_out, digest)
+            cache.write(raw.key, latents, dtype=_config.latent_dtype, source=_config.latent_source)
+    except StoreError:  # a full disk is not the episode's fault
+        raise
+    except DataError as error:
+        return Prepared(id=job.id, problem=" ".join(str(error).split()))
+    if episode is None or not job.frames:
+        return Prepared(id=job.id)
+    name = hashlib.sha256(raw.key.encode()).hexdigest()[:16]
+    coded = code_views(episode.frames, FRAME_HZ, _out / CODED / name)
+    # Pixels would take longer on their way to the writer than all else that it does.
+    shape = episode.frames.shape
+    return Prepared(
+        id=job.id, episode=replace(episode, frames=np.empty((0, *shape[1:]), np.uint8)), coded=coded
+    )
+
+
+def _check_size(raw: RawEpisode, latents: np.ndarray, image_size: tuple[int, int]) -> None:
+    expected = (image_size[0] // 8, image_size[1] // 8)
+    if latents.shape[-2:] != expected:
+        raise DataError(
+            f"{raw.described_in}: published latents are {latents.shape[-2:]}, frames of "
+            f"{image_size} px have {expected}; choose the image size that they were made from"
+        )
