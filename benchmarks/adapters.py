@@ -24,7 +24,8 @@ from worldeval.data.raw import RawEpisode
 from worldeval.motion import panda
 from worldeval.motion.adapters import adapter_for
 from worldeval.motion.rotations import euler_from_matrix, matrix_from_euler
-from worldeval.motion.training import flange_errors
+from worldeval.policies.joint_adapter import LearnedAdapter
+from worldeval.policies.joint_adapter_training import flange_errors
 
 STEPS = 15
 SHOWN = {"0.2 s": 3, "0.5 s": 8, "1 s": 15}  # control steps at 15 Hz; 8 are 0.53 s
@@ -92,7 +93,8 @@ def error_of(
         values = raw.actions["joint_position"][here]
     else:
         values = raw.actions["joint_velocity"][here]
-    adapter = adapter_for(panda.panda(space, steps_per_frame=1), learned)
+    model = None if learned is None else LearnedAdapter.load(learned)
+    adapter = adapter_for(panda.panda(space, steps_per_frame=1), model)
     # poses need no joints here, which spares the search for them
     known = joints[starts] if space.startswith("joint") else None
     poses, _ = adapter.advance(pose, known, np.concatenate([values, grip], -1))

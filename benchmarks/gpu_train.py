@@ -21,11 +21,10 @@ import torch
 
 from worldeval.learning.config import LoopConfig
 from worldeval.world_model.autoencoder import AutoencoderConfig
+from worldeval.world_model.autoencoder_training import AutoencoderTrainConfig, train_autoencoder
 from worldeval.world_model.backbone import BackboneConfig
 from worldeval.world_model.training import (
-    AutoencoderTrainConfig,
     WorldModelTrainConfig,
-    train_autoencoder,
     train_world_model,
 )
 from worldeval.worlds.sawyer import ROBOT

@@ -56,11 +56,11 @@ def test_importing_the_package_imports_nothing_heavy() -> None:
     assert done.stdout.strip() == ""
 
 
-@pytest.mark.parametrize("room", ["data", "rollout", "ranking", "commands"])
+@pytest.mark.parametrize("room", ["data", "motion", "rollout", "ranking", "commands"])
 def test_rooms_without_torch_do_not_import_it(room: str) -> None:
     """Importing every module of these rooms leaves torch alone (it may be loaded when used)."""
     # The settings of these trainings, which their verbs show, lie beside the torch code.
-    known = {"train_judge", "train_world_model"}
+    known = {"train_adapter", "train_ctrl_world", "train_judge", "train_world_model"}
     names = sorted({path.stem for path in (ROOT / room).glob("[a-z]*.py")} - known)
     modules = [f"worldeval.{room}.{name}" for name in names]
     code = f"import sys, {', '.join(modules)}\nsys.exit('torch' in sys.modules)"
@@ -73,6 +73,7 @@ LAYERS = [
     {"errors"},
     {"robots"},
     {"types"},
+    {"motion"},
     {"data"},
     {"learning"},
     {"policies", "judging", "ranking", "worlds"},

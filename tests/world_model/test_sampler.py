@@ -54,3 +54,35 @@ def test_schedule_descends_between_its_bounds():
 def test_bad_settings_are_named(bad):
     with pytest.raises(ConfigError, match=str(next(iter(bad.values())))):
         SamplerConfig(**bad)
+
+
+@pytest.mark.parametrize("steps", [1, 7, 50])
+def test_published_schedule_is_that_of_svds_scheduler(steps):
+    """Noise levels and the spread of the first noise, as diffusers computes them."""
+    from diffusers import EulerDiscreteScheduler
+
+    scheduler = EulerDiscreteScheduler(
+        beta_start=0.00085,
+        beta_end=0.012,
+        beta_schedule="scaled_linear",
+        prediction_type="v_prediction",
+        sigma_min=0.002,
+        sigma_max=700.0,
+        steps_offset=1,
+        timestep_spacing="leading",
+        timestep_type="continuous",
+        use_karras_sigmas=True,
+    )
+    scheduler.set_timesteps(steps)
+    config = SamplerConfig(
+        steps=steps, sigma_min=0.002, sigma_max=700.0, rho=7.0, noise_scale="total"
+    )
+    assert torch.allclose(torch.tensor(karras_sigmas(config)), scheduler.sigmas, rtol=1e-5)
+    seen = []
+    sample(lambda x, sigma: seen.append(x) or x, torch.ones(1), config)
+    assert float(seen[0]) == pytest.approx(float(scheduler.init_noise_sigma), rel=1e-6)
+
+
+def test_an_unknown_noise_scale_is_refused():
+    with pytest.raises(ConfigError, match="'unit'"):
+        SamplerConfig(noise_scale="unit")

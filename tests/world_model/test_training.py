@@ -13,13 +13,12 @@ from worldeval.learning.loop import Loop
 from worldeval.rollout.recording import open_rollouts
 from worldeval.types import Episode
 from worldeval.world_model.autoencoder import Autoencoder, AutoencoderConfig
+from worldeval.world_model.autoencoder_training import AutoencoderTrainConfig, train_autoencoder
 from worldeval.world_model.backbone import BackboneConfig
 from worldeval.world_model.clips import ClipSource, load_frames
 from worldeval.world_model.model import WorldModel
 from worldeval.world_model.training import (
-    AutoencoderTrainConfig,
     WorldModelTrainConfig,
-    train_autoencoder,
     train_world_model,
 )
 

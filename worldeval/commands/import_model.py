@@ -34,7 +34,8 @@ class ImportCtrlWorld:
     """published: sampled to the letter. improved: views decoded apart, float32 latents, 30 steps
     at the noise levels that training saw. It can be changed later without importing again."""
     statistics: Path | None = None
-    """stat.json with the 1st and 99th percentiles of poses; DROID's as published, if not given."""
+    """stat.json of the release or statistics.json of `worldeval prepare`: the 1st and 99th
+    percentiles of poses; DROID's as published, if not given."""
 
     def run(self) -> None:
         from worldeval.world_model.published.importing import import_ctrl_world
@@ -60,7 +61,7 @@ class ImportSvd:
 
     For example:
       worldeval import svd --svd stable-video-diffusion-img2vid --clip clip-vit-base-patch32 \\
-          --statistics recordings/mine/stat.json --out models/new
+          --statistics recordings/mine/statistics.json --out models/new
     """
 
     svd: Path
@@ -72,7 +73,8 @@ class ImportSvd:
     preset: Preset = "improved"
     """How it samples; see `worldeval import ctrl-world --help`."""
     statistics: Path | None = None
-    """stat.json with the 1st and 99th percentiles of poses; DROID's as published, if not given."""
+    """stat.json of the release or statistics.json of `worldeval prepare`: the 1st and 99th
+    percentiles of poses; DROID's as published, if not given."""
     seed: int = 0
     """Of the action encoder's first weights."""
 

@@ -110,7 +110,7 @@ def open_imagination(
 
 def robot_of(config: DreamConfig, options: ImaginationOptions) -> RobotSpec:
     """The robot that a world model was trained for, commanded as ``options`` say."""
-    from worldeval.motion.named import robot_named
+    from worldeval.worlds.named import robot_named
     from worldeval.worlds.sawyer import ROBOT
 
     own = config.robot == ROBOT.name  # it leaves no choice, and the model is compared with it
@@ -127,7 +127,12 @@ def adapter_of(robot: RobotSpec, options: ImaginationOptions) -> Adapter:
     """What turns chunks of the robot's actions into poses."""
     from worldeval.motion.adapters import adapter_for
 
-    return adapter_for(robot, options.adapter, gripper_most=options.gripper_most)
+    learned = None
+    if options.adapter is not None:
+        from worldeval.policies.joint_adapter import LearnedAdapter
+
+        learned = LearnedAdapter.load(options.adapter)
+    return adapter_for(robot, learned, gripper_most=options.gripper_most)
 
 
 def set_threads(threads: int) -> None:

@@ -52,8 +52,8 @@ class Replay:
             imagine_replays,
             label_replays,
         )
-        from worldeval.motion.named import space_of
         from worldeval.rollout.provenance import jsonable, write_atomically, write_manifest
+        from worldeval.worlds.named import space_of
 
         set_threads(self.threads)
         source = EpisodeStore.open(self.store)

@@ -9,7 +9,7 @@ from typing import Annotated
 import tyro
 
 from worldeval.learning.config import CARRIED_OUT
-from worldeval.motion.training import AdapterTrainConfig
+from worldeval.policies.joint_adapter_training import AdapterTrainConfig
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -36,7 +36,7 @@ class TrainAdapter:
 
     def run(self) -> None:
         from worldeval.errors import ConfigError
-        from worldeval.motion.training import train_adapter
+        from worldeval.policies.joint_adapter_training import train_adapter
         from worldeval.rollout.provenance import write_manifest
 
         if not self.source:

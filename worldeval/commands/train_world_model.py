@@ -13,10 +13,9 @@ import tyro
 
 from worldeval.learning.config import CARRIED_OUT
 from worldeval.rollout.provenance import write_manifest
+from worldeval.world_model.autoencoder_training import AutoencoderTrainConfig, train_autoencoder
 from worldeval.world_model.training import (
-    AutoencoderTrainConfig,
     WorldModelTrainConfig,
-    train_autoencoder,
     train_world_model,
 )
 

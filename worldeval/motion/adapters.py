@@ -20,8 +20,7 @@ takes blocks of 15 steps and repeats the last velocity where a chunk has fewer.
 from __future__ import annotations
 
 from dataclasses import dataclass
-from pathlib import Path
-from typing import TYPE_CHECKING, Protocol
+from typing import Protocol
 
 import numpy as np
 
@@ -31,14 +30,19 @@ from worldeval.motion.rotations import euler_from_matrix, matrix_from_euler, wra
 from worldeval.robots import RobotSpec
 from worldeval.types import ActionChunk
 
-if TYPE_CHECKING:
-    from worldeval.motion.learned import LearnedAdapter
-
 VELOCITY_STEP_RAD = 0.0545
 """How far a joint of DROID's Panda moves in a control step (1/15 s) for a velocity of 1. Fitted to
 six recorded episodes over 15 steps (per joint 0.044 to 0.068): the command is a share of 0.2 rad
 beyond where the arm is, of which its compliant controller makes up about a quarter before the next
 command arrives. Read as rad/s it would be 1/15 = 0.067."""
+
+
+class JointModel(Protocol):
+    """Where the joints go under velocity commands, such as ``policies/joint_adapter.py`` learns."""
+
+    def along(self, joints: np.ndarray, velocity: np.ndarray) -> np.ndarray:
+        """joints (B, 7), velocity (B, K, 7) -> joints after each control step, (B, K, 7)."""
+        ...
 
 
 class Adapter(Protocol):
@@ -55,17 +59,17 @@ class Adapter(Protocol):
 
 
 def adapter_for(
-    robot: RobotSpec, learned: str | Path | None = None, *, gripper_most: float = 1.0
+    robot: RobotSpec, learned: JointModel | None = None, *, gripper_most: float = 1.0
 ) -> Adapter:
     """The adapter of ``robot.motion``.
 
-    learned: a learned adapter's file or folder, for joint velocities in place of integration.
+    learned: how the arm follows joint velocities, in place of integration.
     gripper_most: gripper commands above it become it: Ctrl-World's runs limit how far the gripper
         closes to what its tasks' objects allow (0.75 to 0.97). Not for "delta_position".
     """
     if learned is not None and robot.motion != "joint_velocity":
         raise ConfigError(
-            f"a learned adapter {str(learned)!r} was given, but robot {robot.name!r} has motion "
+            f"a learned adapter was given, but robot {robot.name!r} has motion "
             f"{robot.motion!r}; it is for 'joint_velocity'"
         )
     if not 0 < gripper_most <= 1:
@@ -92,12 +96,7 @@ def adapter_for(
         return kind(robot, gripper_most)
     if robot.motion == "joint_position":
         return JointPosition(robot, gripper_most)
-    network = None
-    if learned is not None:
-        from worldeval.motion.learned import LearnedAdapter
-
-        network = LearnedAdapter.load(learned)
-    return JointVelocity(robot, gripper_most, network)
+    return JointVelocity(robot, gripper_most, learned)
 
 
 def command(
@@ -180,7 +179,7 @@ class JointVelocity:
 
     robot: RobotSpec
     gripper_most: float = 1.0
-    learned: LearnedAdapter | None = None
+    learned: JointModel | None = None
 
     def advance(
         self, pose: np.ndarray, joints: np.ndarray | None, actions: np.ndarray

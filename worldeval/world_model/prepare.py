@@ -1,6 +1,6 @@
 """From raw robot recordings to a store of episodes with cached latents.
 
-Enters: a folder in one of the layouts of ``data/ctrl_world.py`` and ``data/droid.py``. Leaves, in one folder:
+Enters: a folder in a layout of ``data/ctrl_world.py`` or ``data/droid.py``. Leaves, in one folder:
 an ``EpisodeStore`` (frames at 5 Hz, absolute poses, joints), ``latents/<digest>``
 (``LatentCache``), ``statistics.json`` (1st and 99th percentiles of the poses) and, where episodes
 could not be used, ``skipped.json`` with the reason of each.

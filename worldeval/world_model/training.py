@@ -1,16 +1,16 @@
-"""Training of the autoencoder and of the world model from an episode store.
+"""Training of the world model from an episode store.
 
-In: a store of episodes (``data/episodes.py``). Out: checkpoint folders for ``Autoencoder.load`` and
-``WorldModel.load``, with metrics as JSON lines, sample videos, and a state to go on from. Frames
-are decoded once; latents are computed once and cached beside the run.
+In: a store of episodes (``data/episodes.py``) and an autoencoder, or a decoder of latents that are
+cached beside the store. Out: a checkpoint folder for ``WorldModel.load``, with metrics as JSON
+lines, sample videos, and a state to go on from. Frames are decoded once; latents are computed once
+and cached beside the run.
 """
 
 from __future__ import annotations
 
-import json
 import time
 from collections.abc import Collection
-from dataclasses import asdict, dataclass, field, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -20,46 +20,30 @@ from torch import Tensor, nn
 
 from worldeval.data.episodes import EpisodeStore
 from worldeval.data.fit import check_store
-from worldeval.data.normalize import ChannelNormalizer
-from worldeval.data.video import to_model
-from worldeval.errors import DataError, MismatchError
+from worldeval.errors import ConfigError, DataError, MismatchError
 from worldeval.learning.config import LoopConfig
 from worldeval.learning.loop import Loop
 from worldeval.robots import RobotSpec
 from worldeval.world_model.augmentation import Augmentation
-from worldeval.world_model.autoencoder import Autoencoder, AutoencoderConfig, reconstruction_loss
+from worldeval.world_model.autoencoder import Autoencoder
+from worldeval.world_model.autoencoder_training import check_size, jsonable
 from worldeval.world_model.backbone import BackboneConfig
 from worldeval.world_model.clips import (
     ClipSource,
     FrameTable,
-    batched,
     cache_latents,
     given_latents,
     load_frames,
     measure_denoiser,
-    step_rows,
 )
 from worldeval.world_model.decoder_training import best_so_far
+from worldeval.world_model.decoding import LatentDecoder
 from worldeval.world_model.denoiser import DenoiserConfig, draw_sigma, weighted_error
-from worldeval.world_model.dreamer import Dreamer, LatentCodec
+from worldeval.world_model.dreamer import Dreamer
 from worldeval.world_model.drift import OwnReplays, measure_trust
 from worldeval.world_model.loading import latents_of, open_codec
 from worldeval.world_model.model import Context, WorldModel, WorldModelConfig, degrade
 from worldeval.world_model.sampler import SamplerConfig
-
-
-@dataclass(frozen=True, kw_only=True)
-class AutoencoderTrainConfig:
-    """Settings of ``worldeval train autoencoder``."""
-
-    store: str
-    model: AutoencoderConfig = field(default_factory=AutoencoderConfig)
-    loop: LoopConfig = field(
-        default_factory=lambda: LoopConfig(steps=6000, batch=48, learning_rate=1e-3, ema=0.998)
-    )
-    latent_noise: float = 0.1
-    """Noise on the latents while training, as a share of their spread."""
-    max_episodes: int | None = None
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -101,52 +85,6 @@ class WorldModelTrainConfig:
     conditioning_noise: float = 0.05
     sampler: SamplerConfig = field(default_factory=SamplerConfig)
     max_episodes: int | None = None
-
-
-def train_autoencoder(config: AutoencoderTrainConfig, out: str | Path) -> Path:
-    """Train, normalise the latents, save to ``out``; returns ``out``."""
-    out = Path(out)
-    table = load_frames(EpisodeStore.open(config.store), config.max_episodes)
-    _check_size(table.frames.shape[2:4], config.model.image_size)
-    flat = table.frames.reshape(-1, *table.frames.shape[2:])  # (N*V, H, W, C)
-    torch.manual_seed(config.loop.seed)
-    model = Autoencoder(config.model)
-    started = time.time()
-    loop = Loop(model, config.loop, out / "training")
-    size = config.loop.batch
-
-    def loss(module: nn.Module, step: int, generator: torch.Generator) -> tuple[Tensor, dict]:
-        rows = torch.randint(len(flat), (size,), generator=generator)[loop.share]
-        video = torch.from_numpy(to_model(flat[rows.numpy()]))
-        # a shift by whole pixels, so that the latents do not depend on where the 8x8 grid lies
-        dy, dx = torch.randint(-4, 5, (2,), generator=generator).tolist()
-        video = video.roll((dy, dx), dims=(2, 3)).to(loop.device)
-        raw: Autoencoder = loop.raw  # type: ignore[assignment]
-        latents = raw.raw_latents(video)
-        spread = latents.detach().std(dim=(0, 2, 3), keepdim=True)
-        noise = torch.randn((size, *latents.shape[1:]), generator=generator)[loop.share]
-        decoded = raw.decoder(latents + config.latent_noise * spread * noise.to(latents.device))
-        value = reconstruction_loss(decoded, video) + 1e-4 * latents.square().mean()
-        return value, {"psnr": _psnr(decoded, video)}
-
-    loop.run(loss, title="autoencoder")
-    with loop.averaged_weights():
-        model.cpu()
-        sample = flat[step_rows(len(flat), 4096)]
-        model.set_normalizer(ChannelNormalizer.fit(batched(model.raw_latents, to_model(sample))))
-        decoded = batched(lambda x: model.decode(model.encode(x)), to_model(sample[:512]))
-        quality = {
-            "psnr_db": _psnr(torch.from_numpy(decoded), torch.from_numpy(to_model(sample[:512])))
-        }
-        card = {
-            "train": _jsonable(config),
-            "episodes": len(table.keys),
-            "psnr_train": quality,
-            "seconds": time.time() - started,
-            "threads": config.loop.threads,
-        }
-        model.save(out, card)
-    return out
 
 
 def clip_loss(
@@ -220,8 +158,8 @@ def train_world_model(
     }
     for store in stores.values():
         check_store(store, robot)
-    autoencoder, digest = open_codec(config.autoencoder), latents_of(Path(config.autoencoder))
-    _check_size(robot.image_size, autoencoder.config.image_size)
+    autoencoder, digest = _codec(config), latents_of(Path(config.autoencoder))
+    check_size(robot.image_size, autoencoder.config.image_size)
     table, latents = _latents_of_store(config, stores[config.store], autoencoder, digest, out)
     torch.manual_seed(config.loop.seed)
     calibrated = all(camera.mount != "uncalibrated" for camera in robot.cameras)
@@ -247,8 +185,9 @@ def train_world_model(
     source = ClipSource(
         table, np.asarray(latents), model.config, config.memory_mix, config.augmentation
     )
-    for folder in config.imagined:
-        source.add_imagined(stores[folder], autoencoder)
+    if isinstance(autoencoder, Autoencoder):
+        for folder in config.imagined:
+            source.add_imagined(stores[folder], autoencoder)
     del table.frames
     started = time.time()
     loop = Loop(_Denoise(model), config.loop, out / "training")
@@ -306,10 +245,25 @@ def train_world_model(
     return out
 
 
+def _codec(config: WorldModelTrainConfig) -> Autoencoder | LatentDecoder:
+    codec = open_codec(config.autoencoder)
+    if not isinstance(codec, Autoencoder | LatentDecoder):
+        raise MismatchError(
+            f"{config.autoencoder} is of the published model, expected an autoencoder or a decoder "
+            "of given latents; Ctrl-World is trained by `worldeval train ctrl-world`"
+        )
+    if config.imagined and not isinstance(codec, Autoencoder):
+        raise ConfigError(
+            f"imagined is {config.imagined}, but {config.autoencoder} cannot encode frames; leave "
+            "it out and set own_replays_every"
+        )
+    return codec
+
+
 def _latents_of_store(
     config: WorldModelTrainConfig,
     store: EpisodeStore,
-    codec: LatentCodec,
+    codec: Autoencoder | LatentDecoder,
     digest: str,
     out: Path,
     keys: Collection[str] = (),
@@ -323,9 +277,9 @@ def _latents_of_store(
     if unknown:
         raise DataError(f"held_out has {unknown}, {store.root} has such as {known[:3]}")
     wanted = keys or [key for key in known if key not in config.held_out]
-    computed = isinstance(codec, Autoencoder)
-    table = load_frames(store, config.max_episodes, keys_wanted=wanted, pixels=computed)
-    if not computed:
+    encodes = isinstance(codec, Autoencoder)
+    table = load_frames(store, config.max_episodes, keys_wanted=wanted, pixels=encodes)
+    if not isinstance(codec, Autoencoder):
         return table, given_latents(table, store, digest)
     path = out / "training" / ("held-out.npy" if keys else "latents.npy")
     return table, cache_latents(table, codec, path, digest)
@@ -333,7 +287,7 @@ def _latents_of_store(
 
 def _card(config: WorldModelTrainConfig, table: FrameTable, loop: Loop, started: float) -> dict:
     return {
-        "train": _jsonable(config),
+        "train": jsonable(config),
         "episodes": len(table.keys),
         "steps": loop.step,
         "clips": loop.step * config.loop.batch,
@@ -342,20 +296,3 @@ def _card(config: WorldModelTrainConfig, table: FrameTable, loop: Loop, started:
         "processes": loop.accelerator.num_processes,
         "threads": config.loop.threads,
     }
-
-
-def _psnr(decoded: Tensor, video: Tensor) -> float:
-    """PSNR in dB of tensors in [-1, 1] (peak to peak 2)."""
-    return float(10 * torch.log10(4 / (decoded.detach() - video).square().mean()))
-
-
-def _check_size(found: tuple[int, ...], expected: tuple[int, int]) -> None:
-    if tuple(found) != tuple(expected):
-        raise MismatchError(
-            f"frames are {tuple(found)}, the autoencoder expects {tuple(expected)}; record with "
-            "that image size or change model.image_size"
-        )
-
-
-def _jsonable(config: Any) -> dict[str, Any]:
-    return json.loads(json.dumps(asdict(config), default=str))

@@ -8,15 +8,19 @@ first frame, and a video of imagined (top) beside true (bottom). The full fideli
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
+import torch
 
 from worldeval.data.episodes import EpisodeStore
 from worldeval.data.video import tile_views, to_model, write_mp4
 from worldeval.errors import DataError
 from worldeval.imagination.fidelity import ssim
 from worldeval.world_model.dreamer import Dreamer
+
+if TYPE_CHECKING:
+    from worldeval.imagination.metrics_weights import Lpips
 
 
 def replay_quality(
@@ -26,11 +30,13 @@ def replay_quality(
     episodes: int = 8,
     chunks: int | None = None,
     with_ssim: bool = False,
+    lpips: Lpips | None = None,
     video: Path | None = None,
 ) -> dict[str, Any]:
     """PSNR in dB per view of autoregressive replays, model and repeated first frame.
 
-    chunks: how far at most; None as far as the shortest episode goes. with_ssim: that too.
+    chunks: how far at most; None as far as the shortest episode goes. with_ssim, lpips:
+    that too.
     """
     picked = [
         store.episode(int(i))
@@ -63,6 +69,10 @@ def replay_quality(
         if with_ssim:
             result[f"ssim_{view}"] = ssim(true[:, 1:, i], imagined[:, :, i])
             result[f"ssim_first_{view}"] = ssim(true[:, 1:, i], still[:, :, i])
+        if lpips is not None:
+            pair = [to_model(x[:, :, i]) for x in (true[:, 1:], imagined)]
+            images = [torch.from_numpy(x).flatten(0, 1) for x in pair]
+            result[f"lpips_{view}"] = float(lpips(*images).mean())
     if video is not None:
         above = np.concatenate(list(tile_views(imagined[k]) for k in range(min(4, len(picked)))), 2)
         below = np.concatenate(

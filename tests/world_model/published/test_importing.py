@@ -6,6 +6,7 @@ import json
 import os
 import pickle
 import re
+import shutil
 import subprocess
 import sys
 
@@ -172,9 +173,12 @@ def test_statistics_replace_droids(release, tmp_path, capsys) -> None:
     config = CtrlWorldConfig.from_json(checkpoint.read_header(tmp_path / "out")["config"])
     assert config.pose_low == (-1.0,) * 7 and config.pose_high == (2.5,) * 7
     assert config.decoding == "views" and config.latent_type == "float32"
-    path.write_text(json.dumps({"state_01": [0.0], "mean": 3}))
-    with pytest.raises(ConfigError, match="state_01 and state_99"):
-        read_statistics(path)
+    path.write_text(json.dumps({"pose_p01": [-1, 0.5], "pose_p99": [1, 2]}))
+    assert read_statistics(path) == ((-1.0, 0.5), (1.0, 2.0))
+    for bad in ({"state_01": [0.0], "state_99": 3}, {"pose_p01": [1.0], "pose_p99": [2.0, "x"]}):
+        path.write_text(json.dumps(bad))
+        with pytest.raises(ConfigError, match="two lists of numbers"):
+            read_statistics(path)
 
 
 def test_a_new_model_from_svd_alone(release, state, tmp_path) -> None:
@@ -251,13 +255,20 @@ sys.exit(code)
 """
 
 
+@pytest.fixture
+def large_folder(tmp_path):
+    """Emptied at once: pytest would keep it for a while."""
+    yield tmp_path
+    shutil.rmtree(tmp_path, ignore_errors=True)
+
+
 @pytest.mark.heavy
 @pytest.mark.skipif(not os.path.isdir("/proc/self"), reason="peak memory is read from /proc")
-def test_a_release_of_real_size_streams(describe_release, tmp_path, capsys) -> None:
+def test_a_release_of_real_size_streams(describe_release, large_folder, capsys) -> None:
     """1.7 G parameters, 6.7 GB twice on disk; the peak is that of a process of its own."""
     from worldeval.world_model.published.importing import expected_shapes
 
-    made = describe_release(tmp_path / "release", FULL_UNET, FULL_VAE, FULL_TEXT)
+    made = describe_release(large_folder / "release", FULL_UNET, FULL_VAE, FULL_TEXT)
     config = CtrlWorldConfig(unet=FULL_UNET, vae=FULL_VAE, text_encoder=FULL_TEXT)
     shapes = expected_shapes(config)
     unet = sum(int(np.prod(s)) for n, s in shapes.items() if n.startswith("unet."))
@@ -276,7 +287,7 @@ def test_a_release_of_real_size_streams(describe_release, tmp_path, capsys) -> N
     words = ("import", "ctrl-world", "--svd", made.svd, "--clip", made.clip)
     done = subprocess.run(
         [sys.executable, "-c", MEASURED, *map(str, words)]
-        + ["--checkpoint", str(made.checkpoint), "--out", str(tmp_path / "out")],
+        + ["--checkpoint", str(made.checkpoint), "--out", str(large_folder / "out")],
         capture_output=True,
         text=True,
     )
@@ -285,5 +296,5 @@ def test_a_release_of_real_size_streams(describe_release, tmp_path, capsys) -> N
     with capsys.disabled():
         print(f"\ncheckpoint {size / 1e9:.2f} GB, peak {peak / 1e9:.2f} GB ({peak / size:.2f}x)")
     assert peak < 1.5 * size
-    shards = checkpoint.read_header(tmp_path / "out")["shards"]
+    shards = checkpoint.read_header(large_folder / "out")["shards"]
     assert sum(shard["bytes"] for shard in shards) > 6.5e9

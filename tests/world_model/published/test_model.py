@@ -24,7 +24,7 @@ from worldeval.world_model.published.config import (
 from worldeval.world_model.published.model import CtrlWorld, LossDraws, split_views, stack_views
 from worldeval.world_model.sampler import SamplerConfig, sample
 
-SIZE = (8, 16)
+SIZE = (8, 8)
 SHORT = SamplerConfig(steps=2, sigma_min=0.02, sigma_max=20.0, rho=7.0, noise_scale="total")
 TEXTS = ("open the drawer", "pick the cup", "open the drawer")
 
@@ -33,7 +33,13 @@ TEXTS = ("open the drawer", "pick the cup", "open the drawer")
 def model(imported) -> CtrlWorld:
     model = CtrlWorld.load(imported)
     return model.use(
-        replace(model.config, latent_size=SIZE, sampler=SHORT, latent_type="float32")
+        replace(
+            model.config,
+            latent_size=SIZE,
+            sampler=replace(SHORT, steps=1),
+            guidance=NO_GUIDANCE,
+            latent_type="float32",
+        )
     )
 
 
@@ -81,10 +87,10 @@ def test_views_lie_below_each_other() -> None:
 
 
 def test_a_rollout_does_not_depend_on_its_batch(model, context) -> None:
-    together = model.imagine(context, generators(1, 2, 3))
+    together = model.imagine(context, generators(1, 2, 3), SHORT)
     assert together.shape == (3, 4, 3, 4, *SIZE)
     for i in range(3):
-        alone = model.imagine(of_row(context, i), generators(i + 1))
+        alone = model.imagine(of_row(context, i), generators(i + 1), SHORT)
         assert torch.allclose(together[i : i + 1], alone, atol=1e-4)
 
 
@@ -123,15 +129,15 @@ def test_guidance_costs_only_where_it_is_on(model, context, monkeypatch) -> None
         return call(self, sample, c_noise, conditioning, **kwargs)
 
     monkeypatch.setattr(PreparedBackbone, "__call__", counted)
-    noise = torch.zeros(3, 5, 3, 4, *SIZE)
+    noise = torch.zeros(1, 5, 3, 4, *SIZE)
     steps = replace(SHORT, steps=3)  # at about 20, 2.6 and 0.02
     for guidance, expected in (
-        (GuidanceConfig(), [6, 6, 6]),
-        (NO_GUIDANCE, [3, 3, 3]),
-        (GuidanceConfig(interval=(0.1, 10.0)), [3, 6, 3]),
+        (GuidanceConfig(), [2, 2, 2]),
+        (NO_GUIDANCE, [1, 1, 1]),
+        (GuidanceConfig(interval=(0.1, 10.0)), [1, 2, 1]),
     ):
         rows.clear()
-        model.sample_clip(context, noise, steps, guidance)
+        model.sample_clip(of_row(context, 0), noise, steps, guidance)
         assert rows == expected
 
 
@@ -147,11 +153,11 @@ def test_an_instruction_is_encoded_once(model, context, monkeypatch) -> None:
     model.text_encoder.forget()
     first = model.text_encoder.embed(TEXTS)
     again = model.text_encoder.embed(TEXTS[::-1])
-    assert seen == [2], "two different texts, once"
+    assert seen == [1, 1], "two different texts, each once and alone"
     assert torch.equal(first[0], first[2]) and torch.equal(first.flip(0), again)
     alone = model.text_encoder.embed(["pick the cup"])
     model.text_encoder.forget()
-    assert torch.allclose(model.text_encoder.embed(["pick the cup"]), alone, atol=1e-6)
+    assert torch.equal(model.text_encoder.embed(["pick the cup"]), alone)
 
 
 def test_the_loss_of_a_part_is_that_of_its_rows(model, context) -> None:
@@ -197,11 +203,9 @@ def test_the_loss_reaches_the_backbone_and_the_action_encoder(model, context) ->
 
 
 def test_wrong_sizes_are_named(model, context) -> None:
-    with pytest.raises(MismatchError, match=r"current latents are \(3, 4, 4, 16\)"):
-        model.imagine(
-            replace(context, current=torch.zeros(3, 3, 4, 4, 16)), generators(1, 2, 3)
-        )
-    with pytest.raises(MismatchError, match=r"memory latents are \(5, 3, 4, 8, 16\)"):
+    with pytest.raises(MismatchError, match=r"current latents are \(3, 4, 4, 8\)"):
+        model.imagine(replace(context, current=torch.zeros(3, 3, 4, 4, 8)), generators(1, 2, 3))
+    with pytest.raises(MismatchError, match=r"memory latents are \(5, 3, 4, 8, 8\)"):
         model.imagine(replace(context, memory=context.memory[:, :5]), generators(1, 2, 3))
     with pytest.raises(ConfigError, match="divide"):
         ActionEncoder(7)(torch.zeros(1, 2, 7), torch.zeros(1, 500))
@@ -254,7 +258,9 @@ def test_views_apart_are_videos_of_their_own(autoencoder) -> None:
     vae, factor = autoencoder.vae, autoencoder.config.scaling_factor
     wanted = vae.decode(latents[1, :, 2] / factor, num_frames=5).sample
     assert torch.allclose(decoded[1, :, 2], wanted, atol=1e-5)
-    assert torch.allclose(autoencoder.decode(latents, views=[2])[:, :, 0], decoded[:, :, 2], atol=1e-5)
+    assert torch.allclose(
+        autoencoder.decode(latents, views=[2])[:, :, 0], decoded[:, :, 2], atol=1e-5
+    )
 
 
 def test_chunks_mix_views_as_published(autoencoder) -> None:
@@ -293,7 +299,7 @@ def test_low_precision_latents_are_rounded_at_every_step() -> None:
 
 def test_the_dreamer_drives_it(model, autoencoder) -> None:
     """A chunk of frames from uint8 frames, twice, the same with the same seed."""
-    model.config = replace(model.config, latent_size=(4, 8), sampler=replace(SHORT, steps=1))
+    model.config = replace(model.config, latent_size=(4, 8), sampler=SHORT)
     autoencoder.config = model.config.with_preset("improved")
     start = np.random.default_rng(0).integers(0, 255, (1, 3, 32, 64, 3), np.uint8)
     poses = np.random.default_rng(1).uniform(0.3, 0.4, (1, 9, 7)).astype(np.float32)

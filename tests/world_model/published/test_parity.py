@@ -17,8 +17,8 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
-from worldeval.motion.learned import LearnedAdapter
 from worldeval.motion.panda import forward, pose_from_matrix
+from worldeval.policies.joint_adapter import LearnedAdapter
 from worldeval.world_model.dreamer import Dreamer
 from worldeval.world_model.memory import PublishedOffsets
 from worldeval.world_model.model import Context

@@ -261,7 +261,7 @@ def test_a_validation_imagines_episodes(store: Path, start: Path, tmp_path: Path
     assert (tmp_path / "run" / "training" / "0000001.mp4").stat().st_size > 100
 
 
-def run_on(processes: int, config: CtrlWorldTrainConfig, out: Path) -> subprocess.Popen[str]:
+def run_on(processes: int, config: CtrlWorldTrainConfig, out: Path) -> subprocess.Popen[bytes]:
     """The training in processes of its own, as torchrun starts them."""
     program = (
         "import sys, tyro; from pathlib import Path\n"
@@ -283,25 +283,24 @@ def run_on(processes: int, config: CtrlWorldTrainConfig, out: Path) -> subproces
     if processes > 1:
         launch += ["-m", "torch.distributed.run", "--standalone"]
         launch += ["--nproc-per-node", str(processes)]
-    environment = {**os.environ, "OMP_NUM_THREADS": "1"}
-    return subprocess.Popen(
-        [*launch, str(script), str(out), *options],
-        env=environment,
-        stdout=subprocess.DEVNULL,
-        stderr=subprocess.PIPE,
-        text=True,
-    )
+    with out.with_suffix(".log").open("a") as log:
+        return subprocess.Popen(
+            [*launch, str(script), str(out), *options],
+            env={**os.environ, "OMP_NUM_THREADS": "1"},
+            stdout=log,
+            stderr=log,
+        )
 
 
-def finished(run: subprocess.Popen[str]) -> None:
-    assert run.wait(3600) == 0, run.stderr and run.stderr.read()[-2000:]
+def finished(run: subprocess.Popen[bytes], out: Path) -> None:
+    assert run.wait(3600) == 0, out.with_suffix(".log").read_text()[-2000:]
 
 
 @pytest.mark.heavy
 def test_two_processes_give_the_curve_of_one(store: Path, start: Path, tmp_path: Path) -> None:
     config = settings(store, start, steps=8, validate_every=4)
     train_ctrl_world(config, tmp_path / "one")
-    finished(run_on(2, config, tmp_path / "two"))
+    finished(run_on(2, config, tmp_path / "two"), tmp_path / "two")
     assert_close(rows(tmp_path / "two"), rows(tmp_path / "one"), rel=1e-4)
 
 
@@ -363,9 +362,9 @@ def test_two_hundred_steps_on_droid_lower_the_loss_and_survive_kill_9(
     time.sleep(3)  # some steps beyond the state
     run.send_signal(signal.SIGKILL)
     run.wait()
-    finished(run_on(1, config, tmp_path / "cut"))
+    finished(run_on(1, config, tmp_path / "cut"), tmp_path / "cut")
     found = rows(tmp_path / "cut")
     losses = [row["validation_loss"] for row in found if "validation_loss" in row]
     assert len(losses) == 5 and losses[-1] < 0.8 * losses[0]
-    finished(run_on(1, config, tmp_path / "whole"))
+    finished(run_on(1, config, tmp_path / "whole"), tmp_path / "whole")
     assert found == rows(tmp_path / "whole")

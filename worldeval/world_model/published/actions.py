@@ -44,7 +44,7 @@ class ActionEncoder(nn.Module):
 
     def forward(self, poses: Tensor, text: Tensor | None = None) -> Tensor:
         """poses (B, T, P) in [-1, 1]; text (B, E) with D a multiple of E -> (B, T, D)."""
-        tokens = self.action_encode(poses.to(self.action_encode[0].weight.dtype))
+        tokens: Tensor = self.action_encode(poses.to(next(self.parameters()).dtype))
         if text is None:
             return tokens
         if tokens.shape[-1] % text.shape[-1]:
@@ -82,12 +82,6 @@ class TextEncoder(nn.Module):
     def _apply(self, fn: Any, recurse: bool = True) -> TextEncoder:
         self.forget()  # another device or type
         return super()._apply(fn, recurse)
-
-    def load_weights(self, tensors: Mapping[str, Tensor]) -> None:
-        """Take over CLIP's weights; what was embedded is forgotten."""
-        self.forget()
-        self.clip.load_state_dict(tensors, assign=True)
-        self.clip.requires_grad_(False)
 
     @torch.no_grad()
     def embed(self, texts: Sequence[str]) -> Tensor:

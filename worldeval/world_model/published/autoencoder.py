@@ -59,9 +59,7 @@ class SvdAutoencoder(nn.Module):
                 f"frames are {h}x{w}, the autoencoder expects multiples of 8; resize them"
             )
         flat = video.flatten(0, -4).to(self.dtype)
-        parts = [
-            self.vae.encode(part).latent_dist.mode() for part in flat.split(IMAGES_AT_ONCE)
-        ]
+        parts = [self.vae.encode(part).latent_dist.mode() for part in flat.split(IMAGES_AT_ONCE)]
         latents = torch.cat(parts).float() * self.config.scaling_factor
         return latents.reshape(*video.shape[:-3], *latents.shape[1:])
 

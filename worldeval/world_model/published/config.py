@@ -141,7 +141,9 @@ class CtrlWorldConfig:
         if self.decoding not in DECODING:
             raise ConfigError(f"decoding is {self.decoding!r}, expected one of {DECODING}")
         if self.latent_type not in LATENT_TYPES:
-            raise ConfigError(f"latent_type is {self.latent_type!r}, expected one of {LATENT_TYPES}")
+            raise ConfigError(
+                f"latent_type is {self.latent_type!r}, expected one of {LATENT_TYPES}"
+            )
         if self.future < 1 or self.memory_slots < 0 or self.decode_chunk < 1 or not self.views:
             raise ConfigError(
                 f"future is {self.future}, memory_slots {self.memory_slots}, decode_chunk "

@@ -7,6 +7,7 @@ what was recorded, with a video of imagined (top) beside true (bottom).
 
 from __future__ import annotations
 
+import sys
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
@@ -14,6 +15,7 @@ import torch
 from torch import nn
 
 from worldeval.data.episodes import EpisodeStore
+from worldeval.imagination.metrics_weights import Lpips, missing
 from worldeval.learning.loop import Loop, step_generator
 from worldeval.world_model.published.clips import LatentClips, read_stores
 from worldeval.world_model.published.model import CtrlWorld
@@ -32,6 +34,12 @@ class HeldOut:
         from worldeval.world_model.published.training import draw
 
         self.config, self.model, self.loop = config, model, loop
+        self._lpips: Lpips | None = None
+        if config.replays:
+            lacking = missing()
+            self._lpips = None if "LPIPS" in lacking else Lpips.load()
+            for line in lacking.values():
+                print(line, file=sys.stderr)
         episodes = read_stores(config.validation, model.config, config.max_episodes)
         clips = LatentClips(episodes, model.config, config.clips)
         count = config.validation_clips
@@ -99,6 +107,7 @@ class HeldOut:
                 episodes=config.replays,
                 chunks=config.replay_chunks,
                 with_ssim=True,
+                lpips=self._lpips,
                 video=self.loop.folder / f"{name}.mp4",
             )
             found |= {key + (f"_{number}" if number else ""): v for key, v in quality.items()}

@@ -8,9 +8,6 @@ file one by one. The image encoder of the release is never run and is left out.
 
 from __future__ import annotations
 
-import json
-import pickle
-import warnings
 from collections.abc import Iterator, Mapping
 from dataclasses import asdict, replace
 from pathlib import Path
@@ -28,18 +25,19 @@ from worldeval.world_model.published.actions import (
     write_tokenizer,
 )
 from worldeval.world_model.published.config import KIND, CtrlWorldConfig
+from worldeval.world_model.published.files import SHOWN, open_state_dict, read_json, weights_in
 from worldeval.world_model.published.model import TOKEN_WIDTH, TOKENIZER
 
 DROPPED = ("image_encoder.",)
 DERIVED = ("text_model.embeddings.position_ids",)
 """Buffers that older transformers saved and newer ones make: neither missing nor surplus."""
+STATISTICS = (("state_01", "state_99"), ("pose_p01", "pose_p99"))
 WIDTH_KEYS = {
     "unet.conv_in.weight": "the UNet",
     "vae.encoder.conv_in.weight": "the autoencoder",
     "text_encoder.text_model.final_layer_norm.weight": "the text encoder",
     "action_encoder.action_encode.0.weight": "the action encoder",
 }
-SHOWN = 4
 
 
 def import_ctrl_world(
@@ -79,9 +77,9 @@ def import_svd(
     config, files = _describe(svd, clip, preset, statistics)
     expected = expected_shapes(config)
     sources = {
-        "unet.": _weights_in(svd / "unet", "diffusion_pytorch_model"),
-        "vae.": _weights_in(svd / "vae", "diffusion_pytorch_model"),
-        "text_encoder.": _weights_in(clip, "model", "pytorch_model"),
+        "unet.": weights_in(svd / "unet", "diffusion_pytorch_model"),
+        "vae.": weights_in(svd / "vae", "diffusion_pytorch_model"),
+        "text_encoder.": weights_in(clip, "model", "pytorch_model"),
     }
     found: dict[str, Tensor] = {}
     for prefix, paths in sources.items():
@@ -107,60 +105,23 @@ def import_svd(
 
 
 def read_statistics(path: Path) -> tuple[tuple[float, ...], tuple[float, ...]]:
-    """1st and 99th percentiles of poses from a ``stat.json`` (``state_01`` and ``state_99``)."""
-    stats = _read_json(path)
-    low, high = stats.get("state_01"), stats.get("state_99")
-    fit = isinstance(low, list) and isinstance(high, list) and len(low) == len(high)
-    if not fit or not all(isinstance(x, int | float) for x in [*low, *high]):
-        raise ConfigError(
-            f"{path} does not hold two lists of numbers state_01 and state_99; give the stat.json "
-            "of the release or of `worldeval prepare`"
-        )
-    return tuple(map(float, low)), tuple(map(float, high))
+    """1st and 99th percentiles of poses from the release's ``stat.json`` or our statistics."""
+    stats = read_json(path)
+    for names in STATISTICS:
+        low, high = (_numbers(stats.get(name)) for name in names)
+        if low and len(low) == len(high):
+            return low, high
+    raise ConfigError(
+        f"{path} does not hold two lists of numbers named {' or '.join(map(str, STATISTICS))}; "
+        "give the stat.json of the release or the statistics.json of `worldeval prepare`"
+    )
 
 
-def open_state_dict(path: Path) -> dict[str, Tensor]:
-    """Name -> memory-mapped tensor of a ``.pt``, ``.bin`` or ``.safetensors``; no code is run."""
-    if not path.is_file():
-        raise CheckpointError(f"there is no file {path}; check the spelling")
-    if path.suffix == ".safetensors":
-        return _open_safetensors(path)
-    try:
-        with warnings.catch_warnings():  # of pickle protocols, which is ours to judge
-            warnings.simplefilter("ignore", UserWarning)
-            try:
-                state = torch.load(path, map_location="cpu", weights_only=True, mmap=True)
-            except RuntimeError as error:
-                if "mmap can only be used" not in str(error):
-                    raise
-                # as torch wrote before 1.6
-                state = torch.load(path, map_location="cpu", weights_only=True)
-    except pickle.UnpicklingError as error:
-        reason = " ".join(str(error).split())
-        named = reason.partition("GLOBAL ")[2].split()
-        raise CheckpointError(
-            f"{path} holds more than tensors"
-            + (f" ({named[0]})" if named else "")
-            + ", which could be code, and is not opened; ask its author for a plain state dict or "
-            "safetensors"
-        ) from error
-    except (RuntimeError, EOFError, ValueError, KeyError) as error:
-        raise CheckpointError(
-            f"{path} cannot be read as weights ({' '.join(str(error).split())[:120]}); it may be "
-            "truncated, fetch it again"
-        ) from error
-    if not isinstance(state, dict) or not all(
-        isinstance(n, str) and isinstance(t, Tensor) for n, t in state.items()
-    ):
-        kind = (
-            f"a dictionary of {[str(n) for n in list(state)[:SHOWN]]}"
-            if isinstance(state, dict)
-            else f"a {type(state).__name__}"
-        )
-        raise CheckpointError(
-            f"{path} holds {kind}, expected one flat dictionary of tensors (a state dict)"
-        )
-    return state
+def _numbers(values: Any) -> tuple[float, ...]:
+    """Empty for what is no list of numbers."""
+    if not isinstance(values, list) or not all(isinstance(x, int | float) for x in values):
+        return ()
+    return tuple(map(float, values))
 
 
 def expected_shapes(config: CtrlWorldConfig) -> dict[str, tuple[int, ...]]:
@@ -217,13 +178,13 @@ def _describe(
     svd: Path, clip: Path, preset: str, statistics: Path | None
 ) -> tuple[CtrlWorldConfig, dict[str, bytes]]:
     """The configuration that the folders describe, and the tokenizer's files."""
-    text = _read_json(clip / "config.json")
-    poses = {}
+    text = read_json(clip / "config.json")
+    poses: dict[str, Any] = {}
     if statistics is not None:
         poses["pose_low"], poses["pose_high"] = read_statistics(statistics)
-    vae = _read_json(svd / "vae" / "config.json")
+    vae = read_json(svd / "vae" / "config.json")
     config = CtrlWorldConfig(
-        unet=_read_json(svd / "unet" / "config.json"),
+        unet=read_json(svd / "unet" / "config.json"),
         vae=vae,
         text_encoder=text.get("text_config", text),  # CLIP with both towers nests it
         scaling_factor=float(vae.get("scaling_factor", 0.18215)),
@@ -262,45 +223,6 @@ def _finite(pairs: Iterator[tuple[str, Tensor]], source: Path) -> Iterator[tuple
                 )
             yield name, tensor
             bar.update(tensor.nbytes)
-
-
-def _weights_in(folder: Path, *stems: str) -> list[Path]:
-    """The files of a model that diffusers or transformers saved: one, or several shards."""
-    for stem in stems:
-        for name in (f"{stem}.safetensors", f"{stem}.bin", f"{stem}.fp16.safetensors"):
-            if (folder / name).is_file():
-                return [folder / name]
-        shards = sorted(folder.glob(f"{stem}-[0-9]*-of-*.safetensors"))
-        if shards:
-            return shards
-    raise CheckpointError(
-        f"{folder} holds no weights ({stems[0]}.safetensors); fetch the folder again"
-    )
-
-
-def _open_safetensors(path: Path) -> dict[str, Tensor]:
-    from safetensors import SafetensorError
-    from safetensors.torch import load_file
-
-    try:
-        return load_file(path)
-    except SafetensorError as error:
-        raise CheckpointError(
-            f"{path} cannot be read ({error}); it may be truncated, fetch it again"
-        ) from error
-
-
-def _read_json(path: Path) -> dict[str, Any]:
-    try:
-        content = json.loads(path.read_text())
-    except (OSError, ValueError) as error:
-        raise CheckpointError(
-            f"{path} cannot be read ({getattr(error, 'strerror', None) or error}); give the "
-            "complete folder as it was published"
-        ) from error
-    if not isinstance(content, dict):
-        raise CheckpointError(f"{path} is not a JSON object; fetch it again")
-    return content
 
 
 def _derived(name: str) -> bool:

@@ -13,7 +13,7 @@ from __future__ import annotations
 
 import functools
 from collections.abc import Iterator, Sequence
-from dataclasses import asdict, dataclass, fields, replace
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -40,57 +40,13 @@ from worldeval.world_model.published.backbone import (
     run_unet,
 )
 from worldeval.world_model.published.config import KIND, CtrlWorldConfig, GuidanceConfig
+from worldeval.world_model.published.draws import LossDraws as LossDraws
 from worldeval.world_model.sampler import SamplerConfig, sample
 
 TOKENIZER = "tokenizer"
 TOKEN_WIDTH = 1024
 TRAINING_AUGMENTATION = 0.0
 """Noise augmentation that training tells the backbone."""
-
-
-@dataclass(frozen=True, kw_only=True)
-class LossDraws:
-    """All chance in a batch of training clips, so that it can be drawn for a whole global batch.
-
-    current: (B,) uniform, times ``current_noise`` the noise level of the current frame.
-    keep: (B,) uniform; tokens are dropped where it is not above ``token_drop``.
-    sigma: (B,) normal, the noise level of the frames that are learned.
-    history: (B, M) normal, times ``history_noise`` the noise level of each memory frame.
-    noise: (B, F+1, V, C, h, w), current_noise: (B, V, C, h, w), history_noise: (B, M, V, C, h, w).
-    """
-
-    current: Tensor
-    keep: Tensor
-    sigma: Tensor
-    history: Tensor
-    noise: Tensor
-    current_noise: Tensor
-    history_noise: Tensor
-
-    @classmethod
-    def draw(cls, count: int, config: CtrlWorldConfig, generator: torch.Generator) -> LossDraws:
-        c = config
-        frame = (len(c.views), c.latent_channels, *c.latent_size)
-
-        def normal(*shape: int) -> Tensor:
-            return torch.randn(count, *shape, generator=generator)
-
-        return cls(
-            current=torch.rand(count, generator=generator),
-            keep=torch.rand(count, generator=generator),
-            sigma=normal(),
-            history=normal(c.memory_slots),
-            noise=normal(c.future + 1, *frame),
-            current_noise=normal(*frame),
-            history_noise=normal(c.memory_slots, *frame),
-        )
-
-    def rows(self, rows: slice) -> LossDraws:
-        """Those of a part of the batch."""
-        return LossDraws(**{f.name: getattr(self, f.name)[rows] for f in fields(self)})
-
-    def to(self, device: torch.device | str) -> LossDraws:
-        return LossDraws(**{f.name: getattr(self, f.name).to(device) for f in fields(self)})
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -117,7 +73,7 @@ class CtrlWorld(nn.Module):
     def __init__(
         self, config: CtrlWorldConfig, text_encoder: TextEncoder, unet: nn.Module | None = None
     ) -> None:
-        """unet: diffusers' UNetSpatioTemporalConditionModel; made from the configuration if None."""
+        """unet: diffusers' UNetSpatioTemporalConditionModel; None makes it from the config."""
         from diffusers import UNetSpatioTemporalConditionModel
 
         super().__init__()
@@ -132,7 +88,9 @@ class CtrlWorld(nn.Module):
     def use(self, config: CtrlWorldConfig) -> CtrlWorld:
         """Take other settings of the same architecture (another preset, sampler or guidance)."""
         if config.unet != self.config.unet or config.pose_low != self.config.pose_low:
-            raise ConfigError("the settings are of another model; take `replace(model.config, ...)`")
+            raise ConfigError(
+                "the settings are of another model; take `replace(model.config, ...)`"
+            )
         self.config = config
         return self
 

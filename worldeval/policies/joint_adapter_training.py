@@ -25,8 +25,8 @@ from worldeval.errors import ConfigError, DataError
 from worldeval.learning.config import LoopConfig
 from worldeval.learning.loop import STATE_FILE, Loop
 from worldeval.motion import panda
-from worldeval.motion.learned import BOUNDS, JOINTS, STEPS, AdapterNetwork, LearnedAdapter
 from worldeval.motion.rotations import rotation_angle
+from worldeval.policies.joint_adapter import BOUNDS, JOINTS, STEPS, AdapterNetwork, LearnedAdapter
 
 _NARROWEST = 1e-3
 """A joint that never moved still gets bounds this far apart."""

@@ -14,8 +14,8 @@ from worldeval.errors import CheckpointError, ConfigError, DataError, MismatchEr
 from worldeval.learning.config import LoopConfig
 from worldeval.motion import panda
 from worldeval.motion.adapters import adapter_for
-from worldeval.motion.learned import PUBLISHED, AdapterNetwork, LearnedAdapter
-from worldeval.motion.training import (
+from worldeval.policies.joint_adapter import PUBLISHED, AdapterNetwork, LearnedAdapter
+from worldeval.policies.joint_adapter_training import (
     AdapterTrainConfig,
     bounds_of,
     drawn,
@@ -82,7 +82,7 @@ def test_chunks_of_any_length(steps: int) -> None:
 def test_poses_by_the_learned_adapter(tmp_path: Path) -> None:
     robot = panda.panda("joint_velocity", steps_per_frame=3)
     model = network(16)
-    adapter = adapter_for(robot, published(tmp_path, model), gripper_most=0.9)
+    adapter = adapter_for(robot, LearnedAdapter.load(published(tmp_path, model)), gripper_most=0.9)
     actions = np.zeros((1, 12, 8), np.float32)
     actions[..., -1] = 1.0
     pose = np.concatenate([panda.forward_pose(READY), [[0.0]]], -1)

@@ -2,7 +2,7 @@ import pytest
 
 from worldeval.errors import ConfigError
 from worldeval.motion import panda
-from worldeval.motion.named import robot_named
+from worldeval.worlds.named import robot_named
 from worldeval.worlds.sawyer import ROBOT
 
 
