@@ -13,7 +13,7 @@ from __future__ import annotations
 
 import argparse
 import json
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import matplotlib
@@ -26,8 +26,8 @@ import torch
 from worldeval.data.episodes import EpisodeStore
 from worldeval.data.video import tile_views, to_frames, to_model
 from worldeval.imagination.env import Imagination
-from worldeval.imagination.fidelity import REPEAT_FIRST, ReplayReport
 from worldeval.imagination.replay import imagine_replays
+from worldeval.judging.fidelity import REPEAT_FIRST, ReplayReport
 from worldeval.learning.config import LoopConfig
 from worldeval.learning.loop import has_bfloat16_units
 from worldeval.motion.panda import panda
@@ -107,7 +107,24 @@ def fit_decoder(options: argparse.Namespace, places: Places, store: EpisodeStore
 
 
 def fit_model(options: argparse.Namespace, places: Places) -> None:
-    config = WorldModelTrainConfig(
+    """First to lessen the squared error, then that against a view's own change: what PSNR counts."""
+    first = model_config(options, places)
+    train_world_model(first, places.out / "first-half", ROBOT)
+    second = replace(
+        first,
+        relative=True,
+        current_noise=0.05,
+        augmentation=replace(first.augmentation, shift=8),
+        own_replays_every=200,
+        loop=replace(
+            first.loop, steps=options.careful_steps, learning_rate=6e-4, validate_every=200
+        ),
+    )
+    train_world_model(second, places.model, ROBOT, start_from=str(places.out / "first-half"))
+
+
+def model_config(options: argparse.Namespace, places: Places) -> WorldModelTrainConfig:
+    return WorldModelTrainConfig(
         store=str(places.store("train")),
         autoencoder=str(places.decoder),
         held_out=tuple(options.held_out),
@@ -135,7 +152,6 @@ def fit_model(options: argparse.Namespace, places: Places) -> None:
             validate_every=500,
         ),
     )
-    train_world_model(config, places.model, ROBOT)
 
 
 def replayed(places: Places, store: EpisodeStore, *, beside: bool) -> EpisodeStore:
@@ -227,6 +243,7 @@ def main() -> None:
     parser.add_argument("--out", type=Path, default=Path("runs/droid"))
     parser.add_argument("--decoder-steps", type=int, default=1600)
     parser.add_argument("--steps", type=int, default=2300, help="of the world model")
+    parser.add_argument("--careful-steps", type=int, default=800, help="of its second half")
     parser.add_argument("--batch", type=int, default=4)
     parser.add_argument("--held-out", nargs="+", default=["train/6"])
     parser.add_argument("--threads", type=int, default=2)

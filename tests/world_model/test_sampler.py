@@ -56,6 +56,7 @@ def test_bad_settings_are_named(bad):
         SamplerConfig(**bad)
 
 
+@pytest.mark.filterwarnings("ignore:__array__ implementation:DeprecationWarning")  # diffusers'
 @pytest.mark.parametrize("steps", [1, 7, 50])
 def test_published_schedule_is_that_of_svds_scheduler(steps):
     """Noise levels and the spread of the first noise, as diffusers computes them."""

@@ -18,7 +18,7 @@ import pandas as pd
 from worldeval.data.episodes import EpisodeStore
 from worldeval.errors import DataError
 from worldeval.imagination.env import Imagination
-from worldeval.imagination.fidelity import ReplayReport
+from worldeval.judging.fidelity import ReplayReport
 from worldeval.policies.replay import ReplayPolicy
 from worldeval.policies.scripted import ZeroPolicy
 from worldeval.rollout.engine import run

@@ -4,9 +4,10 @@ In: normalised or physical poses at each frame. Out: (1) geometry maps (B, T, V,
 calibrated view, where the commanded hand and its shadow on the table fall, and which point of the
 table each latent pixel looks at (this moves with the hand in the wrist view, and there it is what
 lets attention match a place seen before); (2) one token a frame (B, T, E) from its pose, its role
-(memory, current, future or empty slot) and its noise level. Frame-level conditioning as in
-Ctrl-World (arXiv 2510.10125, section 3.1), with feature-wise modulation in place of attention over
-a single token, which is the same thing (a softmax over one key is 1).
+(memory, current, future or empty slot) and its noise level; poses with angles enter it as
+``turned_poses`` has them, and cameras that are not calibrated have no maps. Frame-level
+conditioning as in Ctrl-World (arXiv 2510.10125, section 3.1), with feature-wise modulation in place
+of attention over a single token, which is the same thing (a softmax over one key is 1).
 """
 
 from __future__ import annotations

@@ -40,7 +40,7 @@ from worldeval.world_model.decoder_training import best_so_far
 from worldeval.world_model.decoding import LatentDecoder
 from worldeval.world_model.denoiser import DenoiserConfig, draw_sigma, weighted_error
 from worldeval.world_model.dreamer import Dreamer
-from worldeval.world_model.drift import OwnReplays, measure_trust
+from worldeval.world_model.drift import STILL, OwnReplays, measure_trust
 from worldeval.world_model.loading import latents_of, open_codec
 from worldeval.world_model.model import Context, WorldModel, WorldModelConfig, degrade
 from worldeval.world_model.sampler import SamplerConfig
@@ -66,6 +66,9 @@ class WorldModelTrainConfig:
     expectation: bool = False
     """Learn only what is to be expected, at the sampler's sigma_max with the frames to come shown
     as zeros: all that few episodes can teach. Sampled in one step with noise_scale "none"."""
+    relative: bool = False
+    """Count an error against how far the view is from the first memory frame, as PSNR in dB against
+    a repeated first frame does: to disturb a view at rest then costs as much as to miss a motion."""
     current_noise: float = 0.25
     """Conditioning noise of a sample is uniform below this (in units of the latents' spread)."""
     imagined: tuple[str, ...] = ()
@@ -98,17 +101,19 @@ def clip_loss(
     rows: slice,
     device: torch.device,
     expectation: bool = False,
+    relative: bool = False,
 ) -> tuple[Tensor, Tensor]:
     """EDM loss of ``rows`` of a global batch of ``count``; (scalar, mean error per view (V,)).
 
     All chance is drawn for the global batch and then cut, so that the loss does not depend on how
-    many processes share it. expectation: as in ``WorldModelTrainConfig``.
+    many processes share it. expectation, relative: as in ``WorldModelTrainConfig``.
     """
 
     def normal(like: Tensor) -> Tensor:
         return torch.randn((count, *like.shape[1:]), generator=generator)[rows]
 
     level = (torch.rand(count, generator=generator) * noise_below)[rows]
+    still = context.memory[:, :1] if context.memory.shape[1] else context.current[:, None]
     context = replace(
         context,
         level=level.to(device),
@@ -127,7 +132,11 @@ def clip_loss(
             torch.full_like(sigma, model.config.sampler.sigma_max),
         )
     error = weighted_error(module(prepared, noisy, sigma), clean, sigma, model.config.denoiser)
-    return error.mean(), error.detach().mean(dim=(0, 1, 3, 4, 5))
+    by_view = error.detach().mean(dim=(0, 1, 3, 4, 5))
+    if relative:
+        apart = (future - still).square().mean(dim=(1, 3, 4, 5), keepdim=True)
+        error = error * (model.config.denoiser.sigma_data**2 / (apart + STILL)).to(device)
+    return error.mean(), by_view
 
 
 class _Denoise(nn.Module):
@@ -210,6 +219,7 @@ def train_world_model(
             loop.share,
             device,
             config.expectation,
+            config.relative,
         )
         return value, {f"loss_{v}": float(e) for v, e in zip(views, per_view, strict=True)}
 

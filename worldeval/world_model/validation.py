@@ -16,11 +16,11 @@ import torch
 from worldeval.data.episodes import EpisodeStore
 from worldeval.data.video import tile_views, to_model, write_mp4
 from worldeval.errors import DataError
-from worldeval.imagination.fidelity import ssim
+from worldeval.judging.fidelity import ssim
 from worldeval.world_model.dreamer import Dreamer
 
 if TYPE_CHECKING:
-    from worldeval.imagination.metrics_weights import Lpips
+    from worldeval.judging.learned_metrics import Lpips
 
 
 def replay_quality(

@@ -36,6 +36,9 @@ from worldeval.world_model.sampler import SamplerConfig, karras_sigmas
 MIDDLE_SIGMAS = (0.3, 6.0)
 """Where guidance in an interval guides: neither nearly clean nor nearly pure noise."""
 
+POLICY_VIEWS = (1, 2)
+"""The published policies see the second exterior camera and the one on the wrist."""
+
 _UNET = {
     "in_channels": 8,
     "out_channels": 4,
@@ -107,6 +110,9 @@ class Variant:
     latent_type: str = "float32"
     lean_decoding: bool = True
     decode_truth: bool = False
+    for_policy: bool = False
+    """Decode what the policy reads alone, the last frame of ``POLICY_VIEWS`` and the one before it
+    for the temporal decoder, views apart; the rest can be decoded later from the latents."""
 
     @property
     def guided_steps(self) -> int:
@@ -160,6 +166,13 @@ def variants(config: BenchConfig) -> dict[str, Variant]:
         ),
         "solver-10": Variant(
             label="DPM-Solver++ 2M, no guidance", execution=ours, sampler=ten, guidance=NO_GUIDANCE
+        ),
+        "solver-10-policy": Variant(
+            label="DPM-Solver++ 2M, no guidance, only what the policy reads decoded",
+            execution=ours,
+            sampler=ten,
+            guidance=NO_GUIDANCE,
+            for_policy=True,
         ),
         "solver-4": Variant(
             label="DPM-Solver++ 2M, no guidance", execution=ours, sampler=four, guidance=NO_GUIDANCE
@@ -233,8 +246,13 @@ class Bench:
 
     @torch.inference_mode()
     def decoded(self, variant: Variant, latents: Tensor, truth: Tensor) -> Tensor:
-        """Frames (B, F+1, V, 3, H, W), in the published chunks."""
-        self.autoencoder.lean = variant.lean_decoding
+        """Frames (B, F+1, V, 3, H, W) in the published chunks, or what the policy reads."""
+        decoder = self.autoencoder
+        decoder.lean = variant.lean_decoding
+        if variant.for_policy:
+            decoder.config = replace(self.world, decoding="views")
+            return decoder.decode(latents[:, -2:], POLICY_VIEWS)[:, 1:]
+        decoder.config = self.world
         if variant.decode_truth:
-            self.autoencoder.decode(truth)
-        return self.autoencoder.decode(latents)
+            decoder.decode(truth)
+        return decoder.decode(latents)

@@ -15,7 +15,7 @@ import torch
 from torch import nn
 
 from worldeval.data.episodes import EpisodeStore
-from worldeval.imagination.metrics_weights import Lpips, missing
+from worldeval.judging.learned_metrics import Lpips, missing
 from worldeval.learning.loop import Loop, step_generator
 from worldeval.world_model.published.clips import LatentClips, read_stores
 from worldeval.world_model.published.model import CtrlWorld

@@ -25,7 +25,13 @@ from torch import Tensor
 
 from worldeval.errors import ConfigError
 from worldeval.rollout.provenance import jsonable, write_atomically
-from worldeval.world_model.published.bench import Bench, BenchConfig, Variant, variants
+from worldeval.world_model.published.bench import (
+    POLICY_VIEWS,
+    Bench,
+    BenchConfig,
+    Variant,
+    variants,
+)
 from worldeval.world_model.published.config import NO_GUIDANCE, GuidanceConfig
 from worldeval.world_model.published.counting import Cost, count
 
@@ -91,7 +97,7 @@ def measure(
             if errors is None:
                 report["variants"][name]["errors"] = {
                     "latents": relative_error(latents[:1], reference["latents"]),
-                    "frames": relative_error(frames[:1], reference["frames"]),
+                    "frames": _frames_error(chosen[name], frames[:1], reference["frames"]),
                 }
             say(f"batch {batch}  {name}: {wall_s:.2f} s")
         _save(report, out)
@@ -223,6 +229,12 @@ def _reference(bench: Bench, published: Variant, out: Path) -> dict[str, Tensor]
         tensors = {"latents": latents.cpu().contiguous(), "frames": frames.cpu().contiguous()}
         save_file(tensors, path)
     return load_file(path)
+
+
+def _frames_error(variant: Variant, frames: Tensor, reference: Tensor) -> float:
+    if variant.for_policy:
+        reference = reference[:, -1:, list(POLICY_VIEWS)]
+    return relative_error(frames, reference)
 
 
 def _warm_up(bench: Bench, variant: Variant, inputs: Any) -> None:

@@ -5,7 +5,7 @@ import numpy as np
 import pytest
 
 from worldeval.errors import ConfigError, DataError, MismatchError
-from worldeval.imagination.fidelity import (
+from worldeval.judging.fidelity import (
     PSNR_CAP_DB,
     ReplayReport,
     compare_frames,

@@ -9,8 +9,8 @@ import pytest
 import torch
 
 from worldeval.errors import CheckpointError, MismatchError, MissingDependencyError
-from worldeval.imagination import metrics_weights
-from worldeval.imagination.metrics_weights import (
+from worldeval.judging import learned_metrics
+from worldeval.judging.learned_metrics import (
     ALEXNET,
     FOLDER,
     HEADS,
@@ -40,7 +40,7 @@ def write_weights(folder: Path) -> None:
 def nowhere(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Path:
     monkeypatch.setenv(FOLDER, str(tmp_path))
     monkeypatch.setenv("TORCH_HOME", str(tmp_path / "hub"))
-    monkeypatch.setattr(metrics_weights.importlib.util, "find_spec", lambda name: None)
+    monkeypatch.setattr(learned_metrics.importlib.util, "find_spec", lambda name: None)
     return tmp_path
 
 
