@@ -107,7 +107,7 @@ def fit_decoder(options: argparse.Namespace, places: Places, store: EpisodeStore
 
 
 def fit_model(options: argparse.Namespace, places: Places) -> None:
-    """First to lessen the squared error, then that against a view's own change: what PSNR counts."""
+    """First for little squared error, then for little against a view's own change, as in dB."""
     first = model_config(options, places)
     train_world_model(first, places.out / "first-half", ROBOT)
     second = replace(
@@ -243,7 +243,7 @@ def main() -> None:
     parser.add_argument("--out", type=Path, default=Path("runs/droid"))
     parser.add_argument("--decoder-steps", type=int, default=1600)
     parser.add_argument("--steps", type=int, default=2300, help="of the world model")
-    parser.add_argument("--careful-steps", type=int, default=800, help="of its second half")
+    parser.add_argument("--careful-steps", type=int, default=1000, help="of its second half")
     parser.add_argument("--batch", type=int, default=4)
     parser.add_argument("--held-out", nargs="+", default=["train/6"])
     parser.add_argument("--threads", type=int, default=2)

@@ -8,6 +8,7 @@ its first frame is. Nothing is decoded, so this costs a small part of a replay i
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 
@@ -23,7 +24,7 @@ from worldeval.world_model.model import Context, WorldModel, degrade
 
 FRAMES = 32
 """How far own replays go before they set out from a true frame again."""
-TRUSTS = (1.0, 0.8, 0.6, 0.4, 0.2)
+TRUSTS = (1.0, 0.8, 0.6, 0.4, 0.2, 0.1)
 STILL = 0.005
 """Squared error added to both sides of a quotient in dB: what latents of a still scene differ by
 anyway, for H.264."""
@@ -160,9 +161,12 @@ def _save(array: np.ndarray, path: Path) -> None:
 
 
 def measure_trust(
-    model: WorldModel, table: FrameTable, latents: np.ndarray
+    model: WorldModel, table: FrameTable, latents: np.ndarray, alike: Sequence[int] = ()
 ) -> tuple[tuple[float, ...], dict[str, float]]:
-    """The ``trust`` of each view with which replays are nearest, and the gain in dB with it."""
+    """The ``trust`` of each view with which replays are nearest, and the gain in dB with it.
+
+    alike: views that differ in nothing; they are trusted alike, for what is best in their mean.
+    """
     before = model.config
     try:
         gains = []
@@ -171,9 +175,13 @@ def measure_trust(
             gains.append(replay_gain(model, table, latents))
     finally:
         model.config = before
-    best = np.argmax(gains, axis=0)
+    measured = np.stack(gains)  # (trusts, V)
+    shared = measured.copy()
+    if alike:
+        shared[:, list(alike)] = measured[:, list(alike)].mean(axis=1, keepdims=True)
+    best = shared.argmax(axis=0)
     chosen = tuple(TRUSTS[i] for i in best)
-    gain = np.max(gains, axis=0)
+    gain = measured[best, np.arange(len(best))]
     row = {f"trust_{v}": t for v, t in zip(before.views, chosen, strict=True)}
     row |= {f"gain_db_{v}": float(g) for v, g in zip(before.views, gain, strict=True)}
     return chosen, row | {"gain_db": float(gain.mean())}

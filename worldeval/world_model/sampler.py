@@ -11,6 +11,7 @@ import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
+import numpy as np
 import torch
 
 from worldeval.errors import ConfigError
@@ -56,12 +57,16 @@ class SamplerConfig:
 
 
 def karras_sigmas(config: SamplerConfig) -> list[float]:
-    """steps + 1 noise levels, descending, the last 0 (Karras et al. 2022, equation 5)."""
+    """steps + 1 noise levels, descending, the last 0 (Karras et al. 2022, equation 5).
+
+    Rounded to float32, as every other implementation keeps them: a step from 700 to 0.002 shows a
+    difference in the last digit.
+    """
     if config.steps == 1:
         return [config.sigma_max, 0.0]
     low, high = config.sigma_min ** (1 / config.rho), config.sigma_max ** (1 / config.rho)
     ramp = [high + i / (config.steps - 1) * (low - high) for i in range(config.steps)]
-    return [r**config.rho for r in ramp] + [0.0]
+    return [float(np.float32(r**config.rho)) for r in ramp] + [0.0]
 
 
 def sample(denoise: Denoise, noise: torch.Tensor, config: SamplerConfig) -> torch.Tensor:

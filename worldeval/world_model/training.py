@@ -67,8 +67,8 @@ class WorldModelTrainConfig:
     """Learn only what is to be expected, at the sampler's sigma_max with the frames to come shown
     as zeros: all that few episodes can teach. Sampled in one step with noise_scale "none"."""
     relative: bool = False
-    """Count an error against how far the view is from the first memory frame, as PSNR in dB against
-    a repeated first frame does: to disturb a view at rest then costs as much as to miss a motion."""
+    """Count an error against how far the view is from the first memory frame, as a gain in dB over
+    it does: to disturb a view at rest then costs as much as to miss a motion."""
     current_noise: float = 0.25
     """Conditioning noise of a sample is uniform below this (in units of the latents' spread)."""
     imagined: tuple[str, ...] = ()
@@ -232,7 +232,7 @@ def train_world_model(
     def validate(step: int) -> dict[str, Any]:
         if config.held_out:
             with loop.accelerator.autocast():
-                trust, row = measure_trust(model, *held_out)
+                trust, row = measure_trust(model, *held_out, config.augmentation.exchangeable)
             if row["gain_db"] > best_so_far(loop.metrics, "gain_db"):
                 model.config, before = replace(model.config, trust=trust), model.config
                 model.save(out, _card(config, table, loop, started) | {"held_out": row})

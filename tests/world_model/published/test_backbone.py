@@ -215,6 +215,7 @@ def test_decoder(layers, as_2d) -> None:
 
 
 @pytest.mark.heavy
+@pytest.mark.filterwarnings("ignore::DeprecationWarning")  # of the compiler's own
 def test_compiled(unet) -> None:
     sample, c_noise, hidden, time_ids = batch(1)
     with torch.no_grad():
