@@ -85,14 +85,15 @@ def warp_grids(
 ) -> np.ndarray:
     """Where each pixel at ``poses`` looked from ``current``, if all it sees lay at ``depth_m``.
 
-    poses: (B, T, P), current: (B, P), physical. Returns (B, T, V, h, w, 2) float32 image
+    poses: (B, T, P); current: (B, P), or (B, T, P) for one source a frame; physical. Returns (B, T, V, h, w, 2) float32 image
     coordinates (u, v) in [-1, 1], as ``torch.nn.functional.grid_sample`` takes them; 2, outside,
     where that point was behind the camera. For a fixed camera this is the identity. For one on the
     hand it is the homography that the plane induces (Hartley & Zisserman, section 13.1).
     """
     b, t = poses.shape[:2]
     hand = poses[..., None, None, :3].astype(np.float32)  # (B, T, 1, 1, 3)
-    before = current[:, None, None, None, :3].astype(np.float32)  # (B, 1, 1, 1, 3)
+    source = current[:, None] if current.ndim == 2 else current
+    before = source[:, :, None, None, :3].astype(np.float32)  # (B, 1 or T, 1, 1, 3)
     h, w = size
     v, u = np.meshgrid((np.arange(h) + 0.5) / h, (np.arange(w) + 0.5) / w, indexing="ij")
     out = np.empty((b, t, len(cameras), h, w, 2), np.float32)
@@ -104,6 +105,17 @@ def warp_grids(
         seen = camera.project(points, before)
         out[:, :, i] = np.where(seen[..., 2:] > 1e-3, seen[..., :2] * 2 - 1, 2.0)
     return out
+
+
+def nearest_memory(poses: np.ndarray, slots: int, valid: np.ndarray) -> np.ndarray:
+    """For each frame of a clip the memory slot whose hand was nearest, (B, T) int64.
+
+    poses: (B, T, P) physical, memory first; valid: (B, slots) bool. -1 where no slot is filled.
+    """
+    hands = poses[..., :3].astype(np.float32)
+    apart = np.linalg.norm(hands[:, :, None] - hands[:, None, :slots], axis=-1)  # (B, T, M)
+    apart = np.where(valid[:, None], apart, np.inf)
+    return np.where(valid.any(axis=1)[:, None], apart.argmin(axis=-1), -1)
 
 
 def _rays(camera: CameraSpec, u: np.ndarray, v: np.ndarray) -> np.ndarray:

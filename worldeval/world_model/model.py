@@ -29,6 +29,7 @@ from worldeval.world_model.conditioning import (
     ROLES,
     FrameToken,
     geometry_maps,
+    nearest_memory,
     turned_pose_width,
     turned_poses,
     warp_grids,
@@ -62,6 +63,9 @@ class WorldModelConfig:
     warp_depths_m: tuple[float, ...] = ()
     """The current frame is also shown as each frame's camera would see it if all lay at these
     depths: a camera on the hand then finds what it saw where it now must be."""
+    warp_memory: bool = False
+    """The remembered frame whose hand was nearest is shown to each frame in the same way, so that
+    a place that was seen long ago reappears as it was."""
     conditioning_noise: float = 0.05
     """Noise level that sampling claims for (and adds to) its conditioning."""
     memory: str = "pose"
@@ -188,7 +192,7 @@ class WorldModel(nn.Module):
             own, relative = turned_pose_width(len(config.pose_low))
         self.token = FrameToken(own, relative, config.frames, width)
         geometry = GEOMETRY_CHANNELS if config.geometry else 0
-        shown = 2 + len(config.warp_depths_m)
+        shown = 2 + len(config.warp_depths_m) * (2 if config.warp_memory else 1)
         self.backbone = Backbone(
             config.backbone, shown * config.latent_channels + geometry, config.latent_channels
         )
@@ -231,7 +235,9 @@ class WorldModel(nn.Module):
         if c.geometry:
             maps = geometry_maps(context.poses, c.cameras, c.latent_size)
             fixed.append(torch.from_numpy(maps).to(device))
-        fixed += [self._warped(context, depth) for depth in c.warp_depths_m]
+        fixed += self._warped(context.poses, context.poses[:, m], repeated)
+        if c.warp_memory:
+            fixed += self._warped(context.poses, *self._remembered(context))
         return {
             "poses": poses,
             "relative": relative,
@@ -244,19 +250,33 @@ class WorldModel(nn.Module):
             else torch.zeros_like(context.current[:, None]),
         }
 
-    def _warped(self, context: Context, depth_m: float) -> Tensor:
-        """The current frame seen from every frame's cameras at one depth, (B, T, V, C, h, w)."""
-        c = self.config
-        now = context.poses[:, c.memory_slots]
-        grids = torch.from_numpy(
-            warp_grids(context.poses, now, c.cameras, c.latent_size, depth_m)
-        ).to(context.current.device)
-        b, t = grids.shape[:2]
-        repeated = context.current[:, None].expand(b, t, *context.current.shape[1:])
-        warped = F.grid_sample(
-            repeated.flatten(0, 2), grids.flatten(0, 2), align_corners=False, padding_mode="zeros"
+    def _remembered(self, context: Context) -> tuple[np.ndarray, Tensor]:
+        """Of every frame's nearest memory: its pose (B, T, P) and latents (B, T, V, C, h, w)."""
+        nearest = nearest_memory(
+            context.poses, self.config.memory_slots, context.valid.cpu().numpy()
         )
-        return warped.reshape(repeated.shape)
+        rows = np.arange(len(nearest))[:, None]
+        found = torch.from_numpy(nearest).to(context.memory.device)
+        seen = context.memory[torch.from_numpy(rows).to(found.device), found.clamp(min=0)]
+        seen = torch.where(found[:, :, None, None, None, None] >= 0, seen, 0.0)
+        return context.poses[rows, np.maximum(nearest, 0)], seen
+
+    def _warped(self, poses: np.ndarray, origin: np.ndarray, seen: Tensor) -> list[Tensor]:
+        """What was ``seen`` (B, T, V, C, h, w) from the pose ``origin`` as it must look at every
+        frame's pose, if all lay at one depth: one such tensor for each of the depths."""
+        c = self.config
+        warped = []
+        for depth_m in c.warp_depths_m:
+            grids = warp_grids(poses, origin, c.cameras, c.latent_size, depth_m)
+            warped.append(
+                F.grid_sample(
+                    seen.flatten(0, 2),
+                    torch.from_numpy(grids).to(seen.device).flatten(0, 2),
+                    align_corners=False,
+                    padding_mode="zeros",
+                ).reshape(seen.shape)
+            )
+        return warped
 
     def network(self, prepared: dict[str, Tensor], x: Tensor, c_noise: Tensor) -> Tensor:
         """F(c_in x; c_noise) for the future frames: x (B, F, V, C, h, w), c_noise (B,)."""

@@ -61,6 +61,8 @@ class WorldModelTrainConfig:
     memory_slots: int = 3
     warp_depths_m: tuple[float, ...] = (0.25, 0.45)
     """Where all cameras are calibrated; elsewhere nothing is warped and no geometry shown."""
+    warp_memory: bool = True
+    """Show each frame the nearest remembered one too, warped to its camera."""
     memory_mix: tuple[tuple[str, float], ...] = (("pose", 0.6), ("strided", 0.25), ("none", 0.15))
     """Retrieval strategies seen in training and their shares."""
     expectation: bool = False
@@ -179,6 +181,7 @@ def train_world_model(
         memory_slots=config.memory_slots,
         geometry=calibrated,
         warp_depths_m=config.warp_depths_m if calibrated else (),
+        warp_memory=config.warp_memory and calibrated,
         angles=tuple(i for i, name in enumerate(robot.pose_names) if name.endswith("_rad")),
         memory=config.memory,
         conditioning_noise=config.conditioning_noise,
