@@ -35,10 +35,18 @@ from worldeval.rollout.recording import rollout_key
 from worldeval.world_model.augmentation import Augmentation
 from worldeval.world_model.backbone import BackboneConfig
 from worldeval.world_model.clips import given_latents, load_frames
-from worldeval.world_model.decoder_training import DecoderTrainConfig, LatentVideos, train_decoder
+from worldeval.world_model.decoder_training import (
+    DecoderTrainConfig,
+    LatentVideos,
+    Replays,
+    adapt_decoder,
+    train_decoder,
+)
 from worldeval.world_model.decoding import LatentDecoder
 from worldeval.world_model.denoiser import DenoiserConfig
+from worldeval.world_model.drift import FRAMES, replay_latents, rows_of, starts_of
 from worldeval.world_model.latents import SVD, LatentCache
+from worldeval.world_model.model import WorldModel
 from worldeval.world_model.prepare import PrepareConfig, prepare
 from worldeval.world_model.sampler import SamplerConfig
 from worldeval.world_model.training import WorldModelTrainConfig, train_world_model
@@ -80,8 +88,7 @@ def loop_of(options: argparse.Namespace, **settings: object) -> LoopConfig:
         threads=options.threads,
         mixed_precision=precision,
         schedule="cosine",
-        learning_rate=1e-3,
-        **settings,  # type: ignore[arg-type]
+        **{"learning_rate": 1e-3, **settings},  # type: ignore[arg-type]
     )
 
 
@@ -102,6 +109,43 @@ def fit_decoder(options: argparse.Namespace, places: Places, store: EpisodeStore
         config,
         videos_of(store, [key for key in known if key not in held]),
         videos_of(store, held),
+        places.out / "decoder",
+    )
+
+
+def adapt(options: argparse.Namespace, places: Places, store: EpisodeStore) -> None:
+    """The decoder learns what the world model makes of the training episodes."""
+    known = [str(key) for key in store.metadata()["key"]]
+    model = WorldModel.load(places.model)
+
+    def imagined(keys: list[str], every: int) -> LatentVideos:
+        table = load_frames(store, keys_wanted=keys)
+        latents = given_latents(table, store, SVD)
+        starts = starts_of(table, FRAMES, every)
+        replays = replay_latents(model, table, latents, starts, FRAMES // ROBOT.frames_per_chunk)
+        rows = rows_of(table, starts, FRAMES + 1)
+        return LatentVideos(
+            frames=table.frames[rows.ravel()],
+            latents=replays.reshape(-1, *replays.shape[2:]),
+            first=np.arange(len(starts) + 1) * (FRAMES + 1),
+        )
+
+    learned = [key for key in known if key not in options.held_out]
+    adapt_decoder(
+        DecoderTrainConfig(
+            loop=loop_of(
+                options,
+                steps=options.adapt_steps,
+                batch=8,
+                ema=0.98,
+                warmup=20,
+                validate_every=50,
+                learning_rate=3e-4,
+            )
+        ),
+        videos_of(store, learned),
+        Replays(train=imagined(learned, 16), held_out=imagined(options.held_out, 6)),
+        places.out / "decoder",
         places.decoder,
     )
 
@@ -126,7 +170,7 @@ def fit_model(options: argparse.Namespace, places: Places) -> None:
 def model_config(options: argparse.Namespace, places: Places) -> WorldModelTrainConfig:
     return WorldModelTrainConfig(
         store=str(places.store("train")),
-        autoencoder=str(places.decoder),
+        autoencoder=str(places.out / "decoder"),
         held_out=tuple(options.held_out),
         backbone=BackboneConfig(widths=(128, 192), blocks=1, patch=4),
         expectation=True,
@@ -244,6 +288,7 @@ def main() -> None:
     parser.add_argument("--decoder-steps", type=int, default=1600)
     parser.add_argument("--steps", type=int, default=2300, help="of the world model")
     parser.add_argument("--careful-steps", type=int, default=1000, help="of its second half")
+    parser.add_argument("--adapt-steps", type=int, default=400, help="of the decoder, at last")
     parser.add_argument("--batch", type=int, default=4)
     parser.add_argument("--held-out", nargs="+", default=["train/6"])
     parser.add_argument("--threads", type=int, default=2)
@@ -253,6 +298,7 @@ def main() -> None:
     train, validation = prepared(places, "train"), prepared(places, "val")
     fit_decoder(options, places, train)
     fit_model(options, places)
+    adapt(options, places, train)
     torch.set_num_threads(options.threads)
     dreams = {
         MODEL: replayed(places, validation, beside=True),

@@ -60,7 +60,7 @@ def replay_latents(
     """
     c, device = model.config, next(model.parameters()).device
     choose = strategy(c.memory)
-    rows = _rows(table, starts, chunks * c.future + 1)
+    rows = rows_of(table, starts, chunks * c.future + 1)
     poses = table.poses[rows]  # (N, T+1, P)
     normal = c.normalizer.normalize(poses)
     seen = torch.from_numpy(latents[rows[:, 0]].astype(np.float32))[:, None]
@@ -200,7 +200,7 @@ def replay_gain(
     """
     c = model.config
     starts = starts_of(table, chunks * c.future, every)
-    true = latents[_rows(table, starts, chunks * c.future + 1)].astype(np.float32)
+    true = latents[rows_of(table, starts, chunks * c.future + 1)].astype(np.float32)
     imagined = replay_latents(model, table, latents, starts, chunks)
 
     def error(guess: np.ndarray) -> np.ndarray:
@@ -212,7 +212,7 @@ def replay_gain(
     return gain.mean(axis=(0, 1))
 
 
-def _rows(table: FrameTable, starts: np.ndarray, frames: int) -> np.ndarray:
+def rows_of(table: FrameTable, starts: np.ndarray, frames: int) -> np.ndarray:
     """(N, frames) rows of the table from ``starts`` on, the last of an episode repeated."""
     within = starts[:, 1:] + np.arange(frames)
     return table.first[starts[:, :1]] + np.minimum(within, table.lengths[starts[:, :1]] - 1)

@@ -73,47 +73,38 @@ class PublishedOffsets:
 
 @dataclass(frozen=True, kw_only=True)
 class PoseRetrieval:
-    """The first frame, some recency, and the past frames that show best where the hand will be.
+    """The first frame, some recency, and past frames whose poses are nearest to those to come.
 
-    A frame is chosen for how much nearer it comes to the poses ahead than the current frame and
-    those chosen before (greedy coverage, as in facility location): what the present shows anyway
-    is not looked up again. Where nothing in the past comes nearer, recency fills the slot.
-
-    recent: frames back of the recency slot; its multiples stand in where poses find nothing.
-    min_gap: looked-up frames are at least this much older than the current one and apart.
-    gripper_weight: weight of the last pose component in the squared distance.
-    least_gain: by how much, in normalised pose units, the mean distance to the poses ahead must
-        fall for a frame to be worth its slot.
+    recent: how many frames back the one recency slot looks.
+    min_gap: nearest frames must be at least this many frames older than the current one (closer
+        ones add nothing to the current frame) and this far from each other.
+    gripper_weight: weight of the last pose component in the distance.
     """
 
     recent: int = 4
     min_gap: int = 4
     gripper_weight: float = 0.15
-    least_gain: float = 0.02
 
     def __call__(self, past: np.ndarray, future: np.ndarray, slots: int) -> list[int]:
         current = len(past) - 1
         if current < 1 or slots < 1:
             return []
+        chosen = [0]
+        recent = current - self.recent
+        if slots > 1 and recent > 0:
+            chosen.append(recent)
         weight = np.ones(past.shape[1])
         weight[-1] = self.gripper_weight
-        apart = np.sqrt(np.abs(past[:, None] - future[None]) ** 2 @ weight)  # (n, T)
-        chosen = [0]
-        if slots > 1 and current > self.recent:
-            chosen.append(current - self.recent)
-        free = np.arange(len(past)) <= current - self.min_gap
-        while len(chosen) < slots:
-            for index in chosen:
-                free[max(index - self.min_gap + 1, 0) : index + self.min_gap] = False
-            if not free.any():
+        # distance to the nearest of the poses to come, (n,)
+        apart = (np.abs(past[:, None] - future[None]) ** 2 @ weight).min(axis=1)
+        for candidate in np.argsort(apart, kind="stable"):
+            if len(chosen) >= slots:
                 break
-            covered = apart[[current, *chosen]].min(axis=0)
-            gain = np.where(free, (covered - np.minimum(covered, apart)).mean(axis=1), -1.0)
-            found = int(gain.argmax())
-            if gain[found] < self.least_gain:
-                backward = np.flatnonzero(free)
-                found = int(backward[-1])  # the most recent one that is left
-            chosen.append(found)
+            index = int(candidate)
+            if index > current - self.min_gap:
+                continue
+            if all(abs(index - other) >= self.min_gap for other in chosen):
+                chosen.append(index)
         return sorted(chosen)
 
 
