@@ -1,5 +1,7 @@
 """The world model: shapes, independence of rollouts in a batch, save and load, geometry."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 import torch
@@ -8,7 +10,7 @@ from worldeval.errors import CheckpointError, ConfigError, MismatchError
 from worldeval.robots import CameraSpec, RobotSpec
 from worldeval.world_model.autoencoder import Autoencoder, AutoencoderConfig
 from worldeval.world_model.backbone import Backbone, BackboneConfig
-from worldeval.world_model.conditioning import geometry_maps, warp_grids
+from worldeval.world_model.conditioning import geometry_maps, nearest_memory, warp_grids
 from worldeval.world_model.dreamer import Dreamer
 from worldeval.world_model.model import Context, WorldModel, WorldModelConfig
 
@@ -150,8 +152,6 @@ def test_the_wrist_finds_what_it_saw_where_it_now_must_be():
 
 
 def test_a_model_with_more_inputs_starts_from_a_trained_one():
-    from dataclasses import replace
-
     first = model()
     grown = WorldModel(replace(first.config, warp_depths_m=(0.3,)))
     grown.adopt(first)
@@ -169,3 +169,30 @@ def test_a_model_with_more_inputs_starts_from_a_trained_one():
     assert torch.allclose(*answers, atol=1e-5)
     with pytest.raises(ConfigError, match="3 input channels more"):
         first.adopt(grown)
+
+
+def test_each_frame_is_shown_the_nearest_memory_as_its_camera_must_see_it():
+    """Two remembered frames at x = -0.2 and 0.2; the hand goes to 0.2 and finds the second one."""
+    config = replace(
+        model().config, memory_slots=2, latent_size=(4, 4), warp_depths_m=(0.3,), warp_memory=True
+    )
+    made = WorldModel(config)
+    x = np.array([[-0.2, 0.2, 0.0, 0.1, 0.2, 0.2, -0.15]], np.float32)  # 2 + 1 + 4 frames
+    poses = np.stack([x, np.full_like(x, 0.6), np.full_like(x, 0.2), np.ones_like(x)], -1)
+    torch.manual_seed(0)
+    memory = torch.randn(1, 2, 2, 3, 4, 4)
+    context = Context(
+        current=torch.randn(1, 2, 3, 4, 4),
+        memory=memory,
+        valid=torch.ones(1, 2, dtype=torch.bool),
+        poses=poses,
+        level=torch.zeros(1),
+    )
+    assert nearest_memory(poses, 2, np.ones((1, 2), bool)).tolist() == [[0, 1, 0, 1, 1, 1, 0]]
+    shown = made.prepare(context)["fixed"][:, :, :, -3:]  # (B, T, V, C, h, w)
+    for frame, slot in ((4, 1), (5, 1)):  # the very same pose: the picture itself, in every view
+        torch.testing.assert_close(shown[0, frame], memory[0, slot], atol=1e-5, rtol=0)
+    torch.testing.assert_close(shown[0, 6, 0], memory[0, 0, 0])  # a fixed camera sees it unmoved
+    assert not torch.allclose(shown[0, 6, 1], memory[0, 0, 1])  # one on the hand sees it shifted
+    nothing = replace(context, valid=torch.zeros(1, 2, dtype=torch.bool))
+    assert made.prepare(nothing)["fixed"][:, :, :, -3:].abs().max() == 0

@@ -85,10 +85,11 @@ def warp_grids(
 ) -> np.ndarray:
     """Where each pixel at ``poses`` looked from ``current``, if all it sees lay at ``depth_m``.
 
-    poses: (B, T, P); current: (B, P), or (B, T, P) for one source a frame; physical. Returns (B, T, V, h, w, 2) float32 image
-    coordinates (u, v) in [-1, 1], as ``torch.nn.functional.grid_sample`` takes them; 2, outside,
-    where that point was behind the camera. For a fixed camera this is the identity. For one on the
-    hand it is the homography that the plane induces (Hartley & Zisserman, section 13.1).
+    poses: (B, T, P); current: (B, P), or (B, T, P) for one source a frame; physical.
+    Returns (B, T, V, h, w, 2) float32 image coordinates (u, v) in [-1, 1], as
+    ``torch.nn.functional.grid_sample`` takes them; 2, outside, where that point was behind the
+    camera. For a fixed camera this is the identity. For one on the hand it is the homography that
+    the plane induces (Hartley & Zisserman, section 13.1).
     """
     b, t = poses.shape[:2]
     hand = poses[..., None, None, :3].astype(np.float32)  # (B, T, 1, 1, 3)
@@ -115,7 +116,8 @@ def nearest_memory(poses: np.ndarray, slots: int, valid: np.ndarray) -> np.ndarr
     hands = poses[..., :3].astype(np.float32)
     apart = np.linalg.norm(hands[:, :, None] - hands[:, None, :slots], axis=-1)  # (B, T, M)
     apart = np.where(valid[:, None], apart, np.inf)
-    return np.where(valid.any(axis=1)[:, None], apart.argmin(axis=-1), -1)
+    some = np.any(valid, axis=1)[:, None]
+    return np.where(some, apart.argmin(axis=-1), -1)
 
 
 def _rays(camera: CameraSpec, u: np.ndarray, v: np.ndarray) -> np.ndarray:
