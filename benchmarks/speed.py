@@ -55,8 +55,8 @@ def main() -> None:
         row = {
             "batch": batch,
             "frames_per_s": batch * options.chunks * model.config.future / seconds,
-            "nfe": dreamer.sampler.evaluations,
-            "solver": dreamer.sampler.solver,
+            "nfe": dreamer.rollouts.sampler.evaluations,
+            "solver": dreamer.rollouts.sampler.solver,
             "threads": options.threads,
             "views": len(model.config.views),
             "mib_at_10_chunks": at_ten,

@@ -2,12 +2,13 @@
 
 import numpy as np
 import pytest
+import torch
 from gymnasium.utils.env_checker import check_env
 
 from tests.world_model.test_model import autoencoder, model, robot
 from tests.world_model.test_training import write_store
 from worldeval.data.episodes import EpisodeStore
-from worldeval.errors import CheckpointError, MismatchError, StartStateError
+from worldeval.errors import CheckpointError, MismatchError, StartStateError, WorldError
 from worldeval.imagination.env import Imagination
 from worldeval.imagination.replay import fidelity, imagine_replays, label_replays, suite_of
 from worldeval.rollout.vector_env import WorldEnv, WorldVectorEnv
@@ -97,3 +98,25 @@ def test_another_autoencoder_is_refused(world, tmp_path):
     trained_elsewhere.save(tmp_path / "world-model")
     with pytest.raises(CheckpointError, match="0123456789ab"):
         Imagination.open(tmp_path / "world-model", EpisodeStore.open(world._starts.root), robot())
+
+
+def test_memory_that_runs_out_costs_no_rollout_and_changes_none(world, monkeypatch, caplog):
+    starts = suite_of(world._starts, chunks=3, name="s").starts
+    poses = np.repeat(world.reset(starts, range(len(starts))).poses, 4, axis=1)
+    chunk = ActionChunk(actions=np.zeros((len(starts), 12, 4), np.float32), poses=poses)
+    roomy = world.step(chunk, range(len(starts)))
+    whole = world.dreamer._decode
+
+    def decode(latents, rows):
+        if len(rows) > 1:
+            raise torch.OutOfMemoryError("CUDA out of memory")
+        return whole(latents, rows)
+
+    monkeypatch.setattr(world.dreamer, "_decode", decode)
+    world.reset(starts, range(len(starts)))
+    cramped = world.step(chunk, range(len(starts)))
+    np.testing.assert_array_equal(cramped.frames, roomy.frames)
+    assert "give --batch 1" in caplog.text
+    monkeypatch.setattr(world.dreamer, "_decode", lambda *_: decode(None, [0, 1]))
+    with pytest.raises(WorldError, match="a single rollout"):
+        world.step(chunk, range(len(starts)))

@@ -26,7 +26,7 @@ class Counting:
     def parameters(self):
         yield torch.zeros(1)
 
-    def imagine(self, context: Context, generators) -> torch.Tensor:
+    def imagine(self, context: Context, generators, sampler=None) -> torch.Tensor:
         steps = torch.arange(1, 1 + self.config.future, dtype=torch.float32)
         change = self.pace * steps[None, :, None, None, None, None]
         if self.config.trust:

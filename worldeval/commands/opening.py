@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from worldeval.motion.adapters import Adapter
     from worldeval.robots import RobotSpec
     from worldeval.types import World
-    from worldeval.world_model.dreamer import DreamConfig
+    from worldeval.world_model.interfaces import DreamConfig
 
 WorldName = Literal["imagination", "metaworld", "toy"]
 

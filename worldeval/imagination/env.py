@@ -7,6 +7,7 @@ exists: a judge decides. A policy cannot tell the difference, nor can the rollou
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -17,14 +18,19 @@ import torch
 
 from worldeval.data.episodes import EpisodeStore
 from worldeval.data.fit import check_store
-from worldeval.errors import MismatchError, StartStateError
+from worldeval.errors import MismatchError, StartStateError, WorldError
+from worldeval.learning.room import free
 from worldeval.robots import RobotSpec
 from worldeval.types import ActionChunk, StartState, WorldStep
-from worldeval.world_model.dreamer import Dreamer, DreamModel
+from worldeval.world_model.dreamer import Dreamer
+from worldeval.world_model.interfaces import DreamModel
 from worldeval.world_model.latents import LatentCache
 from worldeval.world_model.loading import open_world_model
 from worldeval.world_model.memory import Strategy
 from worldeval.world_model.sampler import SamplerConfig
+
+
+log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -45,10 +51,11 @@ class Imagination:
 
     def __init__(self, dreamer: Dreamer, robot: RobotSpec, starts: EpisodeStore) -> None:
         check_robot(dreamer.model, robot)
-        check_store(starts, robot, actions=False, rates=False)
+        check_store(starts, robot, actions=False, rates=len(dreamer.model.config.frame_rates) == 1)
         self.robot = robot
         self.dreamer = dreamer
         self.frames_per_step = dreamer.model.config.future
+        self._most = 0  # rollouts at once that memory allows, once it has run out
         self._starts = starts
         table = starts.metadata()
         self._keys = [str(key) for key in table["key"]]
@@ -135,10 +142,39 @@ class Imagination:
         )
 
     def step(self, chunk: ActionChunk, rows: Sequence[int]) -> WorldStep:
-        frames, info = self.dreamer.step(chunk.poses, rows)
+        frames, info = self._step(chunk.poses, list(rows))
         return WorldStep(
             frames=frames, poses=chunk.poses, joints=chunk.joints, success=None, info=info
         )
+
+    def _step(self, poses: np.ndarray, rows: list[int]) -> tuple[np.ndarray, list[dict[str, Any]]]:
+        """As the dreamer's, in as many parts as the GPU's memory needs; the result is the same."""
+        most = self._most or len(rows)
+        frames: list[np.ndarray] = []
+        info: list[dict[str, Any]] = []
+        while len(info) < len(rows):
+            part = slice(len(info), len(info) + most)
+            try:
+                some, told = self.dreamer.step(poses[part], rows[part])
+            except torch.OutOfMemoryError as error:
+                if most == 1:
+                    raise WorldError(
+                        "memory ran out with a single rollout; free some on the device, imagine "
+                        "on another one, or use a smaller world model"
+                    ) from error
+                self._most = most = max(1, most // 2)
+                free()
+                log.warning(
+                    "memory ran out with %d rollouts at once; going on with %d, the result is the "
+                    "same: give --batch %d",
+                    len(rows),
+                    most,
+                    most,
+                )
+                continue
+            frames.append(some)
+            info += told
+        return np.concatenate(frames), info
 
     def close(self) -> None:
         """Nothing is held that needs closing."""

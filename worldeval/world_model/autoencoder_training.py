@@ -81,7 +81,8 @@ def train_autoencoder(config: AutoencoderTrainConfig, out: str | Path) -> Path:
             "seconds": time.time() - started,
             "threads": config.loop.threads,
         }
-        model.save(out, card)
+        if loop.is_main:
+            model.save(out, card)
     return out
 
 

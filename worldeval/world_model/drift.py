@@ -19,8 +19,8 @@ from worldeval.data.atomic import write_atomically
 from worldeval.errors import DataError
 from worldeval.learning.loop import Loop
 from worldeval.world_model.clips import ClipSource, FrameTable
-from worldeval.world_model.memory import retrieve, strategy
-from worldeval.world_model.model import Context, WorldModel, degrade
+from worldeval.world_model.dreamer import LatentRollouts
+from worldeval.world_model.model import WorldModel
 
 FRAMES = 32
 """How far own replays go before they set out from a true frame again."""
@@ -45,7 +45,6 @@ def starts_of(table: FrameTable, frames: int, every: int) -> np.ndarray:
     return np.asarray(rows, np.int64)
 
 
-@torch.inference_mode()
 def replay_latents(
     model: WorldModel,
     table: FrameTable,
@@ -58,38 +57,19 @@ def replay_latents(
 
     Where an episode ends earlier its last pose is held.
     """
-    c, device = model.config, next(model.parameters()).device
-    choose = strategy(c.memory)
-    rows = rows_of(table, starts, chunks * c.future + 1)
+    future, every = model.config.future, range(len(starts))
+    rows = rows_of(table, starts, chunks * future + 1)
     poses = table.poses[rows]  # (N, T+1, P)
-    normal = c.normalizer.normalize(poses)
-    seen = torch.from_numpy(latents[rows[:, 0]].astype(np.float32))[:, None]
-    generators = [torch.Generator().manual_seed(seed + i) for i in range(len(starts))]
-    level = torch.full((len(starts),), c.conditioning_noise)
-    for now in range(0, chunks * c.future, c.future):
-        ahead = slice(now + 1, now + 1 + c.future)
-        found = [retrieve(choose, n[: now + 1], n[ahead], c.memory_slots) for n in normal]
-        index = np.stack([i for i, _ in found])  # (N, M)
-        memory = torch.stack([frames[i] for frames, (i, _) in zip(seen, found, strict=True)])
-        current = seen[:, -1]
-        noise = [
-            [torch.randn(x.shape[1:], generator=g) for g in generators] for x in (current, memory)
-        ]
-        context = Context(
-            current=degrade(current, level, torch.stack(noise[0])).to(device),
-            memory=degrade(memory, level, torch.stack(noise[1])).to(device),
-            valid=torch.from_numpy(np.stack([valid for _, valid in found])).to(device),
-            poses=np.concatenate(
-                [
-                    np.take_along_axis(poses, index[..., None], 1),
-                    poses[:, now : now + 1 + c.future],
-                ],
-                axis=1,
-            ),
-            level=level.to(device),
-        )
-        seen = torch.cat([seen, model.imagine(context, generators).float().cpu()], dim=1)
-    return seen.numpy()
+    first = torch.from_numpy(latents[rows[:, 0]].astype(np.float32))
+    rollouts = LatentRollouts(model, device=next(model.parameters()).device)
+    rollouts.begin(every, first, poses[:, 0], [seed + i for i in every])
+    seen = [first[:, None]]
+    for now in range(1, chunks * future, future):
+        ahead = poses[:, now : now + future]
+        imagined, _ = rollouts.imagine(ahead, every)
+        rollouts.remember(imagined, ahead, every)
+        seen.append(imagined.float().cpu())
+    return torch.cat(seen, dim=1).numpy()
 
 
 def own_replays(

@@ -1,6 +1,6 @@
 """Opens a world model of any size by its checkpoint folder, with the codec of its latents.
 
-Enters: folders. Leaves: a ``DreamModel`` and its ``LatentCodec`` (``dreamer.py``). The kind that
+Enters: folders. Leaves: a ``DreamModel`` and its ``LatentCodec`` (``interfaces.py``). The kind that
 stands in ``config.json`` says which class reads it; classes are imported only when they are needed.
 """
 
@@ -12,7 +12,7 @@ from typing import Any
 
 from worldeval.data import checkpoint
 from worldeval.errors import CheckpointError, ConfigError
-from worldeval.world_model.dreamer import DreamModel, LatentCodec
+from worldeval.world_model.interfaces import DreamModel, LatentCodec
 
 CTRL_WORLD = "ctrl-world"
 """The kind of checkpoint that brings its autoencoder along."""

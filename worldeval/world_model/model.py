@@ -322,6 +322,10 @@ class WorldModel(nn.Module):
             change = change * torch.tensor(c.trust, device=device)[:, None, None, None]
         return change + prepared["anchor"]
 
+    def evaluations(self, sampler: SamplerConfig) -> int:
+        """Passes of the network (NFE) that one sample costs."""
+        return sampler.evaluations
+
     def save(self, folder: str | Path, card: dict[str, Any] | None = None) -> None:
         tensors = {name: t.detach().cpu().float().numpy() for name, t in self.state_dict().items()}
         checkpoint.save(folder, kind=KIND, config=asdict(self.config), tensors=tensors, card=card)

@@ -252,7 +252,7 @@ def train_world_model(
         )
 
     loop.run(loss, validate, title="world model")
-    if not config.held_out:
+    if loop.is_main and not config.held_out:
         with loop.averaged_weights():
             model.save(out, _card(config, table, loop, started))
     return out

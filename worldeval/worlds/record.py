@@ -13,15 +13,7 @@ skipped. Episodes arrive in rounds over the tasks, so a partial store is balance
 from __future__ import annotations
 
 import hashlib
-import multiprocessing
-import os
-import signal
-import threading
-from collections import deque
 from collections.abc import Iterator
-from concurrent.futures import Future, ProcessPoolExecutor
-from concurrent.futures.process import BrokenProcessPool
-from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -30,7 +22,8 @@ import numpy as np
 from tqdm import tqdm
 
 from worldeval.data.episodes import EpisodeStore
-from worldeval.errors import ConfigError, WorldError
+from worldeval.data.workers import in_order
+from worldeval.errors import ConfigError
 from worldeval.types import Episode
 from worldeval.worlds.sawyer import ROBOT, SPLITS, TASKS, start_state
 
@@ -177,81 +170,27 @@ _world: MetaWorld | None = None
 than an episode."""
 
 
-def _start_worker() -> None:
-    # Ctrl-C reaches the whole group; the parent alone decides.
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
-    threading.Thread(target=_end_with_parent, daemon=True).start()
+def _open_world() -> None:
+    global _world
+    from worldeval.worlds.metaworld import MetaWorld
 
-
-def _end_with_parent() -> None:
-    """Else a worker whose parent was killed would wait for its next job for ever."""
-    parent = multiprocessing.parent_process()
-    if parent is not None:
-        parent.join()
-        os._exit(1)
-
-
-@contextmanager
-def _deaf_children() -> Iterator[None]:
-    """Processes that begin in the block never hear Ctrl-C, not even before ``_start_worker``."""
-    if not hasattr(signal, "pthread_sigmask"):  # Windows
-        yield
-        return
-    before = signal.pthread_sigmask(signal.SIG_BLOCK, [signal.SIGINT])
-    try:
-        yield
-    finally:
-        signal.pthread_sigmask(signal.SIG_SETMASK, before)
+    _world = MetaWorld()
 
 
 def _work(job: Job) -> Episode:
-    global _world
-    if _world is None:
-        from worldeval.worlds.metaworld import MetaWorld
-
-        _world = MetaWorld()
+    assert _world is not None  # ``_open_world`` came first
     return record_episode(job, _world)
 
 
 def _episodes(todo: list[Job], workers: int) -> Iterator[Episode]:
     """Episodes in the order of ``todo``, whatever the number of workers."""
-    if workers == 1:
-        from worldeval.worlds.metaworld import MetaWorld
-
-        world = MetaWorld()
-        try:
-            for job in todo:
-                yield record_episode(job, world)
-        finally:
-            world.close()
-        return
-    # Set for the children, which read it on start; the parent's numpy has long been loaded.
-    os.environ.setdefault("OMP_NUM_THREADS", "1")
-    others = set(multiprocessing.active_children())
-    context = multiprocessing.get_context("spawn")
-    pool = ProcessPoolExecutor(workers, mp_context=context, initializer=_start_worker)
-    waiting: deque[Future[Episode]] = deque()
-    queue = iter(todo)
+    global _world
     try:
-        for job in queue:
-            with _deaf_children():  # the pool begins its processes when it gets its first jobs
-                waiting.append(pool.submit(_work, job))
-            if len(waiting) >= 3 * workers:
-                yield waiting.popleft().result()
-        while waiting:
-            yield waiting.popleft().result()
-    except BrokenProcessPool as error:
-        raise WorldError(
-            "a recording worker died (often for lack of memory); run the same command again to "
-            "continue, with fewer workers"
-        ) from error
-    except KeyboardInterrupt:
-        # Episodes are stored in their order, so those that run now could not be kept.
-        for child in set(multiprocessing.active_children()) - others:
-            child.kill()
-        raise
+        yield from in_order(_work, todo, workers, begin=_open_world)
     finally:
-        pool.shutdown(wait=True, cancel_futures=True)
+        if _world is not None:  # recorded in this process
+            _world.close()
+            _world = None
 
 
 def open_store(config: RecordConfig, out: str | Path) -> EpisodeStore:

@@ -19,7 +19,7 @@ from worldeval.commands.import_model import ImportCtrlWorld, ImportSvd
 from worldeval.data import checkpoint
 from worldeval.errors import CheckpointError, ConfigError
 from worldeval.world_model.published.autoencoder import SvdAutoencoder
-from worldeval.world_model.published.config import DROID_HIGH, DROID_LOW, KIND, CtrlWorldConfig
+from worldeval.world_model.published.config import KIND, POSE_HIGH, POSE_LOW, CtrlWorldConfig
 from worldeval.world_model.published.importing import (
     account_for,
     import_ctrl_world,
@@ -53,7 +53,7 @@ def test_every_tensor_comes_over_but_the_image_encoders(imported, state) -> None
 def test_the_configuration_tells_what_was_imported(imported) -> None:
     config = CtrlWorldConfig.from_json(checkpoint.read_header(imported)["config"])
     assert config.preset == "published" and config.guidance.high == 2.0
-    assert (config.pose_low, config.pose_high) == (DROID_LOW, DROID_HIGH)
+    assert (config.pose_low, config.pose_high) == (POSE_LOW, POSE_HIGH)
     assert config.unet["block_out_channels"] == [32, 32, 64, 64]
     assert (config.frames, config.image_size) == (11, (192, 320))
 

@@ -12,33 +12,13 @@ from typing import Any
 
 from worldeval.data.normalize import BoundNormalizer
 from worldeval.errors import ConfigError
+from worldeval.motion.panda import POSE_HIGH, POSE_LOW
 from worldeval.world_model.denoiser import DenoiserConfig
 from worldeval.world_model.sampler import SamplerConfig
 
 KIND = "ctrl-world"
 DECODING = ("views", "chunks")
 LATENT_TYPES = ("float32", "weights")
-
-DROID_LOW = (
-    0.2676655471324921,
-    -0.441715806722641,
-    -0.042784303426742554,
-    -3.1373724937438965,
-    -1.214390754699707,
-    -2.11581574678421,
-    0.0,
-)
-DROID_HIGH = (
-    0.781050771474838,
-    0.4366717040538788,
-    0.7843997478485107,
-    3.137465238571167,
-    0.9039141565561147,
-    1.9915846586227417,
-    0.9911894202232361,
-)
-"""1st and 99th percentiles of DROID's poses as published (``stat.json``, state_01 and state_99):
-x y z in metres, roll pitch yaw in radians, gripper 0 open .. 1 closed."""
 
 PUBLISHED_SAMPLER = SamplerConfig(
     solver="euler", steps=50, sigma_min=0.002, sigma_max=700.0, rho=7.0, noise_scale="total"
@@ -89,8 +69,8 @@ class CtrlWorldConfig:
     robot: str = "droid-panda"
     views: tuple[str, ...] = ("exterior_1", "exterior_2", "wrist")
     """Stacked along height in this order before the backbone."""
-    pose_low: tuple[float, ...] = DROID_LOW
-    pose_high: tuple[float, ...] = DROID_HIGH
+    pose_low: tuple[float, ...] = POSE_LOW
+    pose_high: tuple[float, ...] = POSE_HIGH
     frame_hz: float = 5.0
     latent_channels: int = 4
     latent_size: tuple[int, int] = (24, 40)

@@ -41,7 +41,7 @@ from worldeval.world_model.published.backbone import (
 )
 from worldeval.world_model.published.config import KIND, CtrlWorldConfig, GuidanceConfig
 from worldeval.world_model.published.draws import LossDraws as LossDraws
-from worldeval.world_model.sampler import SamplerConfig, sample
+from worldeval.world_model.sampler import SamplerConfig, karras_sigmas, sample
 
 TOKENIZER = "tokenizer"
 TOKEN_WIDTH = 1024
@@ -204,6 +204,12 @@ class CtrlWorld(nn.Module):
         """Latents (B, F, V, C, h, w) of the frames to come, one generator a rollout."""
         noise = self.unit_noise(generators)
         return self.sample_clip(context, noise, sampler)[:, 1:]
+
+    def evaluations(self, sampler: SamplerConfig) -> int:
+        """Passes of the backbone (NFE) that one sample costs; a guided one is two."""
+        *levels, _ = karras_sigmas(sampler)
+        guided = sum(self.config.guidance.at(sigma) for sigma in levels) / len(levels)
+        return round(sampler.evaluations * (1 + guided))
 
     def clip_loss(
         self, context: Context, future: Tensor, draws: LossDraws
