@@ -3,10 +3,13 @@
     .venv/bin/python benchmarks/ship.py suite --out checkpoints/suite
     worldeval rollout --world metaworld --suite checkpoints/suite/suite.json --out runs/truth ...
     .venv/bin/python benchmarks/ship.py truth --rollouts runs/truth --out checkpoints/suite
+    .venv/bin/python benchmarks/ship.py judge-suites --out runs/judge
 
 ``suite`` takes the first evaluation start states of every task (the simulator draws their first
 frames), and a smaller suite for the demo. ``truth`` turns the simulator's rollouts of the
 candidates into the verdict table of what truly happened, and keeps the clips of the demo's starts.
+``judge-suites`` are start states of the training and validation splits for rollouts of the
+candidates that a judge learns from: nobody else's start states.
 """
 
 from __future__ import annotations
@@ -58,6 +61,14 @@ def make_suite(out: Path, per_task: int, demo_per_task: int, chunks: int) -> Non
     world.close()
 
 
+def make_judge_suites(out: Path) -> None:
+    for split, first, count in (("training", 600, 6), ("validation", 300, 2)):
+        starts = [s for task in TASKS for s in start_states(split, task, count, first)]
+        Suite(
+            name=f"judge-{split}", robot=ROBOT.name, chunks=10, starts=tuple(starts), seed=7
+        ).save(out / f"{split}.json")
+
+
 def keep_truth(rollouts: Path, out: Path) -> None:
     demo = {start.start_id for start in Suite.load(out / "demo.json").starts}
     tables = []
@@ -83,7 +94,7 @@ def keep_truth(rollouts: Path, out: Path) -> None:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("what", choices=("suite", "truth"))
+    parser.add_argument("what", choices=("suite", "truth", "judge-suites"))
     parser.add_argument("--out", type=Path, default=Path("checkpoints/suite"))
     parser.add_argument("--rollouts", type=Path, default=Path("runs/truth"))
     parser.add_argument("--per-task", type=int, default=10)
@@ -92,6 +103,8 @@ def main() -> None:
     options = parser.parse_args()
     if options.what == "suite":
         make_suite(options.out, options.per_task, options.demo_per_task, options.chunks)
+    elif options.what == "judge-suites":
+        make_judge_suites(options.out)
     else:
         keep_truth(options.rollouts, options.out)
 

@@ -25,9 +25,6 @@ from worldeval.learning.loop import METRICS_FILE, Loop
 from worldeval.world_model.autoencoder import reconstruction_loss
 from worldeval.world_model.decoding import SCALE, LatentDecoder, LatentDecoderConfig
 
-STILL = 5e-4
-"""Squared error, of pixels in [-1, 1], added to what an error is counted against: 39 dB."""
-
 
 @dataclass(frozen=True, kw_only=True)
 class DecoderTrainConfig:
@@ -145,14 +142,6 @@ def train_decoder(
 
 
 @dataclass(frozen=True, kw_only=True)
-class Replays:
-    """Imagined latents beside what truly came: each "episode" is a replay, its first frame true."""
-
-    train: LatentVideos
-    held_out: LatentVideos
-
-
-@dataclass(frozen=True, kw_only=True)
 class _Picks:
     """Pieces of views: a batch of them at some frames and at the frames that stand for a start."""
 
@@ -169,19 +158,15 @@ class _Picks:
         config: DecoderTrainConfig,
         videos: LatentVideos,
         views: int,
-        *,
-        imagined: bool = False,
     ) -> _Picks:
-        """imagined: the start is the first frame of the replay, not any earlier frame."""
         count = config.loop.batch
         rows = rng.integers(len(videos.frames), size=count)
-        reach = rng.integers(1, config.reach + 1, size=count)
         room = [s - c + 1 for s, c in zip(config.model.latent_size, config.crop, strict=True)]
         return cls(
             rows=rows,
-            starts=videos.start_of(rows)
-            if imagined
-            else np.maximum(rows - reach, videos.start_of(rows)),
+            starts=np.maximum(
+                rows - rng.integers(1, config.reach + 1, size=count), videos.start_of(rows)
+            ),
             view=rng.integers(views, size=count),
             corner=np.stack([rng.integers(r, size=count) for r in room], axis=1),
             crop=config.crop,
@@ -202,69 +187,6 @@ class _Picks:
             torch.from_numpy(to_model(np.stack(pixels))),
             torch.from_numpy(np.stack(latents).astype(np.float32)),
         )
-
-
-def adapt_decoder(
-    config: DecoderTrainConfig,
-    videos: LatentVideos,
-    replays: Replays,
-    start_from: str | Path,
-    out: str | Path,
-) -> Path:
-    """Teach a fitted decoder what a world model imagines, and keep in ``out`` what was best.
-
-    An expected latent is a mean of several futures, which no frame ever had: the decoder learns the
-    expected picture to it, with the start frame beside it. Errors count against how far the true
-    frame is from the start frame. Half of the loss is still that of true latents.
-    """
-    out = Path(out)
-    model = LatentDecoder.load(start_from).train().requires_grad_(True)
-    loop = Loop(model, config.loop, out / "training", settings=_settings(config))
-    views = videos.latents.shape[1]
-
-    def loss(module: nn.Module, step: int, generator: torch.Generator) -> tuple[Tensor, dict]:
-        raw: LatentDecoder = loop.raw  # type: ignore[assignment]
-        rng = np.random.default_rng(int(torch.randint(2**62, (1,), generator=generator)))
-        true = _Picks.draw(rng, config, videos, views)
-        video, latents = (x.to(loop.device) for x in true.cut(videos, true.rows, loop.share))
-        value = reconstruction_loss(raw.decode(latents).float(), video)
-        dream = _Picks.draw(rng, config, replays.train, views, imagined=True)
-        (video, latents), (start_video, start) = (
-            [x.to(loop.device) for x in dream.cut(replays.train, rows, loop.share)]
-            for rows in (dream.rows, dream.starts)
-        )
-        missed = start_video - raw.decode(start)
-        beside = raw.decode(latents) + raw.openness(latents, start) * missed
-        error = (beside.float() - video).square().mean(dim=(1, 2, 3))
-        apart = (start_video - video).square().mean(dim=(1, 2, 3)) + STILL
-        return value + (error / apart).mean(), {"quotient": float((error / apart).mean().detach())}
-
-    def validate(step: int) -> dict[str, Any]:
-        row = replay_quality_beside(model, replays.held_out)
-        if row["gain_db"] > best_so_far(loop.folder / METRICS_FILE, "gain_db"):
-            model.save(out, {"train": _settings(config), "step": step, "held_out": row})
-        return row
-
-    loop.run(loss, validate, title="decoder of what is imagined")
-    return out
-
-
-@torch.inference_mode()
-def replay_quality_beside(
-    model: LatentDecoder, replays: LatentVideos, every: int = 4
-) -> dict[str, Any]:
-    """By how many dB PSNR decoded replays are nearer the truth than their start frames, in mean."""
-    rows = np.setdiff1d(np.arange(0, len(replays.frames), every), replays.first)
-    gains = []
-    for row, first in zip(rows, replays.start_of(rows), strict=True):
-        truth, start_video = (torch.from_numpy(to_model(replays.frames[i])) for i in (row, first))
-        latents, start = (
-            torch.from_numpy(replays.latents[i].astype(np.float32)) for i in (row, first)
-        )
-        beside = model.decode_beside(latents[None, None], start[None], start_video[None])[0, 0]
-        gains.append(np.subtract(_psnr(beside, truth), _psnr(start_video, truth)))
-    by_view = np.mean(gains, axis=0)
-    return {"gain_db": float(by_view.mean()), "gain_db_views": by_view.tolist()}
 
 
 @torch.inference_mode()

@@ -8,15 +8,17 @@ frame x_0 with latent z_0 it is
     D(z) + g(z, z_0) (x_0 - D(z_0)),    0 <= g <= 1,
 
 because what the decoder misses of a place is missed alike as long as the place does not change. The
-gate g is a small network on both latents that says where that is so. The start frame is what any
-user of the world model has; the residual adds nothing of a later frame, and where the gate is shut
-(the arm, what it moved, a wrist view) the picture is the decoder's alone.
+gate g is a small network on both latents that says where that is so. A world model that is unsure
+disturbs places that stay: a change below ``rest`` is therefore taken for none. The start frame is
+what any user of the world model has; the residual adds nothing of a later frame, and where the gate
+is shut (the arm, what it moved, a wrist view) the picture is the decoder's alone.
 
 There is no encoder: latents of start frames come from the cache beside the store.
 """
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, NoReturn
@@ -44,6 +46,10 @@ class LatentDecoderConfig:
     latent_size: tuple[int, int] = (24, 40)
     latents: str = "svd"
     """Digest of the latents, as the cache of a store is named."""
+    rest: tuple[float, ...] = ()
+    """Of each view, the change of a latent (root mean square over channels and 3x3 places) up to
+    which a place counts as at rest and is shown as in the start frame; from twice that on it is
+    shown as decoded. () shows all as decoded."""
 
     def __post_init__(self) -> None:
         if any(w < 8 or w % 8 for w in (*self.widths, self.gate_width)):
@@ -56,6 +62,9 @@ class LatentDecoderConfig:
                 f"latent decoder: latent_channels {self.latent_channels} and latent_size "
                 f"{self.latent_size} must be at least 1"
             )
+
+        if any(not r >= 0 for r in self.rest):
+            raise ConfigError(f"latent decoder: rest is {self.rest}, expected none below 0")
 
     @property
     def image_size(self) -> tuple[int, int]:
@@ -129,13 +138,20 @@ class LatentDecoder(nn.Module):
                 f"start latents are {tuple(start.shape)}, expected {tuple(latents[:, 0].shape)}: "
                 "those of the rollouts' start frames, batch and views alike"
             )
+        rest = self.config.rest
+        if rest and len(rest) != latents.shape[2]:
+            raise MismatchError(
+                f"latents have {latents.shape[2]} views, rest is set for {len(rest)}: {rest}"
+            )
         missed = start_video - self.decode(start)  # (B, V, 3, H, W)
         repeated = start[:, None].expand_as(latents)
         gate = self.openness(latents.flatten(0, 2), repeated.flatten(0, 2))
-        return (
-            self.decode(latents)
-            + gate.reshape(*latents.shape[:3], 1, *gate.shape[-2:]) * (missed[:, None])
-        )
+        gate = gate.reshape(*latents.shape[:3], 1, *gate.shape[-2:])
+        shown = self.decode(latents) + gate * missed[:, None]
+        if not rest:
+            return shown
+        still = start_video[:, None]
+        return still + moved(latents - start[:, None], rest) * (shown - still)
 
     def save(self, folder: str | Path, card: dict[str, Any] | None = None) -> None:
         tensors = {name: t.detach().cpu().float().numpy() for name, t in self.state_dict().items()}
@@ -146,8 +162,21 @@ class LatentDecoder(nn.Module):
         """From a checkpoint folder; raises CheckpointError if it is missing or damaged."""
         config, tensors = checkpoint.load(folder, kind=KIND)
         with checkpoint.fitting(folder):
-            for name in ("widths", "latent_size"):
-                config[name] = tuple(config[name])
+            for name in ("widths", "latent_size", "rest"):
+                config[name] = tuple(config.get(name, ()))
             model = cls(LatentDecoderConfig(**config))
             model.load_state_dict({name: torch.from_numpy(t) for name, t in tensors.items()})
         return model.eval().requires_grad_(False)
+
+
+def moved(change: Tensor, rest: Sequence[float]) -> Tensor:
+    """Which places of a change of latents (B, T, V, C, h, w) are not at rest: (B, T, V, 1, H, W).
+
+    0 up to ``rest`` of the view, 1 from twice that on, in between linear.
+    """
+    square = change.square().mean(dim=-3).flatten(0, 2)[:, None]  # (B*T*V, 1, h, w)
+    size = F.avg_pool2d(square, 3, 1, 1, count_include_pad=False).sqrt()
+    limit = change.new_tensor(rest).repeat(change.shape[0] * change.shape[1])
+    share = (size / limit.clamp_min(1e-6)[:, None, None, None] - 1).clamp(0, 1)
+    wide = F.interpolate(share, scale_factor=SCALE, mode="bilinear", align_corners=False)
+    return wide.reshape(*change.shape[:3], 1, *wide.shape[-2:])
