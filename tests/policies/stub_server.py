@@ -170,6 +170,7 @@ def main() -> None:
     parser = argparse.ArgumentParser()
     parser.add_argument("--port", type=int, default=0)
     parser.add_argument("--delay-s", type=float, default=0.0)
+    parser.add_argument("--serve", action="store_true", help="until it is killed")
     options = parser.parse_args()
 
     def slowly(observation: dict[str, Any]) -> dict[str, Any]:
@@ -178,6 +179,8 @@ def main() -> None:
 
     with StubServer(slowly, port=options.port) as server:
         print(server.port, flush=True)
+        if options.serve:
+            threading.Event().wait()
         sys.stdin.read()  # until whoever started it closes the pipe, or kills it
 
 

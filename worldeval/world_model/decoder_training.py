@@ -226,4 +226,5 @@ def best_so_far(metrics: Path, name: str) -> float:
 
 
 def _settings(config: DecoderTrainConfig) -> dict[str, Any]:
-    return json.loads(json.dumps({"model": asdict(config.model), "crop": config.crop}))
+    model = {name: value for name, value in asdict(config.model).items() if name != "rest"}
+    return json.loads(json.dumps({"model": model, "crop": config.crop}))  # rest is set afterwards
