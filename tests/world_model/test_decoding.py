@@ -1,6 +1,7 @@
 """The decoder of given latents: what the start frame adds, what it refuses, and that it learns."""
 
 import json
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -16,7 +17,7 @@ from worldeval.world_model.decoder_training import (
     decoder_quality,
     train_decoder,
 )
-from worldeval.world_model.decoding import LatentDecoder, LatentDecoderConfig
+from worldeval.world_model.decoding import LatentDecoder, LatentDecoderConfig, moved
 
 SMALL = LatentDecoderConfig(
     widths=(16, 8, 8), gate_width=8, latent_channels=3, latent_size=(2, 4), latents="averages"
@@ -161,3 +162,24 @@ def test_frames_without_latents_and_latents_of_another_size_are_refused():
 def test_the_start_of_a_frame_is_its_own_episode_s():
     videos = averages(episodes=3, frames=6).episodes([2, 0])
     assert videos.start_of(np.array([0, 5, 6, 11])).tolist() == [0, 0, 6, 6]
+
+
+def test_a_change_below_rest_is_none_and_from_twice_that_on_all_is_shown():
+    """Views have their own limits: the first shows the start frame, the second what is decoded."""
+    torch.manual_seed(0)
+    unsure = LatentDecoder(replace(SMALL, rest=(0.2, 0.05))).eval().requires_grad_(False)
+    _, start, video = scene()
+    latents = start[:, None] + 0.1  # a change of root mean square 0.1 at every place
+    sure = LatentDecoder(SMALL).eval().requires_grad_(False)
+    sure.load_state_dict(unsure.state_dict())
+    shown = unsure.decode_beside(latents, start, video)
+    assert torch.equal(shown[:, 0, 0], video[:, 0])
+    assert torch.allclose(
+        shown[:, 0, 1], sure.decode_beside(latents, start, video)[:, 0, 1], atol=1e-5
+    )
+    half = moved(torch.full((1, 1, 1, 3, 2, 4), 0.3), (0.2,))
+    assert torch.allclose(half, torch.full((1, 1, 1, 1, 16, 32), 0.5), atol=1e-5)
+    with pytest.raises(MismatchError, match="2 views, rest is set for 1"):
+        LatentDecoder(replace(SMALL, rest=(0.2,))).decode_beside(latents, start, video)
+    with pytest.raises(ConfigError, match=r"rest is \(-1\.0,\)"):
+        replace(SMALL, rest=(-1.0,))

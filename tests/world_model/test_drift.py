@@ -99,3 +99,20 @@ def test_episodes_too_short_to_be_replayed_are_named():
     episodes, latents = table(12)
     with pytest.raises(DataError, match="replay of 32 frames, the longest has 12"):
         measure_trust(counting(1), episodes, latents)
+
+
+def test_views_that_differ_in_nothing_are_trusted_alike():
+    """One view goes 1.25 times too far and one 2.5 times: together they are worth one trust."""
+    episodes, latents = table(40)
+    uneven = counting(pace=1.25)
+    imagine = uneven.imagine
+    factor = torch.tensor([1.0, 2.0])[:, None, None, None]
+    uneven.imagine = lambda context, generators: (
+        context.current[:, None]
+        + factor * (imagine(context, generators) - context.current[:, None])
+    )
+    apart, _ = measure_trust(uneven, episodes, latents)
+    assert apart == (0.8, 0.4)
+    together, row = measure_trust(uneven, episodes, latents, alike=(0, 1))
+    assert together[0] == together[1]
+    assert row["gain_db"] < 20
