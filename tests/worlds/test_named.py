@@ -1,8 +1,9 @@
 import pytest
 
-from worldeval.errors import ConfigError
+from worldeval.errors import ConfigError, MismatchError
 from worldeval.motion import panda
-from worldeval.worlds.named import robot_named
+from worldeval.rollout.recording import open_rollouts
+from worldeval.worlds.named import robot_named, robot_of_store, space_of
 from worldeval.worlds.sawyer import ROBOT
 
 
@@ -25,3 +26,11 @@ def test_what_a_robot_does_not_have_is_refused() -> None:
         robot_named("droid_panda")
     with pytest.raises(ConfigError, match="'joint_velocity' was asked for"):
         robot_named(ROBOT.name, action_space="joint_velocity")
+
+
+def test_a_store_tells_whose_it_is(tmp_path) -> None:
+    for robot in (ROBOT, panda.panda("absolute_pose", image_size=(64, 96))):
+        with open_rollouts(tmp_path / robot.name, robot) as store:
+            assert robot_of_store(store) == robot
+    with pytest.raises(MismatchError, match="no action space of 'droid-panda'"):
+        space_of(panda.NAME, ("dx", "dy"))

@@ -66,8 +66,10 @@ class TrainWorldModel:
     config: Annotated[WorldModelTrainConfig, tyro.conf.arg(name="")]
 
     def run(self) -> None:
-        from worldeval.worlds.sawyer import ROBOT
+        from worldeval.data.episodes import EpisodeStore
+        from worldeval.worlds.named import robot_of_store
 
+        robot = robot_of_store(EpisodeStore.open(self.config.store))
         write_manifest(
             self.out,
             command="train world-model",
@@ -76,4 +78,4 @@ class TrainWorldModel:
             allow_changes=FREE,
         )
         start = None if self.start_from is None else str(self.start_from)
-        print(train_world_model(self.config, self.out, ROBOT, start))
+        print(train_world_model(self.config, self.out, robot, start))

@@ -29,7 +29,6 @@ from worldeval.world_model.loading import open_world_model
 from worldeval.world_model.memory import Strategy
 from worldeval.world_model.sampler import SamplerConfig
 
-
 log = logging.getLogger(__name__)
 
 

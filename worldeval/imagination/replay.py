@@ -121,6 +121,7 @@ def label_replays(imagined: EpisodeStore, source: EpisodeStore, out: str | Path)
         image_size=imagined.layout.image_size,
         pose_names=imagined.layout.pose_names,
         action_names=imagined.layout.action_names,
+        joint_names=imagined.layout.joint_names,
         steps_per_frame=imagined.layout.steps_per_frame,
         fps=imagined.layout.fps,
         robot_type=imagined.layout.robot_type,

@@ -9,6 +9,7 @@ from __future__ import annotations
 import difflib
 from collections.abc import Sequence
 
+from worldeval.data.reading import StoredEpisodes
 from worldeval.errors import ConfigError, MismatchError
 from worldeval.motion import panda
 from worldeval.robots import RobotSpec
@@ -68,4 +69,17 @@ def space_of(robot: str, action_names: Sequence[str]) -> str | None:
     raise MismatchError(
         f"actions {tuple(action_names)} belong to no action space of {robot!r}, which has "
         f"{tuple(panda.ACTION_SPACES)}; was the store written by another version?"
+    )
+
+
+def robot_of_store(store: StoredEpisodes) -> RobotSpec:
+    """The robot that recorded a store; a Panda's pose bounds are DROID's percentiles."""
+    layout = store.layout
+    if layout.robot_type != panda.NAME:
+        return robot_named(layout.robot_type)
+    return robot_named(
+        layout.robot_type,
+        action_space=space_of(layout.robot_type, layout.action_names),
+        steps_per_frame=layout.steps_per_frame,
+        image_size=layout.image_size,
     )
