@@ -6,6 +6,8 @@ are part of the names of poses ("hand_x_m"), so that a store in centimetres is r
 
 from __future__ import annotations
 
+from typing import Any
+
 from worldeval.data.reading import StoredEpisodes
 from worldeval.errors import MismatchError
 from worldeval.robots import RobotSpec
@@ -41,3 +43,17 @@ def check_store(
                 f"{store.root} has {what} {found!r}, robot {robot.name!r} has {wanted!r}; choose a "
                 "store of this robot, or record one"
             )
+
+
+def store_fields(robot: RobotSpec) -> dict[str, Any]:
+    """What the robot decides of a store: arguments for ``EpisodeStore.create``."""
+    return {
+        "views": robot.views,
+        "image_size": robot.image_size,
+        "pose_names": robot.pose_names,
+        "action_names": robot.action_names,
+        "joint_names": robot.joint_names,
+        "steps_per_frame": robot.steps_per_frame,
+        "fps": robot.frame_hz,
+        "robot_type": robot.name,
+    }

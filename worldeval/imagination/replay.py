@@ -115,18 +115,7 @@ def label_replays(imagined: EpisodeStore, source: EpisodeStore, out: str | Path)
     This is what a judge has to be trained and calibrated on, because it will see imagined frames,
     coded as video like any rollout.
     """
-    store = EpisodeStore.open_or_create(
-        out,
-        views=imagined.layout.views,
-        image_size=imagined.layout.image_size,
-        pose_names=imagined.layout.pose_names,
-        action_names=imagined.layout.action_names,
-        joint_names=imagined.layout.joint_names,
-        steps_per_frame=imagined.layout.steps_per_frame,
-        fps=imagined.layout.fps,
-        robot_type=imagined.layout.robot_type,
-        images="video",
-    )
+    store = EpisodeStore.open_or_create(out, **{**vars(imagined.layout), "images": "video"})
     for index, key in enumerate(imagined.metadata()["key"]):
         if key not in store:
             store.append(with_truth(imagined, source, index))

@@ -15,6 +15,7 @@ from typing import Any
 import numpy as np
 
 from worldeval.data.episodes import EpisodeStore
+from worldeval.data.fit import store_fields
 from worldeval.robots import RobotSpec
 from worldeval.rollout.provenance import jsonable
 from worldeval.types import Episode, Outcome, StartState
@@ -28,18 +29,7 @@ def rollout_key(policy: str, start_id: str) -> str:
 def open_rollouts(root: str | Path, robot: RobotSpec, *, images: str = "video") -> EpisodeStore:
     """Open or create a store for rollouts of ``robot``; images: "video" or "lossless"."""
     return EpisodeStore.open_or_create(
-        root,
-        views=robot.views,
-        image_size=robot.image_size,
-        pose_names=robot.pose_names,
-        action_names=robot.action_names,
-        joint_names=robot.joint_names,
-        steps_per_frame=robot.steps_per_frame,
-        fps=robot.frame_hz,
-        robot_type=robot.name,
-        images=images,
-        expert_actions=False,
-        extra={"kind": "rollouts"},
+        root, **store_fields(robot), images=images, extra={"kind": "rollouts"}
     )
 
 

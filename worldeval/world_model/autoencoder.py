@@ -65,6 +65,26 @@ class Residual(nn.Module):
         return x + self.body(x)
 
 
+def frame_decoder(latent_channels: int, widths: tuple[int, int, int]) -> nn.Sequential:
+    """Latents (N, C, h, w) to images (N, 3, 8h, 8w); widths at 1/2, 1/4 and 1/8 of the size."""
+    a, b, c = widths
+    return nn.Sequential(
+        nn.Conv2d(latent_channels, c, 3, padding=1),
+        Residual(c),
+        Residual(c),
+        nn.Conv2d(c, 4 * b, 1),
+        nn.PixelShuffle(2),
+        Residual(b),
+        nn.Conv2d(b, 4 * a, 1),
+        nn.PixelShuffle(2),
+        Residual(a),
+        nn.GroupNorm(8, a),
+        nn.SiLU(),
+        nn.Conv2d(a, 12, 3, padding=1),
+        nn.PixelShuffle(2),
+    )
+
+
 class Autoencoder(nn.Module):
     """``encode`` and ``decode``; see the module's docstring for the spaces."""
 
@@ -90,21 +110,7 @@ class Autoencoder(nn.Module):
             nn.SiLU(),
             nn.Conv2d(c, config.latent_channels, 1),
         )
-        self.decoder = nn.Sequential(
-            nn.Conv2d(config.latent_channels, c, 3, padding=1),
-            Residual(c),
-            Residual(c),
-            nn.Conv2d(c, 4 * b, 1),
-            nn.PixelShuffle(2),
-            Residual(b),
-            nn.Conv2d(b, 4 * a, 1),
-            nn.PixelShuffle(2),
-            Residual(a),
-            nn.GroupNorm(8, a),
-            nn.SiLU(),
-            nn.Conv2d(a, 12, 3, padding=1),
-            nn.PixelShuffle(2),
-        )
+        self.decoder = frame_decoder(config.latent_channels, config.widths)
         channels = config.latent_channels
         self.register_buffer("latent_mean", torch.zeros(channels))
         self.register_buffer("latent_std", torch.ones(channels))

@@ -29,7 +29,7 @@ from torch.nn import functional as F
 
 from worldeval.data import checkpoint
 from worldeval.errors import ConfigError, MismatchError
-from worldeval.world_model.autoencoder import Residual
+from worldeval.world_model.autoencoder import frame_decoder
 
 KIND = "latent-decoder"
 SCALE = 8
@@ -80,22 +80,7 @@ class LatentDecoder(nn.Module):
     def __init__(self, config: LatentDecoderConfig) -> None:
         super().__init__()
         self.config = config
-        a, b, c = config.widths
-        self.decoder = nn.Sequential(
-            nn.Conv2d(config.latent_channels, a, 3, padding=1),
-            Residual(a),
-            Residual(a),
-            nn.Conv2d(a, 4 * b, 1),
-            nn.PixelShuffle(2),
-            Residual(b),
-            nn.Conv2d(b, 4 * c, 1),
-            nn.PixelShuffle(2),
-            Residual(c),
-            nn.GroupNorm(8, c),
-            nn.SiLU(),
-            nn.Conv2d(c, 12, 3, padding=1),
-            nn.PixelShuffle(2),
-        )
+        self.decoder = frame_decoder(config.latent_channels, config.widths[::-1])
         g = config.gate_width
         self.gate = nn.Sequential(  # 4x4 values a latent pixel, so that it can follow an edge
             nn.Conv2d(4 * config.latent_channels, g, 3, padding=1),

@@ -23,6 +23,7 @@ from tqdm import tqdm
 
 from worldeval.data.atomic import write_atomically
 from worldeval.data.episodes import EpisodeStore
+from worldeval.data.fit import store_fields
 from worldeval.data.pose_statistics import STATISTICS, clipped, measure
 from worldeval.data.workers import in_order
 from worldeval.errors import DataError, MismatchError
@@ -117,18 +118,7 @@ def prepare(config: PrepareConfig, out: str | Path, *, progress: bool = True) ->
 
 def open_store(robot: RobotSpec, out: Path) -> EpisodeStore:
     """The store at ``out``. Raises MismatchError if one of another layout is there."""
-    return EpisodeStore.open_or_create(
-        out,
-        views=robot.views,
-        image_size=robot.image_size,
-        pose_names=robot.pose_names,
-        action_names=robot.action_names,
-        joint_names=robot.joint_names,
-        steps_per_frame=robot.steps_per_frame,
-        fps=robot.frame_hz,
-        robot_type=robot.name,
-        images="video",
-    )
+    return EpisodeStore.open_or_create(out, **store_fields(robot), images="video")
 
 
 def _open_cache(config: PrepareConfig, out: Path, digest: str) -> LatentCache:

@@ -22,6 +22,7 @@ import numpy as np
 from tqdm import tqdm
 
 from worldeval.data.episodes import EpisodeStore
+from worldeval.data.fit import store_fields
 from worldeval.data.workers import in_order
 from worldeval.errors import ConfigError
 from worldeval.types import Episode
@@ -195,16 +196,7 @@ def _episodes(todo: list[Job], workers: int) -> Iterator[Episode]:
 
 def open_store(config: RecordConfig, out: str | Path) -> EpisodeStore:
     return EpisodeStore.open_or_create(
-        Path(out),
-        views=ROBOT.views,
-        image_size=ROBOT.image_size,
-        pose_names=ROBOT.pose_names,
-        action_names=ROBOT.action_names,
-        steps_per_frame=ROBOT.steps_per_frame,
-        fps=int(ROBOT.frame_hz),
-        robot_type=ROBOT.name,
-        images=config.images,
-        expert_actions=True,
+        Path(out), **store_fields(ROBOT), images=config.images, expert_actions=True
     )
 
 
