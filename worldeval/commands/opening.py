@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
 from worldeval import shipped
-from worldeval.errors import ConfigError, StoreError
+from worldeval.errors import ConfigError, MismatchError, StoreError
 
 if TYPE_CHECKING:
     from worldeval.data.episodes import EpisodeStore
@@ -88,10 +88,17 @@ def open_imagination(
     from worldeval.world_model.loading import open_world_model
 
     check_device(options.device)
+    if starts is None:
+        starts = EpisodeStore.open(options.starts or shipped.path(shipped.STARTS))
     device = options.device or default_device()
     model, codec = open_world_model(
         options.folder, preset=options.preset, bfloat16=device.startswith("cuda")
     )
+    if starts.layout.robot_type != model.config.robot:
+        raise MismatchError(
+            f"{starts.root} was recorded with robot {starts.layout.robot_type!r}, the world model "
+            f"{options.folder} is of {model.config.robot!r}; give one of the same robot"
+        )
     sampler = model.config.sampler
     if options.solver is not None:
         sampler = replace(sampler, solver=options.solver)
@@ -104,8 +111,7 @@ def open_imagination(
         sampler=sampler,
         device=device,
     )
-    store = starts or EpisodeStore.open(options.starts or shipped.path(shipped.STARTS))
-    return Imagination(dreamer, robot_of(model.config, options), store)
+    return Imagination(dreamer, robot_of(model.config, options), starts)
 
 
 def robot_of(config: DreamConfig, options: ImaginationOptions) -> RobotSpec:
