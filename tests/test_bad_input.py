@@ -421,3 +421,17 @@ def test_a_disk_that_fills_during_training(
 def test_a_device_that_is_not_there(world: Path, tmp_path: Path, refused: Refused) -> None:
     said = refused(*rollout("--policy", "zero", "--out", tmp_path, "--device", "quantum"))
     assert said.startswith("device is 'quantum', which torch does not have here; use cpu")
+
+
+@pytest.mark.parametrize("verb", ["rollout", "replay", "demo"])
+def test_a_setting_of_another_robot_s_arm(
+    world: Path, tmp_path: Path, refused: Refused, verb: str
+) -> None:
+    """Every verb that imagines heeds the options of the arm, also those that it cannot use."""
+    words: list[str | Path] = [verb]
+    if verb == "rollout":
+        words = [*rollout("--policy", "zero")]
+    elif verb == "replay":
+        words += ["--store", world / "suite" / "starts"]
+    said = refused(*words, "--out", tmp_path / "out", "--gripper-most", "0.8")
+    assert "gripper_most is 0.8" in said and "leave it out" in said

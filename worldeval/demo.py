@@ -25,6 +25,7 @@ import numpy as np
 from worldeval import shipped
 from worldeval.commands.opening import (
     ImaginationOptions,
+    adapter_of,
     fingerprint,
     open_imagination,
     set_threads,
@@ -36,6 +37,7 @@ if TYPE_CHECKING:
     import pandas as pd
 
     from worldeval.imagination.env import Imagination
+    from worldeval.motion.adapters import Adapter
     from worldeval.ranking.clips import Clip
     from worldeval.rollout.suite import Suite
     from worldeval.types import Policy
@@ -109,7 +111,8 @@ def run_demo(config: DemoConfig) -> Path:
         flush=True,
     )
     with clock.phase("imagine"):
-        imagine(candidates, world, suite, config.batch)
+        adapter = adapter_of(world.robot, config.imagination)
+        imagine(candidates, world, suite, config.batch, adapter)
     with clock.phase("judge"):
         imagined = judged(candidates, judge, suite)
     with clock.phase("rank"):
@@ -188,7 +191,9 @@ def rollouts_of(out: Path, uri: str, name: str) -> Path:
     return folder
 
 
-def imagine(candidates: Sequence[Candidate], world: Imagination, suite: Suite, batch: int) -> None:
+def imagine(
+    candidates: Sequence[Candidate], world: Imagination, suite: Suite, batch: int, adapter: Adapter
+) -> None:
     from worldeval.rollout.engine import check_fit, run
     from worldeval.rollout.recording import open_rollouts
 
@@ -196,7 +201,8 @@ def imagine(candidates: Sequence[Candidate], world: Imagination, suite: Suite, b
         check_fit(world, candidate.policy, suite)
     for candidate in candidates:
         with open_rollouts(candidate.rollouts, world.robot) as store:
-            print(run(world, candidate.policy, suite, store, batch=batch), flush=True)
+            report = run(world, candidate.policy, suite, store, batch=batch, adapter=adapter)
+            print(report, flush=True)
         candidate.policy.close()
 
 

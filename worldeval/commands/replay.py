@@ -44,7 +44,12 @@ class Replay:
     """Cores that torch may use."""
 
     def run(self) -> None:
-        from worldeval.commands.opening import fingerprint, open_imagination, set_threads
+        from worldeval.commands.opening import (
+            adapter_of,
+            fingerprint,
+            open_imagination,
+            set_threads,
+        )
         from worldeval.data.episodes import EpisodeStore
         from worldeval.imagination.replay import (
             VARIANTS,
@@ -62,6 +67,7 @@ class Replay:
             space = space_of(source.layout.robot_type, source.layout.action_names)
             options = replace(options, action_space=space)
         world = open_imagination(options, source)
+        adapter = adapter_of(world.robot, options)
         config = {
             "store": self.store,
             "world_model": fingerprint(str(self.imagination.folder)),
@@ -78,6 +84,7 @@ class Replay:
                 chunks=self.chunks,
                 batch=self.batch,
                 limit=self.episodes,
+                adapter=adapter,
             )
             for variant in (VARIANTS[:1] if self.label else VARIANTS)
         }

@@ -110,5 +110,5 @@ class Rollout:
         starts = self.imagination.starts
         if self.suite is None and starts is not None:
             store = EpisodeStore.open(starts)
-            return suite_of(store, chunks=self.chunks or 10, name=store.root.name)
+            return suite_of(store, chunks=10, name=store.root.name)
         return Suite.load(self.suite or shipped.path(shipped.SUITE))

@@ -19,6 +19,7 @@ from worldeval.data.episodes import EpisodeStore
 from worldeval.errors import DataError
 from worldeval.imagination.env import Imagination
 from worldeval.judging.fidelity import ReplayReport
+from worldeval.motion.adapters import Adapter
 from worldeval.policies.replay import ReplayPolicy
 from worldeval.policies.scripted import ZeroPolicy
 from worldeval.rollout.engine import run
@@ -66,9 +67,11 @@ def imagine_replays(
     limit: int | None = None,
     images: str = "lossless",
     progress: bool = True,
+    adapter: Adapter | None = None,
 ) -> EpisodeStore:
     """Roll the recorded actions of ``source`` out in imagination; resumable, returns the store.
 
+    adapter: turns actions into poses; that of the robot's ``motion`` if None.
     Rollouts are called ``own/<start_id>`` and so on after their variant.
     """
     policy: Policy
@@ -80,7 +83,7 @@ def imagine_replays(
         raise DataError(f"replay variant is {variant!r}, expected one of {', '.join(VARIANTS)}")
     store = open_rollouts(out, world.robot, images=images)
     suite = suite_of(source, chunks=chunks, name=f"replay of {source.root.name}", limit=limit)
-    run(world, policy, suite, store, batch=batch, seed=0, progress=progress)
+    run(world, policy, suite, store, batch=batch, seed=0, progress=progress, adapter=adapter)
     store.close()
     return store
 

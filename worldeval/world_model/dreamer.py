@@ -211,14 +211,14 @@ class Dreamer:
             raise
         rollouts.remember(latents, poses, rows)
         decoded = time.perf_counter()
-        share = 1 / len(rows)
+        share, evaluations = 1 / len(rows), self.model.evaluations(rollouts.sampler)
         info = [
             {
                 "retrieved": found,
                 "memory": rollouts.memory_name,
                 "solver": rollouts.sampler.solver,
                 "steps": rollouts.sampler.steps,
-                "nfe": self.model.evaluations(rollouts.sampler),
+                "nfe": evaluations,
                 "model_s": (modelled - began) * share,
                 "decode_s": (decoded - modelled) * share,
             }
