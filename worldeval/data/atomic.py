@@ -11,6 +11,8 @@ import weakref
 from collections.abc import Callable
 from pathlib import Path
 
+import numpy as np
+
 from worldeval.errors import StoreError
 
 TEMPORARY = ".tmp"
@@ -53,6 +55,16 @@ def sync_folder(folder: Path) -> None:
     """Have the operating system put the folder's names on the disk."""
     if sys.platform != "win32":  # Windows cannot open folders, and syncs names itself
         sync_file(folder)
+
+
+def write_array(path: Path, array: np.ndarray) -> None:
+    """Write ``path`` as a .npy file, wholly or not at all; nothing in it is pickled."""
+
+    def write(temporary: Path) -> None:
+        with temporary.open("wb") as file:  # given a name, numpy would add .npy to it
+            np.save(file, array, allow_pickle=False)
+
+    write_atomically(path, write)
 
 
 class WriterLock:

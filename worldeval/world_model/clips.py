@@ -11,7 +11,6 @@ import hashlib
 import json
 from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass
-from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -19,7 +18,7 @@ import torch
 from torch import Tensor
 from tqdm import tqdm
 
-from worldeval.data.atomic import write_atomically
+from worldeval.data.atomic import write_array, write_atomically
 from worldeval.data.episodes import EpisodeStore
 from worldeval.data.video import to_model
 from worldeval.data.windows import window_starts
@@ -113,7 +112,7 @@ def cache_latents(table: FrameTable, model: Autoencoder, path: Path, digest: str
     latents = np.concatenate(parts)
     try:
         note.unlink(missing_ok=True)  # it must never describe other latents than those
-        write_atomically(path, partial(_save, latents))
+        write_array(path, latents)
         write_atomically(note, lambda temporary: _write(temporary, json.dumps(stamp)))
     except OSError as error:
         raise StoreError(
@@ -121,11 +120,6 @@ def cache_latents(table: FrameTable, model: Autoencoder, path: Path, digest: str
             f"{error.strerror or error}; free some space or choose another folder"
         ) from error
     return latents
-
-
-def _save(array: np.ndarray, path: Path) -> None:
-    with path.open("wb") as file:  # given a name, numpy would add .npy to it
-        np.save(file, array)
 
 
 def _write(path: Path, text: str) -> None:

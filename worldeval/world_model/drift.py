@@ -15,7 +15,7 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from worldeval.data.atomic import write_atomically
+from worldeval.data.atomic import write_array
 from worldeval.errors import DataError
 from worldeval.learning.loop import Loop
 from worldeval.world_model.clips import ClipSource, FrameTable
@@ -129,15 +129,10 @@ class OwnReplays:
         with self.loop.averaged_weights(), self.loop.accelerator.autocast():
             own = own_replays(self.model, self.source.table, self.source.latents, FRAMES, step)
         replays = np.concatenate([own[e] for e in sorted(own)]).astype(np.float16)
-        write_atomically(path, lambda temporary: _save(replays, temporary))
+        write_array(path, replays)
 
     def _path(self, step: int) -> Path:
         return self.loop.folder / f"replays-{step:07d}.npy"
-
-
-def _save(array: np.ndarray, path: Path) -> None:
-    with path.open("wb") as file:  # given a name, numpy would add .npy to it
-        np.save(file, array)
 
 
 def measure_trust(

@@ -19,13 +19,12 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Callable, Iterable
-from functools import partial
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from worldeval.data.atomic import write_atomically
+from worldeval.data.atomic import write_array, write_atomically
 from worldeval.errors import DataError, MismatchError, StoreError
 
 FOLDER = "latents"
@@ -125,7 +124,7 @@ class LatentCache:
         try:
             if earlier is None:
                 _write_json(self.root / _SPACE, space)
-            write_atomically(self.path(key), partial(_save, stored))
+            write_array(self.path(key), stored)
         except OSError as error:
             raise StoreError(
                 f"cannot write latents to {self.root}: {error.strerror or error}; free some space "
@@ -196,11 +195,6 @@ def _autoencoder(folder: str | Path) -> tuple[Any, str]:
     from worldeval.world_model.autoencoder import Autoencoder
 
     return Autoencoder.load(folder), checkpoint.digest(folder)
-
-
-def _save(array: np.ndarray, path: Path) -> None:
-    with path.open("wb") as file:  # given a name, numpy would add .npy to it
-        np.save(file, array, allow_pickle=False)
 
 
 def _write_json(path: Path, content: Any) -> None:
