@@ -196,6 +196,18 @@ class Episode:
 
 
 @dataclass(frozen=True, kw_only=True)
+class Cost:
+    """What a verdict took. Judges that ask nobody have no tokens and no requests."""
+
+    seconds: float = 0.0
+    requests: int = 0
+    prompt_tokens: int = 0
+    completion_tokens: int = 0
+    dollars: float | None = None
+    """None where the price is not known."""
+
+
+@dataclass(frozen=True, kw_only=True)
 class Verdict:
     """What a judge says of one rollout."""
 
@@ -207,6 +219,9 @@ class Verdict:
     judge: str
     """Name and version of who judged."""
     reason: str = ""
+    frames: tuple[int, ...] = ()
+    """Numbers of the frames that were looked at, ascending."""
+    cost: Cost = Cost()
 
 
 class Judge(Protocol):

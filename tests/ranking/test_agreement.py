@@ -194,8 +194,8 @@ def test_bootstrap_takes_whole_tasks():
     wide = agree_over_tasks(real=real, imagined=imagined, confidence=0.95)
     narrow = agree_over_tasks(real=real, imagined=imagined, confidence=0.4)
     assert wide.mean_bias == pytest.approx(0.5)
-    assert vars(wide.intervals["mean_bias"]) == {"low": 0.0, "high": 1.0}
-    assert vars(narrow.intervals["mean_bias"]) == {"low": 0.5, "high": 0.5}
+    assert wide.intervals["mean_bias"] == (0.0, 1.0)
+    assert narrow.intervals["mean_bias"] == (0.5, 0.5)
 
 
 def test_bootstrap_of_equal_tasks_has_no_width():

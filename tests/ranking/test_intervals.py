@@ -12,10 +12,10 @@ from worldeval.errors import ConfigError, DataError
 from worldeval.ranking.intervals import (
     Interval,
     JudgeCalibration,
-    beta_posterior,
-    clopper_pearson,
+    beta_interval,
+    clopper_pearson_interval,
     rogan_gladen,
-    wilson,
+    wilson_interval,
 )
 
 
@@ -29,14 +29,14 @@ def _close(interval: Interval, low: float, high: float) -> bool:
 @pytest.mark.parametrize(
     ("interval", "successes", "trials", "low", "high"),
     [
-        (wilson, 0, 10, 0, 0.277533),
-        (wilson, 18, 20, 0.698966, 0.972134),
-        (wilson, 14, 50, 0.174742, 0.416651),
-        (clopper_pearson, 0, 10, 0, 0.308497),
-        (clopper_pearson, 18, 20, 0.683017, 0.987651),
-        (clopper_pearson, 14, 50, 0.162311, 0.424905),
-        (beta_posterior, 0, 10, 0.002299, 0.284914),
-        (beta_posterior, 18, 20, 0.696226, 0.969511),
+        (wilson_interval, 0, 10, 0, 0.277533),
+        (wilson_interval, 18, 20, 0.698966, 0.972134),
+        (wilson_interval, 14, 50, 0.174742, 0.416651),
+        (clopper_pearson_interval, 0, 10, 0, 0.308497),
+        (clopper_pearson_interval, 18, 20, 0.683017, 0.987651),
+        (clopper_pearson_interval, 14, 50, 0.162311, 0.424905),
+        (beta_interval, 0, 10, 0.002299, 0.284914),
+        (beta_interval, 18, 20, 0.696226, 0.969511),
     ],
 )
 def test_golden(interval, successes, trials, low, high):
@@ -48,28 +48,28 @@ def test_golden(interval, successes, trials, low, high):
     [(10, 0.263), (20, 0.201), (50, 0.134), (100, 0.096), (200, 0.069), (1000, 0.031)],
 )
 def test_wilson_half_width_at_half(trials, half):
-    bounds = wilson(trials / 2, trials)
+    bounds = wilson_interval(trials / 2, trials)
     assert (bounds.high - bounds.low) / 2 == pytest.approx(half, abs=5e-4)
 
 
 def test_bounds_at_the_ends_are_exact():
-    assert wilson(0, 7).low == 0.0
-    assert wilson(7, 7).high == 1.0
-    assert clopper_pearson(7, 7).high == 1.0
+    assert wilson_interval(0, 7).low == 0.0
+    assert wilson_interval(7, 7).high == 1.0
+    assert clopper_pearson_interval(7, 7).high == 1.0
 
 
 def test_no_trials_say_nothing():
-    assert wilson(0, 0) == Interval(0.0, 1.0)
-    assert clopper_pearson(0, 0) == Interval(0.0, 1.0)
+    assert wilson_interval(0, 0) == Interval(0.0, 1.0)
+    assert clopper_pearson_interval(0, 0) == Interval(0.0, 1.0)
 
 
-@pytest.mark.parametrize("interval", [wilson, clopper_pearson, beta_posterior])
+@pytest.mark.parametrize("interval", [wilson_interval, clopper_pearson_interval, beta_interval])
 def test_mirrored_counts_give_mirrored_bounds(interval):
     few, many = interval(3, 17), interval(14, 17)
     assert _close(few, 1 - many.high, 1 - many.low)
 
 
-@pytest.mark.parametrize("interval", [wilson, clopper_pearson, beta_posterior])
+@pytest.mark.parametrize("interval", [wilson_interval, clopper_pearson_interval, beta_interval])
 def test_more_confidence_is_wider(interval):
     assert interval(5, 12, confidence=0.99).low < interval(5, 12, confidence=0.9).low
 
@@ -77,13 +77,13 @@ def test_more_confidence_is_wider(interval):
 @pytest.mark.parametrize(("successes", "trials"), [(3, 2), (-1, 2), (0, -1), (float("nan"), 4)])
 def test_impossible_counts(successes, trials):
     with pytest.raises(DataError, match="successes of"):
-        wilson(successes, trials)
+        wilson_interval(successes, trials)
 
 
 @pytest.mark.parametrize("confidence", [0.0, 1.0, 95])
 def test_impossible_confidence(confidence):
     with pytest.raises(ConfigError, match=str(confidence)):
-        wilson(1, 2, confidence=confidence)
+        wilson_interval(1, 2, confidence=confidence)
 
 
 @pytest.mark.parametrize(

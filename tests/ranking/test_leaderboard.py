@@ -8,7 +8,7 @@ import pandas as pd
 import pytest
 
 from worldeval.errors import DataError, MismatchError, StoreError
-from worldeval.ranking.intervals import JudgeCalibration, wilson
+from worldeval.ranking.intervals import JudgeCalibration, wilson_interval
 from worldeval.ranking.leaderboard import build_leaderboard
 from worldeval.types import Outcome
 
@@ -54,7 +54,7 @@ def test_undecided_and_errors_are_no_failures():
     tally = good.imagined
     assert (tally.successes, tally.failures, tally.undecided, tally.errors) == (5, 1, 1, 1)
     assert tally.rate == pytest.approx(5 / 6)
-    assert tally.interval == wilson(5, 6)
+    assert tally.interval == wilson_interval(5, 6)
 
 
 def test_ranks_are_by_imagined_rate():

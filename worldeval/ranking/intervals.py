@@ -13,13 +13,13 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass
 from functools import lru_cache
+from typing import NamedTuple
 
 from worldeval.errors import ConfigError, DataError
 
 
-@dataclass(frozen=True)
-class Interval:
-    """A closed interval."""
+class Interval(NamedTuple):
+    """A closed interval; unpacks as ``low, high``."""
 
     low: float
     high: float
@@ -84,7 +84,7 @@ class JudgeCalibration:
         )
 
 
-def wilson(successes: float, trials: float, *, confidence: float = 0.95) -> Interval:
+def wilson_interval(successes: float, trials: float, *, confidence: float = 0.95) -> Interval:
     """Wilson's score interval. No trials say nothing: [0, 1]."""
     _check(successes, trials)
     if trials == 0:
@@ -100,7 +100,9 @@ def wilson(successes: float, trials: float, *, confidence: float = 0.95) -> Inte
     return Interval(low, high)
 
 
-def clopper_pearson(successes: float, trials: float, *, confidence: float = 0.95) -> Interval:
+def clopper_pearson_interval(
+    successes: float, trials: float, *, confidence: float = 0.95
+) -> Interval:
     """The exact interval: Beta quantiles of (k, n-k+1) and (k+1, n-k)."""
     _check(successes, trials)
     tail = _tail(confidence)
@@ -111,7 +113,7 @@ def clopper_pearson(successes: float, trials: float, *, confidence: float = 0.95
     return Interval(low, high)
 
 
-def beta_posterior(
+def beta_interval(
     successes: float,
     trials: float,
     *,

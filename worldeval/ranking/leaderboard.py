@@ -37,7 +37,7 @@ from worldeval.ranking.intervals import (
     Interval,
     JudgeCalibration,
     rogan_gladen,
-    wilson,
+    wilson_interval,
 )
 from worldeval.ranking.verdict_table import (
     Cell,
@@ -85,7 +85,7 @@ class Tally:
     @property
     def interval(self) -> Interval:
         """Wilson's; [0, 1] where nothing was decided."""
-        return wilson(self.successes, self.decided, confidence=self.confidence)
+        return wilson_interval(self.successes, self.decided, confidence=self.confidence)
 
     def to_dict(self) -> dict[str, Any]:
         return {
