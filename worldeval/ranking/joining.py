@@ -39,7 +39,7 @@ from worldeval.types import Outcome
 
 SUREST = 0.98
 """Predictions are cut to [1 - SUREST, SUREST] before their logarithm is taken."""
-RIDGE_SLOPE, RIDGE_TASK, RIDGE_LEVEL = 0.1, 0.3, 0.01
+RIDGE_SLOPE, RIDGE_TASK, RIDGE_LEVEL = 1.0, 0.3, 0.01
 FEWEST_OTHERS, FEWEST_TRIALS = 3, 30
 """Policies and true trials from which g is learned; with fewer it is the imagined outcome."""
 FEWEST_FREE = 5
@@ -126,6 +126,8 @@ def join_real(
         ratio = 1 - explained + weight**2 * g[mine].var() / variance * n / mine.sum()
         effective = n / min(1.0, ratio)
         low, high = wilson_interval(estimate * effective, effective, confidence=confidence)
+        # Where no trial ever succeeded (or failed), no dream rules out that none ever will.
+        low, high = (low if true.any() else 0.0), (1.0 if true.all() else high)
         rates[name] = JoinedRate(
             estimate=estimate,
             low=low,
