@@ -4,48 +4,16 @@ import json
 import subprocess
 import sys
 
+import numpy as np
 import pandas as pd
 import pytest
 
-from worldeval.errors import DataError, MismatchError, StoreError
-from worldeval.ranking.intervals import JudgeCalibration, wilson_interval
+from tests.ranking.verdict_tables import IMAGINED, TRUE, table
+from worldeval.errors import ConfigError, DataError, MismatchError, StoreError
+from worldeval.ranking.intervals import wilson_interval
+from worldeval.ranking.judged_rates import JudgeCalibration
 from worldeval.ranking.leaderboard import build_leaderboard
 from worldeval.types import Outcome
-
-LETTERS = {"s": "success", "f": "failure", "u": "undecided", "e": "error"}
-
-
-def table(world: str = "imagination", **policies: dict[str, str]) -> pd.DataFrame:
-    """``table(good={"push": "ssf"})``: three rollouts of one policy on one task."""
-    rows = [
-        {
-            "key": f"{policy}/{task}/{number}",
-            "policy": policy,
-            "task": task,
-            "start_id": f"{task}/{number}",
-            "world": world,
-            "judge": "test judge",
-            "outcome": LETTERS[letter],
-            "probability": None,
-        }
-        for policy, tasks in policies.items()
-        for task, letters in tasks.items()
-        for number, letter in enumerate(letters)
-    ]
-    return pd.DataFrame(rows)
-
-
-IMAGINED = table(
-    bad={"push": "ffff", "pull": "sfff"},
-    good={"push": "sssu", "pull": "sesf"},
-    fair={"push": "ssff", "pull": "sfff"},
-)
-REAL = table(
-    "metaworld",
-    bad={"push": "ffff", "pull": "ffff"},
-    good={"push": "ssss", "pull": "ssff"},
-    fair={"push": "sfff", "pull": "ssff"},
-)
 
 
 def test_undecided_and_errors_are_no_failures():
@@ -58,7 +26,7 @@ def test_undecided_and_errors_are_no_failures():
 
 
 def test_ranks_are_by_imagined_rate():
-    board = build_leaderboard(IMAGINED, REAL)
+    board = build_leaderboard(IMAGINED, TRUE)
     assert [(row.rank, row.name) for row in board.policies] == [
         (1, "good"),
         (2, "fair"),
@@ -82,9 +50,9 @@ def test_a_policy_that_is_never_decided_has_no_rank():
 
 
 def test_agreement_is_over_pooled_rates():
-    board = build_leaderboard(IMAGINED, REAL)
-    real = [row.real.rate for row in board.policies if row.real]
-    assert real == [6 / 8, 3 / 8, 0.0]
+    board = build_leaderboard(IMAGINED, TRUE)
+    true = [row.true.rate for row in board.policies if row.true]
+    assert true == [6 / 8, 3 / 8, 0.0]
     assert board.agreement.policies == 3
     assert board.agreement.spearman == pytest.approx(1.0)
     assert board.agreement.mmrv == board.agreement.top1_regret == 0.0
@@ -93,40 +61,40 @@ def test_agreement_is_over_pooled_rates():
 
 
 def test_single_rollouts_are_compared_where_both_are_decided():
-    outcomes = build_leaderboard(IMAGINED, REAL).outcomes
+    outcomes = build_leaderboard(IMAGINED, TRUE).outcomes
     # good: push sss/sss (one undecided), pull s.sf against s.ff; fair: ssff/sfff, sfff/ssff;
     # bad: ffff/ffff, sfff/ffff.
     assert outcomes.both_succeed == 3 + 1 + 1 + 1
     assert outcomes.only_imagined_succeeds == 1 + 1 + 1
-    assert outcomes.only_real_succeeds == 1
+    assert outcomes.only_true_succeeds == 1
     assert outcomes.both_fail == 1 + 2 + 2 + 4 + 3
     assert outcomes.same == pytest.approx(18 / 22)
 
 
 def test_the_true_table_is_restricted_to_what_was_imagined():
-    more = pd.concat([REAL, table("metaworld", bad={"reach": "ssss"}, other={"push": "ssss"})])
-    assert build_leaderboard(IMAGINED, more) == build_leaderboard(IMAGINED, REAL)
+    more = pd.concat([TRUE, table("metaworld", bad={"reach": "ssss"}, other={"push": "ssss"})])
+    assert build_leaderboard(IMAGINED, more) == build_leaderboard(IMAGINED, TRUE)
 
 
 def test_a_policy_without_truth_is_ranked_and_left_out_of_the_agreement():
     mine = pd.concat([IMAGINED, table(mine={"push": "ssss", "pull": "ssss"})])
-    board = build_leaderboard(mine, REAL)
-    assert (board.policies[0].name, board.policies[0].real) == ("mine", None)
-    assert board.excluded == {"mine": "no real results"}
-    assert board.agreement == build_leaderboard(IMAGINED, REAL).agreement
-    assert board.to_dict()["policies"][0]["real"] is None
+    board = build_leaderboard(mine, TRUE)
+    assert (board.policies[0].name, board.policies[0].true) == ("mine", None)
+    assert board.excluded == {"mine": "no true results"}
+    assert board.agreement == build_leaderboard(IMAGINED, TRUE).agreement
+    assert board.to_dict()["policies"][0]["true"] is None
 
 
 def test_a_missing_true_cell_is_named():
     with pytest.raises(MismatchError) as caught:
-        build_leaderboard(IMAGINED, REAL.drop(index=[9, 23]))
+        build_leaderboard(IMAGINED, TRUE.drop(index=[9, 23]))
     assert "2 of 24" in str(caught.value)
     assert "policy 'good', task 'push', start 'push/1'" in str(caught.value)
 
 
 def test_many_missing_cells_are_counted():
     with pytest.raises(MismatchError, match=r"7 of 24 .*; and 2 more\."):
-        build_leaderboard(IMAGINED, REAL.iloc[7:])
+        build_leaderboard(IMAGINED, TRUE.iloc[7:])
 
 
 def test_a_cell_twice_is_refused():
@@ -164,34 +132,35 @@ def test_uneven_start_states_are_noted():
 
 
 def test_per_task_rows_add_up():
-    board = build_leaderboard(IMAGINED, REAL)
+    board = build_leaderboard(IMAGINED, TRUE)
     assert [row.task for row in board.per_task] == ["push", "pull"]
     for i, row in enumerate(board.policies):
         parts = [task.policies[i] for task in board.per_task]
         assert {part.name for part in parts} == {row.name}
         assert sum(part.imagined.successes for part in parts) == row.imagined.successes
-        assert sum(part.real.decided for part in parts if part.real) == row.real.decided
+        assert sum(part.true.decided for part in parts if part.true) == row.true.decided
 
 
 def test_judge_correction_for_all_and_by_policy():
     judge = JudgeCalibration(sensitivity=0.9, specificity=0.8, positives=50, negatives=50)
-    everyone = build_leaderboard(IMAGINED, judge_calibration=judge)
+    everyone = build_leaderboard(IMAGINED, judge_errors=judge)
     # (3/8 + 0.8 - 1) / 0.7
     assert everyone.policies[1].corrected.rate == pytest.approx(0.25)
-    one = build_leaderboard(IMAGINED, judge_calibration={"fair": judge})
+    one = build_leaderboard(IMAGINED, judge_errors={"fair": judge})
     assert [row.corrected is None for row in one.policies] == [True, False, True]
     assert "25 %" in one.to_text()
 
 
 def test_json_schema(tmp_path):
-    path = build_leaderboard(IMAGINED, REAL).to_json(tmp_path / "deep" / "leaderboard.json")
+    path = build_leaderboard(IMAGINED, TRUE).to_json(tmp_path / "deep" / "leaderboard.json")
     found = json.loads(path.read_text())
     sides = {"successes", "failures", "undecided", "errors", "rate", "low", "high"}
+    sides |= {"effective_rollouts"}
     for row in found["policies"]:
-        assert set(row["imagined"]) == set(row["real"]) == sides
+        assert set(row["imagined"]) == set(row["true"]) == sides
     assert {"pearson", "spearman", "mmrv", "top1_regret", "policies"} <= set(found["agreement"])
     assert found["agreement"]["policies"] == 3
-    assert found["worlds"] == {"imagined": ["imagination"], "real": ["metaworld"]}
+    assert found["worlds"] == {"imagined": ["imagination"], "true": ["metaworld"]}
     assert [path.name for path in path.parent.iterdir()] == ["leaderboard.json"]
 
 
@@ -208,23 +177,6 @@ def test_an_unwritable_folder(tmp_path):
         build_leaderboard(IMAGINED).to_json(tmp_path / "file" / "leaderboard.json")
 
 
-def test_text_is_aligned():
-    lines = build_leaderboard(IMAGINED, REAL).to_text(unicode=False).splitlines()
-    header = "# policy imagined interval n true interval n diff left out"
-    assert " ".join(lines[0].split()) == header
-    assert lines[2].split()[:2] == ["1", "good"]
-    ends = {line.index("%", line.index("  ")) for line in lines[2:5]}
-    assert len(ends) == 1
-    assert all(line.isascii() for line in lines)
-    assert "Pearson" in "\n".join(lines)
-
-
-def test_a_name_cannot_move_the_cursor():
-    text = build_leaderboard(table(**{"a\x1b[2Jb\n" + 40 * "x": {"t": "sf"}})).to_text()
-    assert "\x1b" not in text
-    assert "a?[2Jb?xx" in text and "…" in text
-
-
 def test_importing_loads_nothing_heavy():
     code = (
         "import sys, worldeval.ranking.leaderboard, worldeval.ranking.report; "
@@ -232,3 +184,173 @@ def test_importing_loads_nothing_heavy():
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout.strip() == "[]"
+
+
+def spread(policies: int = 3, starts: int = 10) -> pd.DataFrame:
+    """``p0`` never succeeds, ``p1`` from start 0 on, ...: policies that differ by their rates."""
+    rates = np.linspace(0, 1, policies)
+    letters = {
+        f"p{i}": {"push": "s" * round(r * starts) + "f" * (starts - round(r * starts))}
+        for i, r in enumerate(rates)
+    }
+    return table(**letters)
+
+
+def test_letters_and_plans():
+    board = build_leaderboard(spread())
+    assert [(row.name, row.letters) for row in board.policies] == [
+        ("p2", "a"),
+        ("p1", "ab"),
+        ("p0", "b"),
+    ]
+    pair = board.distinctions.between("p0", "p2")
+    assert (pair.p_value, pair.rollouts, pair.paired) == (2 * 0.5**10, 10, True)
+    assert [(plan.a, plan.b, plan.have) for plan in board.distinctions.plans] == [
+        ("p2", "p1", 10),
+        ("p1", "p0", 10),
+    ]
+    found = board.to_dict()["comparisons"]
+    assert len(found["pairs"]) == 3 and len(found["plans"]) == 2
+
+
+def test_different_start_states_are_compared_by_counts_or_refused():
+    uneven = spread().drop(index=[0])
+    board = build_leaderboard(uneven)
+    assert not board.distinctions.between("p0", "p2").paired
+    assert board.distinctions.between("p1", "p2").paired
+    assert "compared by counts" in board.notes[0] and "p0: 9" in board.notes[0]
+    with pytest.raises(MismatchError, match=r"p0: 9; 'p0' lacks 'push/0' of task 'push'"):
+        build_leaderboard(uneven, require_pairs=True)
+
+
+def test_equal_weights_and_weights_by_task():
+    imagined = table(a={"push": "ssss", "pull": "ff"}, b={"push": "sfff", "pull": "ss"})
+    plain = build_leaderboard(imagined)
+    assert [(row.name, row.imagined.rate) for row in plain.policies] == [("a", 4 / 6), ("b", 0.5)]
+    equal = build_leaderboard(imagined, weights="equal")
+    assert [(row.name, row.imagined.rate) for row in equal.policies] == [("b", 0.625), ("a", 0.5)]
+    # Kish: 1 / (0.25 / 4 + 0.25 / 2)
+    assert equal.policies[0].imagined.effective == pytest.approx(16 / 3)
+    own = build_leaderboard(imagined, weights={"push": 1, "pull": 3})
+    assert own.policies[0].imagined.rate == pytest.approx((0.25 + 3) / 4)
+    assert [row.weight for row in own.per_task] == [0.25, 0.75]
+    one = build_leaderboard(imagined, imagined, weights={"push": 1, "pull": 0})
+    assert one.policies[0].imagined.rate == 1.0
+    assert one.agreement.mean_bias == 0.0
+    assert one.to_dict()["weights"] == {"push": 1, "pull": 0}
+
+
+@pytest.mark.parametrize(
+    ("weights", "message"),
+    [
+        ({"push": 1}, r"no weight for \['pull'\]"),
+        ({"push": 1, "pull": 1, "reach": 2}, r"no rollouts of \['reach'\]"),
+        ({"push": 1, "pull": -1}, "'pull' is -1"),
+        ({"push": 1, "pull": float("nan")}, "'pull' is nan"),
+        ({"push": 0, "pull": 0}, "all task weights are 0"),
+        ("size", "weights is 'size'"),
+    ],
+)
+def test_weights_that_cannot_be(weights, message):
+    with pytest.raises((ConfigError, MismatchError), match=message):
+        build_leaderboard(IMAGINED, weights=weights)
+
+
+def test_agreement_follows_the_weights():
+    imagined = table(a={"push": "ssss", "pull": "ff"}, b={"push": "sfff", "pull": "ss"})
+    true = table("real", a={"push": "ssss", "pull": "sf"}, b={"push": "sfff", "pull": "sf"})
+    equal = build_leaderboard(imagined, true, weights="equal")
+    rates = {row.name: (row.imagined.rate, row.true.rate) for row in equal.policies}
+    assert rates == {"a": (0.5, 0.75), "b": (0.625, 0.375)}
+    assert equal.agreement.mean_bias == pytest.approx((-0.25 + 0.25) / 2)
+    assert equal.agreement.top1_regret == pytest.approx(0.75 - 0.375)
+
+
+def test_a_few_true_trials_are_joined():
+    rng = np.random.default_rng(0)
+    truly = {f"p{i}": rng.random(200) < 0.2 + 0.15 * i for i in range(5)}
+    letters = {name: "".join("fs"[int(x)] for x in row) for name, row in truly.items()}
+    imagined = table(**{name: {"push": row} for name, row in letters.items()})
+    few = imagined[imagined["start_id"].isin([f"push/{n}" for n in range(20)])]
+    few = few.assign(success=(few["outcome"] == "success").astype(int)).drop(columns="outcome")
+    board = build_leaderboard(imagined, real=few)
+    for row in board.policies:
+        assert row.joined.trials == 20 and row.joined.imagined == 200
+        # Imagination tells all: the joined rate is that of all 200, and far surer than 20 trials.
+        assert row.joined.estimate == pytest.approx(row.imagined.rate, abs=0.06)
+        assert row.joined.narrower > 0.4
+    found = board.to_dict()["policies"][0]["joined"]
+    assert {"estimate", "low", "high", "real_only", "narrower", "trials"} <= set(found)
+    assert "joined in" in board.to_text()
+    with pytest.raises(DataError, match="true trials is empty"):
+        build_leaderboard(imagined, real=few.iloc[:0])
+
+
+def test_distrusted_rollouts_are_shown_with_and_without():
+    trust = IMAGINED[["key", "policy", "task", "start_id"]].assign(distrust=0.0, trusted=True)
+    trust.loc[[8, 16], "trusted"] = False  # a success of good, one of fair
+    board = build_leaderboard(IMAGINED, TRUE, trust=trust)
+    good = board.policies[0]
+    assert good.imagined.rate == pytest.approx(5 / 6)
+    assert good.trusted.rate == pytest.approx(4 / 5)
+    assert (good.trusted.undecided, good.trusted.errors) == (2, 1)
+    assert (board.trust.decided, board.trust.distrusted) == (22, 2)
+    # fair/push/0 truly succeeds, as does good/push/0: neither verdict is wrong.
+    assert board.trust.wrong_distrusted == (0, 2)
+    assert board.trust.wrong_trusted == (4, 20)
+    assert "left reality" in board.to_text()
+    with pytest.raises(MismatchError, match="1 of 24 imagined rollouts have no trust"):
+        build_leaderboard(IMAGINED, trust=trust.iloc[1:])
+
+
+def test_a_policy_without_calibration_is_named():
+    judge = JudgeCalibration(sensitivity=0.9, specificity=0.8, positives=50, negatives=50)
+    board = build_leaderboard(IMAGINED, judge_errors={"good": judge})
+    assert board.notes[0].startswith("No corrected rate of bad, fair: the judge was not calibrated")
+    assert build_leaderboard(IMAGINED, judge_errors=judge).notes == ()
+
+
+@pytest.mark.parametrize("letters", ["ssss", "ffff", "uuuu", "ueue", "sfsf"])
+def test_boards_without_any_difference(letters, tmp_path):
+    board = build_leaderboard(table(a={"t": letters}, b={"t": letters}), real=None)
+    decided = set(letters) & set("sf")
+    assert [row.letters for row in board.policies] == ["a" if decided else ""] * 2
+    assert len(board.distinctions.plans) == (1 if decided else 0)
+    json.loads(board.to_json(tmp_path / "x.json").read_text())
+    said = board.to_text()
+    assert ("nothing can be ranked" in said) == (not decided)
+    assert ("have the same rate" in said) == bool(decided)
+
+
+def test_one_policy_has_nobody_to_be_compared_with():
+    board = build_leaderboard(table(a={"t": "ssf"}), table("metaworld", a={"t": "ssf"}))
+    assert board.policies[0].letters == "a" and not board.distinctions.comparisons
+    assert "no other policy" in board.to_text()
+    assert board.agreement.pearson is None
+
+
+def test_pairs_that_share_no_decided_start_cannot_be_told_apart():
+    board = build_leaderboard(table(a={"t": "ssuu"}, b={"t": "uuff"}))
+    pair = board.distinctions.between("a", "b")
+    assert (pair.rollouts, pair.difference, pair.p_value) == (0, None, 1.0)
+    assert [row.letters for row in board.policies] == ["a", "a"]
+
+
+def test_alpha_and_correction():
+    strict = build_leaderboard(spread(), alpha=1e-6)
+    assert {row.letters for row in strict.policies} == {"a"}
+    with pytest.raises(ConfigError, match="alpha is 5"):
+        build_leaderboard(spread(), alpha=5)
+    with pytest.raises(ConfigError, match="correction is 'tukey'"):
+        build_leaderboard(spread(), correction="tukey")
+
+
+def test_letters_of_a_single_task():
+    board = build_leaderboard(
+        table(
+            a={"push": "s" * 10, "pull": "s" * 10},
+            b={"push": "f" * 10, "pull": "s" * 10},
+        )
+    )
+    letters = {task.task: [row.letters for row in task.policies] for task in board.per_task}
+    assert letters == {"push": ["a", "b"], "pull": ["a", "a"]}

@@ -15,9 +15,12 @@ from worldeval.ranking.clips import (
     Clip,
     choose_rollouts,
 )
+from worldeval.ranking.forest import forest_svg
+from worldeval.ranking.judged_rates import JudgeCalibration
 from worldeval.ranking.leaderboard import build_leaderboard
 from worldeval.ranking.plots import save_scatter_png, scatter_svg
-from worldeval.ranking.report import headline, write_report
+from worldeval.ranking.report import write_report
+from worldeval.ranking.report_pairs import pairs_section
 from worldeval.types import Outcome
 
 MP4 = b"\x00\x00\x00\x18ftypisom" + bytes(40)
@@ -83,9 +86,9 @@ def clips(tmp_path) -> list[Clip]:
     return [
         Clip(
             group=WORST,
-            real=real,
+            true=real,
             imagined_outcome=Outcome.SUCCESS,
-            real_outcome=Outcome.FAILURE,
+            true_outcome=Outcome.FAILURE,
             probability=0.875,
             **common,
         ),
@@ -93,9 +96,9 @@ def clips(tmp_path) -> list[Clip]:
     ]
 
 
-def _write(tmp_path, *, real=True, **options) -> str:
+def _write(tmp_path, *, true=True, **options) -> str:
     board = build_leaderboard(
-        table(RATES, "imagination"), table(RATES, "metaworld", 1) if real else None
+        table(RATES, "imagination"), table(RATES, "metaworld", 1) if true else None
     )
     return write_report(tmp_path / "runs" / "report.html", board, **options).read_text("utf-8")
 
@@ -104,7 +107,7 @@ def test_page_is_whole_and_loads_nothing(tmp_path, clips):
     text = _write(tmp_path, clips=clips, provenance={"seed": 7, "config": {"nfe": 4}})
     page = Page(text)
     assert page.tags.count("video") == 3
-    assert page.tags.count("svg") == 1
+    assert page.tags.count("svg") == 2  # intervals, scatter
     outside = [value for value in page.loads if not value.startswith(("data:", "#"))]
     assert not outside
     assert "default-src 'none'" in text
@@ -146,7 +149,7 @@ def test_clips_stand_side_by_side_under_their_groups(tmp_path, clips):
 
 
 def test_a_missing_clip_is_named(tmp_path, clips):
-    clips[0].real.unlink()
+    clips[0].true.unlink()
     with pytest.raises(DataError, match=r"true clip .*real\.mp4"):
         _write(tmp_path, clips=clips)
 
@@ -163,33 +166,67 @@ def test_an_unwritable_folder(tmp_path):
         _write(tmp_path)
 
 
-def test_without_truth(tmp_path):
-    text = _write(tmp_path, real=False)
-    assert "<svg" not in text
-    assert "there are no true results" in text
+def test_sections_appear_only_where_there_is_data(tmp_path):
+    everything = ("Imagined against true", "With a few true trials", "distrusted rollouts")
+    plain = _write(tmp_path, true=False)
+    assert Page(plain).tags.count("svg") == 1
+    assert not any(title in plain for title in everything)
+    assert "was not checked here" in plain
+    imagined, true = table(RATES, "imagination"), table(RATES, "metaworld", 1)
+    trust = imagined[["policy", "task", "start_id"]].assign(trusted=True, distrust=0.0)
+    trust.loc[3, "trusted"] = False
+    board = build_leaderboard(
+        imagined,
+        true,
+        real=true.iloc[::2],
+        trust=trust,
+        judge_errors=JudgeCalibration(sensitivity=0.9, specificity=0.8, positives=50, negatives=50),
+    )
+    full = write_report(tmp_path / "full.html", board).read_text("utf-8")
+    Page(full)
+    assert all(title in full for title in (*everything, "Judge-corrected"))
+    for kind in ("imagined", "trusted", "corrected", "joined", "true"):
+        assert f'style="stroke:var(--{kind})' in full
+
+
+def test_one_policy_has_no_pairs(tmp_path):
+    board = build_leaderboard(table({"a": 3}, "imagination"))
+    text = write_report(tmp_path / "one.html", board).read_text("utf-8")
     Page(text)
+    assert "Who is better" not in text and "What it would take" not in text
+
+
+def test_nothing_decided_is_a_page_too(tmp_path):
+    board = build_leaderboard(table(RATES, "imagination").assign(outcome="undecided"))
+    text = write_report(tmp_path / "none.html", board).read_text("utf-8")
+    Page(text)
+    assert "nothing can be ranked" in text and "Undecided" in text
+
+
+def test_warnings_about_the_agreement_stand_out(tmp_path):
+    text = _write(tmp_path)
+    assert '<p class="notes">3 policies cannot support a correlation' in text
+
+
+def test_the_matrix_says_how_sure_each_difference_is():
+    rates = {"high": 10, "mid": 9, "low": 0}
+    matrix = pairs_section(build_leaderboard(table(rates, "imagination")))
+    assert matrix.count('<td class="open"') == 1 and "(+10)" in matrix
+    assert matrix.count('<td class="ahead"') == 2
+    assert "high minus low: +100 points" in matrix and "10 start states" in matrix
+    Page(matrix)
+
+
+def test_intervals_are_drawn_where_the_rates_are():
+    svg = forest_svg(build_leaderboard(table({"a": 5}, "imagination")))
+    left, right = 190, 960 - 24
+    middle = (left + right) / 2
+    assert f'cx="{middle:.1f}"' in svg
+    assert svg.count("25 %") == 1
 
 
 def test_an_undecodable_file_name_can_be_shown(tmp_path):
     assert "<dd>runs/a?</dd>" in _write(tmp_path, provenance={"folder": "runs/a\udc80"})
-
-
-def test_headline():
-    imagined, real = table(RATES, "imagination"), table({**RATES, "low": 9}, "metaworld")
-    agreed = headline(build_leaderboard(imagined, table(RATES, "metaworld", 1)))
-    assert agreed.startswith("high takes the first place of 3 in imagination: 80 % success")
-    assert "r = 1.000" in agreed and "the imagined winner is the true one" in agreed
-    assert "costs 10.0 points" in headline(build_leaderboard(imagined, real))
-    few = {name: RATES[name] for name in ("low", "high")}
-    said = headline(build_leaderboard(table(few, "imagination"), table(few, "metaworld")))
-    assert "2 policies have rates on both sides" in said
-    tied = headline(build_leaderboard(table({"a": 5, "b": 5}, "imagination")))
-    assert tied.startswith("a and b share the first place")
-
-
-def test_headline_without_any_decision():
-    undecided = table(RATES, "imagination").assign(outcome="undecided")
-    assert "nothing can be ranked" in headline(build_leaderboard(undecided))
 
 
 def test_png_for_a_readme(tmp_path):
@@ -202,7 +239,7 @@ def test_best_agree_and_worst_differ():
     imagined, real = table(RATES, "imagination"), table(RATES, "metaworld", 1)
     chosen = choose_rollouts(imagined, real, per_group=2)
     for rollout in chosen:
-        same = rollout.imagined_outcome is rollout.real_outcome
+        same = rollout.imagined_outcome is rollout.true_outcome
         assert rollout.group == (BEST if same else WORST)
     assert [rollout.group for rollout in chosen] == [BEST, BEST, WORST, WORST]
     # Only one rollout a policy differs: the one just beyond its imagined successes.

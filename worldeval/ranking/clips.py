@@ -10,14 +10,18 @@ surest success and the surest failure.
 
 from __future__ import annotations
 
-import math
 from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from worldeval.errors import ConfigError
-from worldeval.ranking.verdict_table import Cell, pair_outcomes, read_outcomes
+from worldeval.ranking.verdict_table import (
+    Cell,
+    pair_outcomes,
+    read_outcomes,
+    read_probabilities,
+)
 from worldeval.types import Outcome
 
 if TYPE_CHECKING:
@@ -38,7 +42,7 @@ class ChosenRollout:
     task: str
     start_id: str
     imagined_outcome: Outcome
-    real_outcome: Outcome | None
+    true_outcome: Outcome | None
     probability: float | None
 
 
@@ -51,8 +55,8 @@ class Clip:
     task: str
     imagined: Path
     imagined_outcome: Outcome
-    real: Path | None = None
-    real_outcome: Outcome | None = None
+    true: Path | None = None
+    true_outcome: Outcome | None = None
     probability: float | None = None
     """Of success, as the judge of the imagined rollout sees it."""
     start_id: str = ""
@@ -60,14 +64,17 @@ class Clip:
 
 
 def choose_rollouts(
-    imagined: pd.DataFrame, real: pd.DataFrame | None = None, *, per_group: int = 4
+    imagined: pd.DataFrame, against: pd.DataFrame | None = None, *, per_group: int = 4
 ) -> list[ChosenRollout]:
-    """The ``per_group`` best and worst rollouts, spread over policies and tasks."""
+    """The ``per_group`` best and worst rollouts, spread over policies and tasks.
+
+    against: what truly happened from the same start states.
+    """
     if per_group < 1:
         raise ConfigError(f"per_group is {per_group!r}, expected at least 1")
     said = read_outcomes(imagined, "imagined")
-    true = {} if real is None else pair_outcomes(said, read_outcomes(real, "real"))
-    sure = _probabilities(imagined)
+    true = {} if against is None else pair_outcomes(said, read_outcomes(against, "true"))
+    sure = read_probabilities(imagined)
 
     def chosen(cell: Cell, group: str) -> ChosenRollout:
         return ChosenRollout(
@@ -76,7 +83,7 @@ def choose_rollouts(
             task=cell[1],
             start_id=cell[2],
             imagined_outcome=said[cell],
-            real_outcome=true.get(cell),
+            true_outcome=true.get(cell),
             probability=sure.get(cell),
         )
 
@@ -123,14 +130,3 @@ def _spread(cells: Iterable[Cell], said: dict[Cell, Outcome], count: int) -> lis
         taken.append(min(left, key=seen))
         left.remove(taken[-1])
     return taken
-
-
-def _probabilities(table: pd.DataFrame) -> dict[Cell, float]:
-    if "probability" not in table.columns:
-        return {}
-    found = {}
-    columns = (table[name] for name in ("policy", "task", "start_id", "probability"))
-    for policy, task, start_id, value in zip(*columns, strict=True):
-        if isinstance(value, int | float) and not math.isnan(value):
-            found[(str(policy), str(task), str(start_id))] = float(value)
-    return found

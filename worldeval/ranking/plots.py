@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
-    from worldeval.ranking.leaderboard import Leaderboard, PolicyRow
+    from worldeval.ranking.board import Leaderboard, PolicyRow
 
 PALETTES = {
     "light": {
@@ -32,6 +32,9 @@ PALETTES = {
         "card": "#ffffff",
         "imagined": "#4a5be0",
         "true": "#d9822b",
+        "corrected": "#b0479a",
+        "joined": "#14866d",
+        "trusted": "#2588b8",
     },
     "dark": {
         "ink": "#e8eaee",
@@ -40,6 +43,9 @@ PALETTES = {
         "card": "#1a1e24",
         "imagined": "#8c9bff",
         "true": "#f0a95c",
+        "corrected": "#e58bd0",
+        "joined": "#4fd0b0",
+        "trusted": "#6cc4ec",
     },
 }
 LABEL_LETTERS = 26
@@ -119,7 +125,7 @@ def _scatter(board: Leaderboard, palette: dict[str, str]) -> Figure:
     for row in placed:
         _draw_point(axes, row, palette)
     for row in board.policies:
-        if row.real is None and row.imagined.rate is not None:
+        if row.true is None and row.imagined.rate is not None:
             # No truth is known: the imagined rate alone, as a level across the plot.
             axes.axhline(
                 row.imagined.rate, color=palette["true"], linewidth=1, linestyle=":", zorder=1
@@ -145,9 +151,9 @@ def _style(axes: Axes, palette: dict[str, str]) -> None:
 
 def _draw_point(axes: Axes, row: PolicyRow, palette: dict[str, str]) -> None:
     point = _point(row)
-    assert point is not None and row.real is not None
+    assert point is not None and row.true is not None
     x, y = point
-    for side, other, horizontal in ((row.real, y, True), (row.imagined, x, False)):
+    for side, other, horizontal in ((row.true, y, True), (row.imagined, x, False)):
         bounds = [side.interval.low, side.interval.high]
         ends = (bounds, [other, other]) if horizontal else ([other, other], bounds)
         axes.plot(
@@ -179,9 +185,9 @@ def _draw_labels(axes: Axes, rows: list[PolicyRow], palette: dict[str, str]) -> 
     boxes: list[tuple[float, float, float, float]] = []
     for row in rows:
         point = _point(row)
-        assert point is not None and row.real is not None
+        assert point is not None and row.true is not None
         boxes.append((point[0] - 0.014, point[1] - 0.014, point[0] + 0.014, point[1] + 0.014))
-        low, high = row.real.interval.low, row.real.interval.high
+        low, high = row.true.interval.low, row.true.interval.high
         boxes.append((low, point[1] - 0.003, high, point[1] + 0.003))
         low, high = row.imagined.interval.low, row.imagined.interval.high
         boxes.append((point[0] - 0.003, low, point[0] + 0.003, high))
@@ -219,9 +225,9 @@ def _overlap(a: tuple[float, ...], b: tuple[float, ...]) -> float:
 
 
 def _point(row: PolicyRow) -> tuple[float, float] | None:
-    if row.real is None or row.real.rate is None or row.imagined.rate is None:
+    if row.true is None or row.true.rate is None or row.imagined.rate is None:
         return None
-    return row.real.rate, row.imagined.rate
+    return row.true.rate, row.imagined.rate
 
 
 def _label(row: PolicyRow) -> str:

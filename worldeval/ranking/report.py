@@ -1,7 +1,7 @@
 """``report.html``: a leaderboard as one self-contained page.
 
 In: a ``Leaderboard``, video clips by path, provenance (JSON-able). Out: one HTML file that loads
-nothing from elsewhere: the plot is inline SVG, the videos are embedded as base64, and a
+nothing from elsewhere: the plots are inline SVG, the videos are embedded as base64, and a
 Content-Security-Policy forbids every request. All text that a user or a policy may have chosen
 is escaped.
 """
@@ -16,17 +16,14 @@ from pathlib import Path
 from typing import Any
 
 from worldeval.errors import DataError
+from worldeval.ranking.board import Leaderboard, write_whole
 from worldeval.ranking.clips import Clip
-from worldeval.ranking.leaderboard import Leaderboard, Tally, write_whole
-from worldeval.ranking.report_sections import (
-    agreement_section,
-    bounds_text,
-    escape,
-    leaderboard_section,
-    percent_text,
-    tasks_section,
-)
+from worldeval.ranking.findings import findings
+from worldeval.ranking.report_markup import escape, notes, prose
+from worldeval.ranking.report_pairs import pairs_section, plans_section
+from worldeval.ranking.report_rates import leaderboard_section, trials_section, trust_section
 from worldeval.ranking.report_style import SCRIPT, STYLE
+from worldeval.ranking.report_truth import agreement_section, tasks_section
 from worldeval.types import Outcome
 
 _POLICY = "default-src 'none'; style-src 'unsafe-inline'; script-src 'unsafe-inline'; "
@@ -47,6 +44,10 @@ def write_report(
         _head(title),
         _opening(leaderboard, title),
         leaderboard_section(leaderboard),
+        pairs_section(leaderboard),
+        plans_section(leaderboard),
+        trials_section(leaderboard),
+        trust_section(leaderboard),
         agreement_section(leaderboard),
         tasks_section(leaderboard),
         _rollouts(clips),
@@ -56,36 +57,6 @@ def write_report(
     ]
     write_whole(target, "\n".join(parts))
     return target
-
-
-def headline(board: Leaderboard) -> str:
-    """The result in one or two sentences of plain text."""
-    ranked = [row for row in board.policies if row.rank is not None]
-    if not ranked:
-        return "No policy has a decided rollout: nothing can be ranked."
-    first = [row for row in ranked if row.rank == 1]
-    names = " and ".join(row.name for row in first)
-    tasks = f"{len(board.per_task)} task" + ("s" if len(board.per_task) > 1 else "")
-    best = first[0].imagined
-    said = (
-        f"{names} {'share' if len(first) > 1 else 'takes'} the first place of "
-        f"{len(board.policies)} in imagination: {percent_text(best.rate)} success on {tasks} "
-        f"({100 * best.confidence:.0f} % interval {bounds_text(best)})."
-    )
-    agreement = board.agreement
-    if agreement.pearson is None:
-        why = agreement.reasons["pearson"] if agreement.policies else "there are no true results"
-        return f"{said} How well that agrees with the truth cannot be told: {why}."
-    regret = agreement.top1_regret or 0.0
-    choice = (
-        "the imagined winner is the true one"
-        if regret == 0
-        else f"taking the imagined winner costs {100 * regret:.1f} points of true success"
-    )
-    return (
-        f"{said} Over the {agreement.policies} policies with true results the rates correlate "
-        f"with r = {agreement.pearson:.3f}, and among these {choice}."
-    )
 
 
 def _head(title: str) -> str:
@@ -99,7 +70,7 @@ def _head(title: str) -> str:
 
 
 def _opening(board: Leaderboard, title: str) -> str:
-    rollouts = sum(_all(row.imagined) for row in board.policies)
+    rollouts = sum(row.imagined.rollouts for row in board.policies)
     chips = [
         f"<b>{len(board.policies)}</b> policies",
         f"<b>{len(board.per_task)}</b> tasks",
@@ -108,16 +79,19 @@ def _opening(board: Leaderboard, title: str) -> str:
     for label, names in (
         ("world", board.worlds.get("imagined", ())),
         ("judge", board.judges.get("imagined", ())),
-        ("truth", board.worlds.get("real", ())),
+        ("truth", board.worlds.get("true", ())),
     ):
         if names:
             chips.append(f"{label} <b>{escape(', '.join(names))}</b>")
     items = "".join(f"<li>{chip}</li>" for chip in chips)
-    notes = "".join(f'<p class="notes">{escape(note)}</p>' for note in board.notes)
+    (first, *rest), evidence = findings(board)
+    lead = f"<b>{prose(first)}</b> {prose(' '.join(rest))}"
+    below = "".join(f"<li>{prose(paragraph)}</li>" for paragraph in evidence)
+    below = f'<ul class="evidence">{below}</ul>' if below else ""
     return (
         f'<header><p class="eyebrow">worldeval report</p><h1>{escape(title)}</h1>'
-        f'<p class="lead">{escape(headline(board))}</p><ul class="chips">{items}</ul>{notes}'
-        "</header>"
+        f'<p class="lead">{lead}</p>{below}<ul class="chips">{items}</ul>'
+        f"{notes(board.notes)}</header>"
     )
 
 
@@ -136,10 +110,10 @@ def _rollouts(clips: Sequence[Clip]) -> str:
 
 def _clip(clip: Clip) -> str:
     sides = _video("imagined", clip.imagined, clip.imagined_outcome, clip.probability)
-    if clip.real is not None:
-        sides += _video("true", clip.real, clip.real_outcome, None)
-    elif clip.real_outcome is not None:
-        sides += f'<div class="side"><span>true</span>{_outcome(clip.real_outcome)}</div>'
+    if clip.true is not None:
+        sides += _video("true", clip.true, clip.true_outcome, None)
+    elif clip.true_outcome is not None:
+        sides += f'<div class="side"><span>true</span>{_outcome(clip.true_outcome)}</div>'
     # A suite's start ids begin with their task; say it once.
     task = "" if clip.start_id.startswith(clip.task) else clip.task
     parts = [part for part in (task, clip.start_id, clip.note) if part]
@@ -185,7 +159,3 @@ def _provenance(provenance: Mapping[str, Any]) -> str:
 
 def _outcome(outcome: Outcome | None) -> str:
     return "" if outcome is None else f'<span class="{outcome.value}">{outcome.value}</span>'
-
-
-def _all(tally: Tally) -> int:
-    return tally.decided + tally.undecided + tally.errors

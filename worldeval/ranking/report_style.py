@@ -29,6 +29,8 @@ h1{font-size:clamp(1.5rem,4vw,2.1rem);line-height:1.2;margin:.2em 0 .5em;overflo
 h2{font-size:1.15rem;margin:0 0 4px}
 h3{font-size:.95rem;margin:20px 0 8px;color:var(--soft);font-weight:600}
 .lead{font-size:1.12rem;max-width:66ch;margin:0 0 16px;overflow-wrap:anywhere}
+.evidence{max-width:76ch;margin:0 0 16px;padding-left:1.2em}
+.evidence li{margin-bottom:4px;overflow-wrap:anywhere}
 .hint{color:var(--soft);font-size:.88rem;margin:0 0 14px;max-width:80ch}
 .chips{display:flex;flex-wrap:wrap;gap:8px;margin:0;padding:0;list-style:none}
 .chips li{border:1px solid var(--line);background:var(--card);border-radius:99px;
@@ -43,23 +45,34 @@ th,td{padding:8px 10px;border-bottom:1px solid var(--line);vertical-align:middle
 tbody tr:last-child>*{border-bottom:0}
 .num{text-align:right;white-space:nowrap}
 .soft{color:var(--soft)}
-td.name,th.name{font-weight:600;color:var(--ink);font-size:.9rem;max-width:16em;
- overflow-wrap:anywhere;white-space:normal;min-width:9em}
-.rank{color:var(--soft);width:2em}
-.track{position:relative;height:26px;min-width:160px;border-radius:4px;
- background:linear-gradient(to right,var(--line) 1px,transparent 1px) 0 0/25% 100%;
- border-right:1px solid var(--line)}
-.track i{position:absolute;display:block}
-.track .span{height:6px;border-radius:3px;opacity:.35}
-.track .dot{width:10px;height:10px;margin-left:-5px;border-radius:50%}
-.track .im{background:var(--imagined)} .track .tr{background:var(--true)}
-.track .span.im{top:5px}.track .dot.im{top:3px}
-.track .span.tr{top:15px}
-.track .dot.tr{top:13px;border-radius:2px;transform:rotate(45deg) scale(.8)}
+span.name,th.name{font-weight:600;color:var(--ink);font-size:.9rem;max-width:16em;
+ overflow-wrap:anywhere;white-space:normal;min-width:8em}
+span.name{display:inline-block}
+.letters{font-weight:650;letter-spacing:.06em}
+.forest{display:block;width:100%;min-width:540px;height:auto;margin-bottom:14px}
+.forest .rule{stroke:var(--line);stroke-width:1;fill:none}
+.forest .span{stroke-width:3.5;stroke-linecap:round;opacity:.45;fill:none}
+.forest text{fill:var(--soft);font-size:12.5px}
+.forest .policy{fill:var(--ink);font-weight:600;font-size:14px}
 .key{display:flex;flex-wrap:wrap;gap:4px 16px;font-size:.85rem;color:var(--soft);margin:0 0 10px}
 .key span::before{content:"";display:inline-block;width:10px;height:10px;border-radius:50%;
  margin-right:6px;background:var(--imagined)}
-.key .tr::before{background:var(--true);border-radius:2px;transform:rotate(45deg) scale(.8)}
+.key .trusted::before{width:6px;height:6px;background:none;border:2px solid var(--trusted)}
+.key .corrected::before{background:var(--corrected);border-radius:1px}
+.key .joined::before{background:var(--joined);border-radius:0;
+ clip-path:polygon(50% 0,100% 100%,0 100%)}
+.key .true::before{background:var(--true);border-radius:2px;transform:rotate(45deg) scale(.8)}
+.matrix{width:auto}
+.matrix th,.matrix td{border:0;padding:3px}
+.matrix td{min-width:44px;height:30px;text-align:center;border-radius:5px;font-size:.84rem}
+.matrix .up{vertical-align:bottom}
+.matrix .up span{writing-mode:vertical-rl;transform:rotate(180deg);max-height:11em;
+ color:var(--ink);overflow:hidden;text-overflow:ellipsis}
+.matrix .name{position:sticky;left:0;background:var(--card);z-index:1}
+.matrix .ahead,.matrix .behind{font-weight:650}
+.matrix .ahead{background:color-mix(in srgb,var(--imagined) 24%,var(--card))}
+.matrix .behind{background:color-mix(in srgb,var(--bad) 22%,var(--card))}
+.matrix .open{color:var(--soft);background:color-mix(in srgb,var(--line) 40%,var(--card))}
 .two{display:grid;grid-template-columns:minmax(0,1.15fr) minmax(0,1fr);gap:26px;align-items:start}
 .two svg{width:100%;height:auto;display:block}
 @media(max-width:820px){.two{grid-template-columns:minmax(0,1fr)}section{padding:16px}}
@@ -78,7 +91,8 @@ td.name,th.name{font-weight:600;color:var(--ink);font-size:.9rem;max-width:16em;
 .cell{display:grid;grid-template-columns:1fr 1fr;border-radius:6px;overflow:hidden;
  text-align:center;font-size:.82rem;min-width:78px}
 .cell{border:1px solid var(--line)}.cell span{padding:5px 2px;color:var(--soft)}
-.cell .im,.cell .tr{color:var(--ink)}
+.cell.one{grid-template-columns:1fr;min-width:52px}
+.cell .im,.cell .tr{color:var(--ink)}.cell sup{font-size:.7em;color:var(--soft);margin-left:1px}
 .cell .im{background:color-mix(in srgb,var(--imagined) calc(7% + var(--v)*55%),var(--card))}
 .cell .tr{background:color-mix(in srgb,var(--true) calc(7% + var(--v)*55%),var(--card))}
 .cell.far{outline:2px solid var(--bad);outline-offset:-1px}

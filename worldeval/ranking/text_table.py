@@ -1,70 +1,130 @@
 """A leaderboard as text for a terminal: ranks, bars, rates with intervals, the truth beside it.
 
-In: a ``Leaderboard``. Out: lines of at most about 100 columns; no colour, so that it can be piped.
+In: a ``Leaderboard``. Out: lines of at most ``WIDTH`` columns (a long list of policies may wrap);
+no colour, so that it can be piped.
 """
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+import textwrap
+from dataclasses import dataclass
 
+from worldeval.ranking.board import Leaderboard, PolicyRow
+from worldeval.ranking.findings import findings, plans, weighting
 from worldeval.ranking.intervals import Interval
+from worldeval.ranking.tallies import Tally
 
-if TYPE_CHECKING:
-    from worldeval.ranking.leaderboard import Leaderboard, PolicyRow, Tally
-
+WIDTH = 106
 BAR_WIDTH = 14
 NAME_WIDTH = 28
+MOST_PLANS = 4
+
+
+@dataclass(frozen=True, kw_only=True)
+class _Layout:
+    """What is shown of a row. Where all do not fit, narrower layouts follow."""
+
+    bar: bool = True
+    name_width: int = NAME_WIDTH
+    true_interval: bool = True
+    left_out: bool = True
+
+
+_LAYOUTS = (
+    _Layout(),
+    _Layout(bar=False),
+    _Layout(bar=False, name_width=18),
+    _Layout(bar=False, name_width=18, true_interval=False),
+    _Layout(bar=False, name_width=16, true_interval=False, left_out=False),
+)
 
 
 def render(board: Leaderboard, *, unicode: bool = True) -> str:
-    """The table, the agreement below it, then the notes."""
-    with_truth = any(row.real is not None for row in board.policies)
-    with_corrected = any(row.corrected is not None for row in board.policies)
-    header = ["#", "policy", "", "imagined", "interval", "n"]
-    if with_corrected:
-        header.append("corrected")
-    if with_truth:
-        header += ["true", "interval", "n", "diff"]
-    header.append("left out")
-    lines = [header]
-    for row in board.policies:
-        cells = [
-            "-" if row.rank is None else str(row.rank),
-            _shorten(row.name, unicode),
-            _bar(row.imagined.rate, unicode),
-            *_rate_cells(row.imagined),
-        ]
-        if with_corrected:
-            cells.append("-" if row.corrected is None else f"{100 * row.corrected.rate:.0f} %")
-        if with_truth:
-            cells += _rate_cells(row.real) + [_gap(row)]
-        cells.append(_left_out(row.imagined))
-        lines.append(cells)
-    widths = [max(len(cells[i]) for cells in lines) for i in range(len(header))]
-    text = []
-    for number, cells in enumerate(lines):
-        padded = (
-            cell.ljust(width) if i in (1, 2, len(header) - 1) else cell.rjust(width)
-            for i, (cell, width) in enumerate(zip(cells, widths, strict=True))
-        )
-        text.append("  ".join(padded).rstrip())
-        if number == 0:
-            text.append(("─" if unicode else "-") * (sum(widths) + 2 * (len(widths) - 1)))
-    return "\n".join([*text, "", *_agreement_lines(board), *board.notes]) + "\n"
+    """The table, what follows from it, the agreement with the truth, then plans and notes."""
+    for layout in _LAYOUTS:
+        table = _table(board, layout, unicode)
+        if max(map(len, table)) <= WIDTH:
+            break
+    order, evidence = findings(board)
+    below = [
+        _legend(board),
+        "",
+        *order,
+        *evidence,
+        *_agreement_lines(board),
+        *plans(board, MOST_PLANS),
+        *(f"Note: {note}" for note in board.notes),
+    ]
+    text = "\n".join([*table, *(_wrapped(_printable(line, unicode)) for line in below)])
+    return text + "\n"
+
+
+def _table(board: Leaderboard, layout: _Layout, unicode: bool) -> list[str]:
+    columns: list[tuple[str, list[str]]] = []
+    rows = board.policies
+
+    def add(header: str, cells: list[str]) -> None:
+        columns.append((header, cells))
+
+    add("#", ["-" if row.rank is None else str(row.rank) for row in rows])
+    add("policy", [_shorten(row.name, layout.name_width, unicode) for row in rows])
+    if layout.bar:
+        add("", [_bar(row.imagined.rate, unicode) for row in rows])
+    add("imagined", [_rate(row.imagined) for row in rows])
+    add("n", [str(row.imagined.decided) for row in rows])
+    if len(board.ranked) > 1:
+        add("alike", [row.letters or "-" for row in rows])
+    if any(row.corrected is not None for row in rows):
+        add("corrected", [_corrected(row) for row in rows])
+    if any(row.trusted is not None for row in rows):
+        add("trusted", [_percent(row.trusted.rate if row.trusted else None) for row in rows])
+    if any(row.joined is not None for row in rows):
+        add("joined", [_joined(row) for row in rows])
+    if any(row.true is not None for row in rows):
+        add("true", [_rate(row.true, interval=layout.true_interval) for row in rows])
+        add("diff", [_gap(row) for row in rows])
+    if layout.left_out and any(_left_out(row.imagined) for row in rows):
+        add("left out", [_left_out(row.imagined) for row in rows])
+
+    left = ("policy", "", "alike", "left out")
+    lines = [""] * (len(rows) + 1)
+    for header, cells in columns:
+        width = max(len(header), *map(len, cells))
+        for i, cell in enumerate([header, *cells]):
+            padded = cell.ljust(width) if header in left else cell.rjust(width)
+            lines[i] += padded + "  "
+    rule = ("─" if unicode else "-") * (len(lines[0]) - 2)
+    lines = [line.rstrip() for line in lines]
+    return [lines[0], rule, *lines[1:]]
+
+
+def _legend(board: Leaderboard) -> str:
+    words = [f"[ ]: {100 * board.confidence:.0f} % intervals; {weighting(board)}."]
+    if len(board.ranked) > 1:
+        words.append("Policies that share a letter cannot be told apart.")
+    if any(row.joined is not None for row in board.policies):
+        words.append("joined: true rate from a few true trials and all imagined rollouts.")
+    if any(row.corrected is not None for row in board.policies):
+        words.append("corrected: for the judge's errors.")
+    if any(row.trusted is not None for row in board.policies):
+        words.append("trusted: without rollouts in which imagination left reality.")
+    return " ".join(words)
 
 
 def _agreement_lines(board: Leaderboard) -> list[str]:
     agreement = board.agreement
     if not agreement.policies:
-        return ["No policy has true results beside its imagined ones: agreement is unknown."]
+        return []
     level = f"{100 * agreement.confidence:.0f} %"
     lines = [
+        "",
         f"Agreement with the truth over {agreement.policies} policies and "
-        f"{len(board.per_task)} tasks ({level} intervals over tasks):"
+        f"{len(board.per_task)} tasks ({level} intervals over tasks):",
     ]
     for name, label, best in (
         ("pearson", "Pearson", "1 is best"),
         ("spearman", "Spearman", "1 is best"),
+        ("kendall", "Kendall", "1 is best"),
         ("mmrv", "MMRV", "0 is best"),
         ("top1_regret", "top-1 regret", "0 is best"),
     ):
@@ -80,28 +140,51 @@ def _agreement_lines(board: Leaderboard) -> list[str]:
             f"  {'same outcome':<13} {100 * board.outcomes.same:.0f} % of "
             f"{board.outcomes.rollouts} single rollouts"
         )
-    for name, why in board.excluded.items():
-        lines.append(f"  without {name}: {why}")
-    return lines
+    lines += [f"  without {name}: {why}" for name, why in board.excluded.items()]
+    lines += [f"  ! {warning}" for warning in agreement.warnings]
+    return [*lines, ""]
 
 
 def _interval(interval: Interval | None) -> str:
     return "" if interval is None else f"[{interval.low:.3f}, {interval.high:.3f}]"
 
 
-def _rate_cells(tally: Tally | None) -> list[str]:
-    if tally is None:
-        return ["-", "", ""]
-    if tally.rate is None:
-        return ["-", "", "0"]
-    low, high = 100 * tally.interval.low, 100 * tally.interval.high
-    return [f"{100 * tally.rate:.0f} %", f"[{low:.0f}, {high:.0f}]", str(tally.decided)]
+def _percent(rate: float | None) -> str:
+    return "-" if rate is None else f"{100 * rate:.0f} %"
+
+
+def _rate(tally: Tally | None, *, interval: bool = True) -> str:
+    if tally is None or tally.rate is None:
+        return "-"
+    bounds = _bounds(*tally.interval) if interval else ""
+    return f"{_percent(tally.rate)}{bounds}"
+
+
+def _bounds(low: float, high: float) -> str:
+    """Of one width, so that the rates before it stand in line."""
+    return f" {f'[{100 * low:.0f}, {100 * high:.0f}]':>9}"
+
+
+def _corrected(row: PolicyRow) -> str:
+    return (
+        "-"
+        if row.corrected is None
+        else _percent(row.corrected.rate) + _bounds(row.corrected.low, row.corrected.high)
+    )
+
+
+def _joined(row: PolicyRow) -> str:
+    return (
+        "-"
+        if row.joined is None
+        else _percent(row.joined.estimate) + _bounds(row.joined.low, row.joined.high)
+    )
 
 
 def _gap(row: PolicyRow) -> str:
-    if row.real is None or row.real.rate is None or row.imagined.rate is None:
+    if row.true is None or row.true.rate is None or row.imagined.rate is None:
         return ""
-    points = round(100 * (row.imagined.rate - row.real.rate))
+    points = round(100 * (row.imagined.rate - row.true.rate))
     return f"{points:+d}" if points else "0"
 
 
@@ -124,10 +207,23 @@ def _bar(rate: float | None, unicode: bool) -> str:
     return bar.ljust(BAR_WIDTH)
 
 
-def _shorten(name: str, unicode: bool) -> str:
+def _shorten(name: str, width: int, unicode: bool) -> str:
     """Control characters out (a policy's name must not move the cursor), long names cut."""
-    clean = "".join(letter if letter.isprintable() else "?" for letter in name)
-    if not unicode:
-        clean = clean.encode("ascii", "replace").decode()
+    clean = _printable(name, unicode)
     mark = "…" if unicode else "~"
-    return clean if len(clean) <= NAME_WIDTH else clean[: NAME_WIDTH - 1] + mark
+    return clean if len(clean) <= width else clean[: width - 1] + mark
+
+
+def _printable(text: str, unicode: bool) -> str:
+    clean = "".join(letter if letter.isprintable() else "?" for letter in text)
+    if not unicode:
+        clean = clean.replace("–", "-").encode("ascii", "replace").decode()
+    return clean
+
+
+def _wrapped(line: str) -> str:
+    if len(line) <= WIDTH:
+        return line
+    line = line.replace(" %", "\xa0%")  # a number and its % stay together
+    line = textwrap.fill(line, WIDTH, subsequent_indent="  ", break_on_hyphens=False)
+    return line.replace("\xa0", " ")

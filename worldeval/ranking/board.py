@@ -1,0 +1,236 @@
+"""What a leaderboard knows: a row a policy, over all tasks and in each, and what stands beside it.
+
+In: tallies and estimates, put together by ``leaderboard.build_leaderboard``. Out: frozen
+dataclasses, ``Leaderboard`` the whole of them, as JSON and as text.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any
+
+from worldeval.data.atomic import write_atomically
+from worldeval.errors import StoreError
+from worldeval.ranking.agreement import Agreement, CellAgreement
+from worldeval.ranking.distinctions import Distinctions
+from worldeval.ranking.intervals import Estimate
+from worldeval.ranking.joining import JoinedRate
+from worldeval.ranking.tallies import Tally, Weights
+from worldeval.types import Outcome
+
+
+@dataclass(frozen=True, kw_only=True)
+class PolicyRow:
+    """One policy. ``rank`` is by imagined rate, ties share the better one; None without a rate.
+
+    imagined: what the judge saw in imagination.
+    letters: policies that share a letter cannot be told apart; empty without a rate.
+    true: what happened to the very same rollouts in the true world, where that is known.
+    corrected: the imagined rate corrected for the judge's errors, where they were measured.
+    trusted: the imagined rate without rollouts in which imagination left reality.
+    joined: the true rate from a few true trials and all imagined rollouts together.
+    """
+
+    name: str
+    rank: int | None
+    imagined: Tally
+    letters: str = ""
+    true: Tally | None = None
+    corrected: Estimate | None = None
+    trusted: Tally | None = None
+    joined: JoinedRate | None = None
+
+    def to_dict(self) -> dict[str, Any]:
+        joined = None
+        if self.joined is not None:
+            joined = asdict(self.joined) | {"narrower": self.joined.narrower}
+            joined["real_only"] = estimate_dict(self.joined.real_only)
+        return {
+            "name": self.name,
+            "rank": self.rank,
+            "letters": self.letters,
+            "imagined": self.imagined.to_dict(),
+            "true": None if self.true is None else self.true.to_dict(),
+            "corrected": None if self.corrected is None else estimate_dict(self.corrected),
+            "trusted": None if self.trusted is None else self.trusted.to_dict(),
+            "joined": joined,
+        }
+
+
+@dataclass(frozen=True, kw_only=True)
+class TaskRow:
+    """One task: a cell per policy, in the order of the leaderboard. ``weight``: its share."""
+
+    task: str
+    policies: tuple[PolicyRow, ...]
+    weight: float | None = None
+    """Share of this task in the rates over tasks, where tasks do not weigh by their rollouts."""
+
+    def to_dict(self) -> dict[str, Any]:
+        return {
+            "task": self.task,
+            "weight": self.weight,
+            "policies": [row.to_dict() for row in self.policies],
+        }
+
+
+@dataclass(frozen=True, kw_only=True)
+class OutcomeAgreement:
+    """Single rollouts decided on both sides, from the same start: does each end the same way?"""
+
+    both_succeed: int = 0
+    only_imagined_succeeds: int = 0
+    only_true_succeeds: int = 0
+    both_fail: int = 0
+
+    @classmethod
+    def of(cls, said: Mapping[Any, Outcome], true: Mapping[Any, Outcome]) -> OutcomeAgreement:
+        """Of the cells of ``true``, all of which are in ``said``."""
+        pairs = [(said[cell], outcome) for cell, outcome in true.items()]
+        return cls(
+            both_succeed=pairs.count((Outcome.SUCCESS, Outcome.SUCCESS)),
+            only_imagined_succeeds=pairs.count((Outcome.SUCCESS, Outcome.FAILURE)),
+            only_true_succeeds=pairs.count((Outcome.FAILURE, Outcome.SUCCESS)),
+            both_fail=pairs.count((Outcome.FAILURE, Outcome.FAILURE)),
+        )
+
+    @property
+    def rollouts(self) -> int:
+        return sum(vars(self).values())
+
+    @property
+    def same(self) -> float | None:
+        """Share that ends the same way."""
+        return (self.both_succeed + self.both_fail) / self.rollouts if self.rollouts else None
+
+    def to_dict(self) -> dict[str, Any]:
+        return {**vars(self), "rollouts": self.rollouts, "same": self.same}
+
+
+@dataclass(frozen=True, kw_only=True)
+class TrustSummary:
+    """How many decided rollouts are distrusted, and how often verdicts are wrong on either side.
+
+    wrong_*: (wrong verdicts, verdicts with a known truth); zeros where the truth is not known.
+    """
+
+    decided: int
+    distrusted: int
+    wrong_trusted: tuple[int, int] = (0, 0)
+    wrong_distrusted: tuple[int, int] = (0, 0)
+
+    @classmethod
+    def of(
+        cls,
+        said: Mapping[Any, Outcome],
+        kept: Mapping[Any, Outcome],
+        true: Mapping[Any, Outcome],
+    ) -> TrustSummary:
+        """said: all outcomes; kept: those of distrusted rollouts UNDECIDED; true: where known."""
+        known = (Outcome.SUCCESS, Outcome.FAILURE)
+        decided = [cell for cell, outcome in said.items() if outcome in known]
+        wrong = {True: [0, 0], False: [0, 0]}
+        for cell in decided:
+            if true.get(cell) in known:
+                side = wrong[kept[cell] is said[cell]]
+                side[0] += said[cell] is not true[cell]
+                side[1] += 1
+        return cls(
+            decided=len(decided),
+            distrusted=sum(kept[cell] is not said[cell] for cell in decided),
+            wrong_trusted=(wrong[True][0], wrong[True][1]),
+            wrong_distrusted=(wrong[False][0], wrong[False][1]),
+        )
+
+    def to_dict(self) -> dict[str, Any]:
+        return {
+            "decided": self.decided,
+            "distrusted": self.distrusted,
+            "wrong_trusted": list(self.wrong_trusted),
+            "wrong_distrusted": list(self.wrong_distrusted),
+        }
+
+
+@dataclass(frozen=True, kw_only=True)
+class Leaderboard:
+    """Policies, best imagined rate first, and how far to believe it.
+
+    excluded: policies that the agreement leaves out, and why.
+    notes: what a reader should know before trusting the order.
+    """
+
+    policies: tuple[PolicyRow, ...]
+    per_task: tuple[TaskRow, ...]
+    distinctions: Distinctions
+    agreement: Agreement
+    cells: CellAgreement
+    outcomes: OutcomeAgreement
+    trust: TrustSummary | None = None
+    weights: Weights = "rollouts"
+    confidence: float = 0.95
+    excluded: Mapping[str, str] = field(default_factory=dict)
+    notes: tuple[str, ...] = ()
+    worlds: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
+    judges: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
+
+    @property
+    def ranked(self) -> tuple[PolicyRow, ...]:
+        """Those that have a rate."""
+        return tuple(row for row in self.policies if row.rank is not None)
+
+    def to_dict(self) -> dict[str, Any]:
+        return {
+            "policies": [row.to_dict() for row in self.policies],
+            "per_task": [row.to_dict() for row in self.per_task],
+            "weights": self.weights if isinstance(self.weights, str) else dict(self.weights),
+            "confidence": self.confidence,
+            "comparisons": self.distinctions.to_dict(),
+            "agreement": self.agreement.to_dict()
+            | {
+                "cells": self.cells.to_dict(),
+                "outcomes": self.outcomes.to_dict(),
+                "excluded": dict(self.excluded),
+            },
+            "trust": None if self.trust is None else self.trust.to_dict(),
+            "worlds": {side: list(names) for side, names in self.worlds.items()},
+            "judges": {side: list(names) for side, names in self.judges.items()},
+            "notes": list(self.notes),
+        }
+
+    def to_json(self, path: str | os.PathLike[str]) -> Path:
+        """Write ``leaderboard.json``, wholly or not at all."""
+        target = Path(path)
+        text = json.dumps(self.to_dict(), indent=2, ensure_ascii=False, allow_nan=False) + "\n"
+        write_whole(target, text)
+        return target
+
+    def to_text(self, *, unicode: bool = True) -> str:
+        """A table for a terminal; ``unicode=False`` keeps to ASCII."""
+        from worldeval.ranking.text_table import render
+
+        return render(self, unicode=unicode)
+
+
+def write_whole(target: Path, text: str) -> None:
+    """Write a text file wholly or not at all, so that a reader sees the old or the new one."""
+    # A lone surrogate (an undecodable file name as a policy's name) becomes "?".
+    content = text.encode("utf-8", "replace")
+
+    def write(temporary: Path) -> None:
+        temporary.write_bytes(content)
+
+    try:
+        write_atomically(target, write, sync=False)
+    except OSError as error:
+        raise StoreError(
+            f"cannot write {target}: {error.strerror or error}; choose a writable folder with "
+            f"free space"
+        ) from error
+
+
+def estimate_dict(estimate: Estimate) -> dict[str, float | None]:
+    return {"rate": estimate.rate, "low": estimate.low, "high": estimate.high}
