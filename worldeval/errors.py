@@ -9,6 +9,7 @@
       |   + MismatchError      two sides disagree on views, rate, pose, units, size
       + CheckpointError        a checkpoint is missing, damaged or of another kind
       + PolicyError            a policy answered with something unusable
+      + JudgeError             a judge could not be asked for its verdict
       + WorldError             a world (simulator or imagination) could not step
       |   + StartStateError    a start state does not exist in this world
       + MissingDependencyError an optional package is not installed
@@ -46,6 +47,10 @@ class CheckpointError(WorldEvalError):
 
 class PolicyError(WorldEvalError):
     """A policy answered with something unusable."""
+
+
+class JudgeError(WorldEvalError):
+    """A judge could not be asked for its verdict; that it gave none is no verdict."""
 
 
 class WorldError(WorldEvalError):

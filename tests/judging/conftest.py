@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
 import numpy as np
 import pytest
 
+from tests.judging.vlm_server import Asked, Reply, VlmServer
 from worldeval.data.episodes import EpisodeStore
+from worldeval.judging.vlm import VisionLanguageJudge
 from worldeval.types import Episode
 
 SIZE, LENGTH = 16, 7
@@ -51,3 +53,34 @@ def make_store(tmp_path: Path) -> Callable[..., EpisodeStore]:
         return store
 
     return make
+
+
+@pytest.fixture
+def serve(monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable[..., VlmServer]]:
+    """Starts servers of a vision-language model, and stops them after the test."""
+    monkeypatch.setenv("NO_PROXY", "*")
+    servers: list[VlmServer] = []
+
+    def start(replies: Sequence[Reply] | Callable[[Asked], Reply], **options: str) -> VlmServer:
+        servers.append(VlmServer(replies, **options).__enter__())
+        return servers[-1]
+
+    yield start
+    for server in servers:
+        server.__exit__()
+
+
+@pytest.fixture
+def judge_at(tmp_path: Path) -> Iterator[Callable[..., VisionLanguageJudge]]:
+    """Makes judges that ask a server of ``serve``: one vote of a small picture, unless said."""
+    judges: list[VisionLanguageJudge] = []
+
+    def make(server: VlmServer, **options: object) -> VisionLanguageJudge:
+        given = {"model": "m", "votes": 1, "view_px": 0, "cache": tmp_path / "answers"} | options
+        query = "&".join(f"{name}={value}" for name, value in given.items())
+        judges.append(VisionLanguageJudge.from_uri(f"vlm:{server.url}?{query}"))
+        return judges[-1]
+
+    yield make
+    for judge in judges:
+        judge.close()

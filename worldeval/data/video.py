@@ -59,6 +59,15 @@ def encode_png(frame: np.ndarray, level: int = 1) -> bytes:
     return encoded.tobytes()
 
 
+def encode_jpeg(frame: np.ndarray, quality: int = 90) -> bytes:
+    """(H, W, 3) uint8 RGB -> JPEG bytes, quality 1..100; for eyes and models, never for stores."""
+    bgr = cv2.cvtColor(frame, cv2.COLOR_RGB2BGR)
+    written, encoded = cv2.imencode(".jpg", bgr, [cv2.IMWRITE_JPEG_QUALITY, quality])
+    if not written:
+        raise DataError(f"a frame of shape {frame.shape} cannot be written as JPEG")
+    return encoded.tobytes()
+
+
 def decode_png(data: bytes | memoryview | np.ndarray) -> np.ndarray:
     """PNG bytes -> (H, W, 3) uint8 RGB."""
     raw = data if isinstance(data, np.ndarray) else np.frombuffer(data, np.uint8)
