@@ -56,7 +56,7 @@ def main() -> None:
                 axes.set_title(f"“{store.by_key(key).instruction}”", fontsize=9, loc="left", pad=3)
     axes = figure.add_subplot(grid[:, 1])
     for policy in board["policies"]:
-        x, y = policy["real"], policy["imagined"]
+        x, y = policy["true"], policy["imagined"]
         axes.errorbar(
             x["rate"],
             y["rate"],

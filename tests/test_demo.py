@@ -148,8 +148,8 @@ def test_the_circle_closes_and_a_second_run_only_adds_what_is_new(
     assert "2 policies x 4 start states of 2 tasks = 8 rollouts" in said
     board = leaderboard(out)
     assert set(board) == {"able", "poor"}
-    assert board["able"]["real"]["rate"] == 1.0
-    assert board["poor"]["real"]["failures"] == 4
+    assert board["able"]["true"]["rate"] == 1.0
+    assert board["poor"]["true"]["failures"] == 4
     assert "data:video/mp4" in (out / "report.html").read_text()
     beside = [path for path in (out / "videos").glob("*.mp4") if "imagined" not in path.name]
     assert beside
@@ -169,7 +169,7 @@ def test_the_circle_closes_and_a_second_run_only_adds_what_is_new(
         "still": 6,
     }
     board = leaderboard(out)
-    assert board["still"]["real"] is None
+    assert board["still"]["true"] is None
     assert sum(board["still"]["imagined"][k] for k in ("successes", "failures", "undecided")) == 6
 
     # The user edits the policy: its rollouts are made anew, the earlier ones are not lost.
@@ -180,7 +180,7 @@ def test_the_circle_closes_and_a_second_run_only_adds_what_is_new(
     assert (store.trajectory(0).actions == 0.5).all()
 
     # What was judged can be ranked again without the demo.
-    words = ["rank", str(out), "--real", str(world / shipped.TRUTH), "--out", str(tmp_path / "r")]
+    words = ["rank", str(out), "--against", str(world / shipped.TRUTH), "--out", str(tmp_path / "r")]
     assert cli.main(words) == 0, capsys.readouterr().err
     assert leaderboard(tmp_path / "r") == leaderboard(out)
 

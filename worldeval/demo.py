@@ -94,6 +94,7 @@ class Clock:
 def run_demo(config: DemoConfig) -> Path:
     """Run what is missing and return the path of ``report.html``."""
     from worldeval.judging.classifier import SuccessClassifier
+    from worldeval.ranking.leaderboard import build_leaderboard
 
     clock = Clock()
     with clock.phase("load"):
@@ -116,10 +117,11 @@ def run_demo(config: DemoConfig) -> Path:
     with clock.phase("judge"):
         imagined = judged(candidates, judge, suite)
     with clock.phase("rank"):
-        real = truth[truth["start_id"].isin([start.start_id for start in suite.starts])]
-        clips = make_clips(candidates, imagined, real, config.out / "videos")
+        true = truth[truth["start_id"].isin([start.start_id for start in suite.starts])]
+        clips = make_clips(candidates, imagined, true, config.out / "videos")
         facts = {**settings, "seconds": dict(clock.seconds), "judge": judge.name}
-        text = write_ranking(imagined, real, config.out, clips=clips, provenance=facts)
+        board = build_leaderboard(imagined, true)
+        text = write_ranking(board, config.out, clips=clips, provenance=facts)
     print(text)
     report = config.out / "report.html"
     print(f"\n{config.out / 'leaderboard.json'}\n{config.out / 'videos'}\n{report}")
@@ -217,7 +219,7 @@ def judged(candidates: Sequence[Candidate], judge: Any, suite: Suite) -> pd.Data
 
 
 def make_clips(
-    candidates: Sequence[Candidate], imagined: pd.DataFrame, real: pd.DataFrame, folder: Path
+    candidates: Sequence[Candidate], imagined: pd.DataFrame, against: pd.DataFrame, folder: Path
 ) -> list[Clip]:
     """Videos of the best and the worst rollouts: imagined, true, and one beside the other."""
     from worldeval.data.episodes import EpisodeStore
@@ -229,11 +231,11 @@ def make_clips(
     place = shipped.folder() / shipped.TRUTH_CLIPS
     true = EpisodeStore.open(place) if place.is_dir() else None
     if true is not None:  # show what can be shown beside the truth
-        shown = imagined["key"].isin(true.keys) | ~imagined["policy"].isin(set(real["policy"]))
+        shown = imagined["key"].isin(true.keys) | ~imagined["policy"].isin(set(against["policy"]))
         imagined = imagined[shown] if shown.any() else imagined
     _make_folder(folder)
     clips = []
-    for number, chosen in enumerate(choose_rollouts(imagined, real, per_group=6), start=1):
+    for number, chosen in enumerate(choose_rollouts(imagined, against, per_group=6), start=1):
         key = rollout_key(chosen.policy, chosen.start_id)
         store = stores[chosen.policy]
         name = re.sub(r"[^A-Za-z0-9.=-]", "_", f"{number:02d}-{key}")
@@ -253,8 +255,8 @@ def make_clips(
                 task=chosen.task,
                 imagined=path,
                 imagined_outcome=chosen.imagined_outcome,
-                real=true_path,
-                real_outcome=chosen.real_outcome,
+                true=true_path,
+                true_outcome=chosen.true_outcome,
                 probability=chosen.probability,
                 start_id=chosen.start_id,
             )

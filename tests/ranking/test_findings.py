@@ -75,7 +75,10 @@ def test_a_correction_that_changes_the_winner_is_said():
     # good: (0.6 + 0.3 - 1) / 0.2 is cut to 0; fair: 0.5 / 0.6.
     assert "and the first place goes to fair" in text
     none = JudgeCalibration(sensitivity=1.0, specificity=1.0, positives=80, negatives=80)
-    assert "no rate moves by a point" in said(rates(good=6, fair=5), judge_errors=none)
+    alike = said(rates(good=6, fair=5), judge_errors=none)
+    assert "no rate moves by a point" in alike and "1 other may be as good as the first" in alike
+    clear = said(rates(starts=80, good=72, bad=4), judge_errors=none)
+    assert "Nor does what is not known of these errors put it in question." in clear
 
 
 def test_imagination_that_does_not_help_is_said():

@@ -2,40 +2,115 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
+from typing import Annotated, Literal
 
 import tyro
+
+from worldeval.commands.until_sure import UntilSureOptions, stopping_notes
+from worldeval.errors import ConfigError
 
 
 @dataclass(frozen=True, kw_only=True)
 class Rank:
-    """Rank the policies of judged rollouts: rates with intervals, and agreement with the truth.
+    """Rank the policies of judged rollouts, and tell how far to believe the order.
 
-    Prints the leaderboard and writes leaderboard.json and report.html.
+    Prints the leaderboard and writes leaderboard.json and report.html: success rates with
+    intervals; letters (policies that share one cannot be told apart); how many rollouts would
+    separate them; and, where you give what it takes, agreement with the truth, rates corrected for
+    the judge's errors, and true rates from a few true trials joined with the imagined rollouts.
+    Rollouts that `worldeval trust` distrusts are shown with and without.
+
+    With --stop-when-sure it rolls out and judges first, into the folder, and stops as soon as the
+    order of the policies is decided. The same command goes on where it was interrupted.
 
     For example:
       worldeval rank runs/mine --out runs/mine-ranked
-      worldeval rank runs/mine --real runs/truth --out runs/mine-ranked
+      worldeval rank runs/mine --against runs/truth --out runs/mine-ranked
+      worldeval rank runs/mine --real trials.csv --calibration runs/calibrated --out runs/ranked
+      worldeval rank runs/mine --weights equal --paired --out runs/ranked
+      worldeval rank runs/new --stop-when-sure --policy checkpoints/policies/expert \\
+          --policy python:mine.py:Mine --out runs/ranked
     """
 
     folder: tyro.conf.Positional[Path]
-    """Folder of rollouts, judged by `worldeval judge`."""
+    """Folder of rollouts, judged by `worldeval judge`; with --stop-when-sure, to write them to."""
     out: Path
     """Folder to write the leaderboard to."""
-    real: Path | None = None
+    against: Path | None = None
     """What truly happened from the same start states: a verdict table (parquet), or a folder of
-    rollouts in a world that knows."""
+    rollouts in a world that knows. Measures how well imagination and truth agree."""
+    real: Path | None = None
+    """A few true trials (CSV or parquet; columns policy, task, start_id, and success 0 or 1, or
+    outcome), of start states chosen without looking at outcomes. Gives true rates: these trials
+    joined with the imagined rollouts."""
+    calibration: Path | None = None
+    """How often the judge errs: the calibration.json (or its folder) of `worldeval calibrate`.
+    Refused if it is of another judge, world model or task."""
+    weights: str = "rollouts"
+    """How tasks weigh in the rates: rollouts (every decided rollout the same), equal (every task
+    the same), or a JSON file {"task": weight}."""
+    paired: bool = False
+    """Refuse policies that were not imagined from the same start states, instead of comparing them
+    by their counts."""
+    alpha: float = 0.05
+    """Chance of telling any two equal policies apart by mistake."""
+    correction: Literal["holm", "bonferroni", "none"] = "holm"
+    """For the many pairs that are compared; none makes alpha that of each single pair."""
+    confidence: float = 0.95
+    """Of the intervals."""
     seed: int = 0
     """Of the bootstrap over tasks."""
+    stop_when_sure: bool = False
+    """Roll out --policy from the start states of the suite, round by round, each policy for as
+    long as some other cannot be told from it; any decision is wrong with a chance of --alpha."""
+    rollouts: Annotated[UntilSureOptions, tyro.conf.arg(name="")] = field(
+        default_factory=UntilSureOptions
+    )
 
     def run(self) -> None:
-        from worldeval.commands.verdicts import read_truth, read_verdicts, write_ranking
+        from worldeval.commands.verdicts import (
+            judge_errors,
+            read_trials,
+            read_trust,
+            read_truth,
+            read_verdicts,
+            read_weights,
+            write_ranking,
+        )
+        from worldeval.ranking.leaderboard import build_leaderboard
         from worldeval.rollout.provenance import write_manifest
 
+        weights = read_weights(self.weights)
+        if self.stop_when_sure:
+            self.rollouts.run(self.folder, alpha=self.alpha, verb=self)
+        elif self.rollouts != UntilSureOptions():
+            raise ConfigError(
+                "options of rollouts were given without --stop-when-sure; add it to roll out, or "
+                "leave them away to rank the rollouts that are there"
+            )
         imagined = read_verdicts(self.folder)
-        real = None if self.real is None else read_truth(self.real)
+        errors = None
+        if self.calibration is not None:
+            errors = judge_errors(self.calibration, imagined, self.folder)
+        board = build_leaderboard(
+            imagined,
+            None if self.against is None else read_truth(self.against),
+            real=None if self.real is None else read_trials(self.real),
+            judge_errors=errors,
+            trust=read_trust(self.folder),
+            weights=weights,
+            alpha=self.alpha,
+            correction=self.correction,
+            require_pairs=self.paired,
+            confidence=self.confidence,
+            seed=self.seed,
+        )
+        stopped = stopping_notes(self.folder, imagined)
+        board = replace(board, notes=(*board.notes, *stopped))
         write_manifest(self.out, command="rank", config=self, seed=self.seed, allow_changes=True)
-        facts = {"imagined": str(self.folder), "real": str(self.real), "seed": self.seed}
-        print(write_ranking(imagined, real, self.out, seed=self.seed, provenance=facts))
+        given = {name: value for name, value in asdict(self).items() if value not in (None, False)}
+        facts = {n: str(value) for n, value in given.items() if n not in ("out", "rollouts")}
+        print(write_ranking(board, self.out, provenance=facts))
         print(self.out / "report.html")

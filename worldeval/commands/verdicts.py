@@ -6,37 +6,40 @@ leaderboard made from them. A store that this judge has judged already, wholly, 
 
 from __future__ import annotations
 
-import os
+import json
 import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from worldeval.commands.opening import stores_in
-from worldeval.errors import DataError, StoreError
+from worldeval.commands.opening import stores_in, world_model_of
+from worldeval.errors import ConfigError, DataError
+from worldeval.judging.tables import kept_verdicts, read_table, write_table
 
 if TYPE_CHECKING:
     import pandas as pd
 
+    from worldeval.ranking.board import Leaderboard
     from worldeval.ranking.clips import Clip
+    from worldeval.ranking.leaderboard import JudgeErrors
+    from worldeval.ranking.tallies import Weights
     from worldeval.types import Judge
 
 VERDICTS = "verdicts.parquet"
 TRUTH = "truth.parquet"
+TRUST = "trust.parquet"
 
 
 def judge_folder(judge: Judge, place: Path) -> pd.DataFrame:
-    """Verdicts on every rollout of the store at ``place``, kept in its verdicts.parquet."""
-    from worldeval.data.episodes import EpisodeStore
-    from worldeval.judging.classifier import judge_store
+    """Verdicts on every rollout of the store at ``place``.
 
-    store = EpisodeStore.open(place)
-    path = place / VERDICTS
-    if path.is_file():
-        table = read_table(path)
-        if set(table["judge"]) <= {judge.name} and set(table["key"]) == store.keys:
-            return table
-    return judge_store(judge, store, path)
+    Kept as this judge's own table, and in verdicts.parquet, which rankings read.
+    """
+    from worldeval.data.episodes import EpisodeStore
+
+    table = kept_verdicts(judge, EpisodeStore.open(place))
+    write_table(table, place / VERDICTS)
+    return table
 
 
 def read_verdicts(folder: Path) -> pd.DataFrame:
@@ -66,48 +69,105 @@ def read_truth(place: Path) -> pd.DataFrame:
     return pd.concat(tables, ignore_index=True)
 
 
-def read_table(path: Path) -> pd.DataFrame:
+def read_trials(path: Path) -> pd.DataFrame:
+    """A few true trials: CSV or parquet, columns policy, task, start_id, outcome or success."""
     import pandas as pd
-    import pyarrow as pa
 
+    if path.suffix.lower() in (".parquet", ".pq"):
+        return read_table(path)
     try:
-        return pd.read_parquet(path)
-    except (OSError, pa.ArrowException) as error:
+        # As text: a start state called 0003 must not become 3.
+        return pd.read_csv(path, dtype=str, keep_default_na=False, skipinitialspace=True)
+    except (OSError, ValueError) as error:
         reason = str(error).splitlines()[0]
         raise DataError(
-            f"{path} cannot be read as a parquet table ({reason}); make it again"
+            f"{path} cannot be read as a table of true trials ({reason}); give a CSV file with the "
+            f"columns policy, task, start_id and success (0 or 1)"
         ) from error
 
 
+def read_trust(folder: Path) -> pd.DataFrame | None:
+    """What `worldeval trust` found of the rollouts of a folder; None where it was not run.
+
+    None too where it was run without a threshold that tells whom to distrust.
+    """
+    import pandas as pd
+
+    if folder.is_file():
+        return None
+    stores = stores_in(folder)
+    known = [place for place in stores if (place / TRUST).is_file()]
+    if not known:
+        return None
+    if len(known) < len(stores):
+        without = next(place for place in stores if place not in known)
+        raise DataError(
+            f"{len(known)} of {len(stores)} stores in {folder} have a {TRUST}, {without} has none; "
+            f"run `worldeval trust {folder}` for all of them"
+        )
+    table = pd.concat([read_table(place / TRUST) for place in known], ignore_index=True)
+    if "trusted" not in table.columns or table["trusted"].isna().any():
+        return None
+    return table
+
+
+def read_weights(words: str) -> Weights:
+    """``rollouts``, ``equal``, or the path of a JSON file: task name to weight."""
+    if words == "rollouts":
+        return "rollouts"
+    if words == "equal":
+        return "equal"
+    path = Path(words)
+    if path.suffix.lower() != ".json":
+        raise ConfigError(
+            f"weights is {words!r}, expected rollouts, equal, or a .json file with a weight a task"
+        )
+    try:
+        content = json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
+        raise DataError(
+            f"the task weights {path} cannot be read ({error}); expected JSON such as "
+            f'{{"drawer-open": 2, "reach": 1}}'
+        ) from error
+    if not isinstance(content, dict):
+        raise DataError(
+            f"the task weights {path} are a {type(content).__name__}, expected JSON such as "
+            f'{{"drawer-open": 2, "reach": 1}}'
+        )
+    return content
+
+
+def judge_errors(calibration: Path, imagined: pd.DataFrame, folder: Path) -> JudgeErrors:
+    """The judge's errors by policy, from a calibration of this very judge, world and tasks.
+
+    Raises MismatchError for a calibration of other data.
+    """
+    from worldeval.judging.assessment import Assessment
+    from worldeval.ranking.verdict_table import column_names
+
+    assessment = Assessment.load(calibration)
+    worlds, tasks = column_names(imagined, "world"), column_names(imagined, "task")
+    assessment.check(
+        judges=column_names(imagined, "judge"),
+        worlds=worlds,
+        world_model=world_model_of(folder),
+        tasks=tasks,
+    )
+    policies = column_names(imagined, "policy")
+    return assessment.errors_for(policies, worlds=worlds, tasks=tasks)
+
+
 def write_ranking(
-    imagined: pd.DataFrame,
-    real: pd.DataFrame | None,
+    board: Leaderboard,
     out: Path,
     *,
-    seed: int = 0,
     clips: Sequence[Clip] = (),
     provenance: Mapping[str, Any] | None = None,
 ) -> str:
     """Write ``leaderboard.json`` and ``report.html`` into ``out``; the leaderboard as text."""
-    from worldeval.ranking.leaderboard import build_leaderboard
     from worldeval.ranking.report import write_report
 
-    board = build_leaderboard(imagined, real, seed=seed)
     board.to_json(out / "leaderboard.json")
     write_report(out / "report.html", board, clips=clips, provenance=provenance)
     encoding = (sys.stdout.encoding or "ascii").lower()
     return board.to_text(unicode=encoding.startswith("utf"))
-
-
-def write_table(table: pd.DataFrame, path: Path) -> None:
-    """Write a parquet table wholly or not at all."""
-    part = path.with_name(f".{path.name}.{os.getpid()}.tmp")
-    try:
-        table.to_parquet(part, index=False)
-        os.replace(part, path)
-    except OSError as error:
-        part.unlink(missing_ok=True)
-        raise StoreError(
-            f"cannot write {path}: {error.strerror or error}; free some space or choose another "
-            "folder"
-        ) from error

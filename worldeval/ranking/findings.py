@@ -157,11 +157,22 @@ def _joined(board: Leaderboard) -> list[str]:
 
 
 def _corrected(board: Leaderboard) -> list[str]:
-    return _moved(
+    said = _moved(
         board,
         lambda row: None if row.corrected is None else row.corrected.rate,
         "Corrected for the judge's errors, as they were measured,",
     )
+    rates = [row.corrected for row in board.ranked if row.corrected is not None]
+    if len(rates) > 1:
+        best = max(rates, key=lambda rate: rate.rate)
+        rivals = sum(rate.high >= best.low for rate in rates) - 1
+        said.append(
+            f"With what is not known of these errors, {rivals} "
+            f"{'other' if rivals == 1 else 'others'} may be as good as the first."
+            if rivals
+            else "Nor does what is not known of these errors put it in question."
+        )
+    return said
 
 
 def _trust(board: Leaderboard) -> list[str]:
@@ -198,7 +209,8 @@ def _moved(board: Leaderboard, rate: Callable[[PolicyRow], float | None], begin:
     points = 100 * (known[furthest] - plain[furthest])
     if abs(points) < 0.5:
         return [f"{begin} no rate moves by a point."]
-    said = f"{begin} rates move by up to {abs(points):.0f} points ({furthest} {points:+.0f})"
+    unit = "point" if round(abs(points)) == 1 else "points"
+    said = f"{begin} rates move by up to {abs(points):.0f} {unit} ({furthest} {points:+.0f})"
     before, after = _winners(plain), _winners(known)
     if set(before) & set(after):
         return [f"{said}, and the first place stays."]

@@ -28,7 +28,7 @@ from worldeval.ranking.board import (
     TaskRow,
     TrustSummary,
 )
-from worldeval.ranking.distinctions import Comparer
+from worldeval.ranking.comparer import Comparer
 from worldeval.ranking.intervals import Estimate
 from worldeval.ranking.joining import JoinedRate, join_real
 from worldeval.ranking.judged_rates import JudgeCalibration, rogan_gladen

@@ -27,7 +27,8 @@ def pairs_section(board: Leaderboard) -> str:
         0: "Policies are compared by their counts, since their start states differ",
     }.get(paired, f"{paired} pairs are compared start state by start state, the others by counts")
     hint = (
-        f"Is the policy of the row better than that of the column? Points of success rate; bold "
+        f"Is the policy of the row better, in imagination, than that of the column? Points of "
+        f"success rate; bold "
         f"and coloured where that is more than chance, in brackets where it may be chance. "
         f"{found.told_apart} of {len(found.comparisons)} pairs differ. {how}; the chance of "
         f"calling equal policies different is {100 * found.alpha:.3g} %, "
