@@ -11,15 +11,11 @@ from worldeval.data.episodes import EpisodeStore
 from worldeval.data.text import token_buckets
 from worldeval.errors import CheckpointError, ConfigError, MismatchError
 from worldeval.judging.calibration import Calibration
-from worldeval.judging.classifier import (
-    VERDICT_COLUMNS,
-    SuccessClassifier,
-    judge_store,
-    moments_of,
-    rollout_score,
-)
+from worldeval.judging.classifier import SuccessClassifier
+from worldeval.judging.learned import moments_of, rollout_score
 from worldeval.judging.network import JudgeConfig, JudgeNetwork
-from worldeval.types import Episode, Outcome
+from worldeval.judging.tables import VERDICT_COLUMNS, judge_store
+from worldeval.types import Cost, Episode, Outcome, Verdict
 
 
 def episode_of(seed: int, length: int = 12, views: tuple[str, ...] = ("a", "b")) -> Episode:
@@ -41,13 +37,18 @@ def classifier(calibration: Calibration | None = None, **changes: object) -> Suc
     return SuccessClassifier(network, calibration or Calibration())
 
 
+def said(verdicts: list[Verdict]) -> list[Verdict]:
+    """Without how long they took."""
+    return [replace(verdict, cost=Cost()) for verdict in verdicts]
+
+
 @pytest.mark.parametrize("lag", [0, 4])
 def test_a_batch_of_four_equals_four_of_one(lag: int) -> None:
     judge = classifier(lag=lag)
     episodes = [episode_of(seed, length) for seed, length in enumerate((12, 3, 40, 12))]
-    together = judge.judge(episodes)
-    assert together == [judge.judge([episode])[0] for episode in episodes]
-    assert together[::-1] == judge.judge(episodes[::-1])
+    together = said(judge.judge(episodes))
+    assert together == said([judge.judge([episode])[0] for episode in episodes])
+    assert together[::-1] == said(judge.judge(episodes[::-1]))
     assert len({verdict.probability for verdict in together}) == 4
 
 
@@ -68,7 +69,7 @@ def test_long_episodes_do_not_depend_on_how_they_are_cut(monkeypatch: pytest.Mon
     judge = classifier()
     episode = episode_of(1, 30)
     whole = judge.logits(episode)
-    monkeypatch.setattr("worldeval.judging.classifier.FRAMES_AT_ONCE", 4)
+    monkeypatch.setattr("worldeval.judging.learned.FRAMES_AT_ONCE", 4)
     np.testing.assert_allclose(judge.logits(episode), whole, atol=1e-5)
 
 
@@ -153,7 +154,9 @@ def test_judge_store_gives_the_verdict_table(
     network = JudgeNetwork(JudgeConfig(views=("side",), image_size=(16, 16), channels=(8, 8, 8)))
     judge = SuccessClassifier(network, Calibration(), name="toy judge")
     table = judge_store(judge, make_store("s", range(1, 3)), tmp_path / "deep/verdicts.parquet")
-    assert table.columns.tolist()[:8] == list(VERDICT_COLUMNS)
+    assert table.columns.tolist() == list(VERDICT_COLUMNS)
+    assert set(table["frames"]) == {"2 4 6"} and (table["seconds"] > 0).all()
+    assert (table["tokens"] == 0).all() and (table["dollars"] == 0).all()
     assert len(table) == 8 and set(table["judge"]) == {"toy judge"}
     assert set(table["policy"]) == {"p"} and set(table["start_id"]) == {"s/1", "s/2"}
     assert table["probability"].between(0, 1).all()

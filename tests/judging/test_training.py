@@ -12,9 +12,10 @@ from safetensors.torch import load_file
 from worldeval.data.episodes import EpisodeStore
 from worldeval.errors import ConfigError, DataError
 from worldeval.judging.augmentation import AugmentConfig, _blurred, augment
-from worldeval.judging.classifier import SuccessClassifier, judge_store
+from worldeval.judging.classifier import SuccessClassifier
 from worldeval.judging.network import JudgeConfig
 from worldeval.judging.samples import FrameCache, Sampler, labels_of
+from worldeval.judging.tables import judge_store
 from worldeval.judging.training import JudgeTrainConfig, train_judge
 from worldeval.judging.validation import recalibrate
 from worldeval.types import Episode

@@ -197,3 +197,19 @@ def fingerprint(uri: str) -> str | None:
 
 def fingerprints(uris: Sequence[str]) -> dict[str, str | None]:
     return {uri: fingerprint(uri) for uri in uris}
+
+
+def world_model_of(folder: Path) -> str | None:
+    """Digest of the world model that imagined a folder's rollouts, as its run.json says.
+
+    None where the world was another, or nothing says. Looks at the folder (of a file: its folder)
+    and at those it lies in, since a store of rollouts may be one of several in a run.
+    """
+    from worldeval.rollout.provenance import MANIFEST, read_manifest
+
+    inner = folder if folder.is_dir() else folder.parent
+    for place in (inner, *inner.resolve().parents[:2]):
+        if (place / MANIFEST).is_file():
+            digest = read_manifest(place).get("config", {}).get("world_model")
+            return str(digest) if digest else None
+    return None

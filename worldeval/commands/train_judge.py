@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import tyro
 
 from worldeval.judging.training import JudgeTrainConfig, train_judge
 from worldeval.learning.config import CARRIED_OUT
+
+if TYPE_CHECKING:
+    from worldeval.judging.validation import JudgeReport
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -35,40 +39,65 @@ class TrainJudge:
     )
 
     def run(self) -> None:
-        from worldeval.data.episodes import EpisodeStore
-        from worldeval.data.fit import check_store
-        from worldeval.errors import ConfigError
-        from worldeval.judging.network import JudgeConfig
-        from worldeval.rollout.provenance import write_manifest
-        from worldeval.worlds.sawyer import ROBOT, TASKS
-
-        if not self.store or not self.validation:
-            raise ConfigError("train judge needs at least one --store and one --validation")
-        stores = [EpisodeStore.open(place) for place in self.store]
-        validation = [EpisodeStore.open(place) for place in self.validation]
-        for store in (*stores, *validation):
-            check_store(store, ROBOT)
-        layout = stores[0].layout
-        network = JudgeConfig(
-            views=layout.views, image_size=layout.image_size, pose_dim=layout.pose_dim
-        )
-        write_manifest(
-            self.out,
+        train_on_stores(
+            train_judge,
             command="train judge",
-            config=self,
-            seed=self.config.loop.seed,
-            allow_changes=[f"config.loop.{name}" for name in CARRIED_OUT],
-        )
-        report = train_judge(
-            network,
-            self.out,
+            verb=self,
+            stores=self.store,
+            validation=self.validation,
+            out=self.out,
             training=self.config,
-            stores=stores,
-            validation=validation,
-            instructions={name: task.instructions for name, task in TASKS.items()},
-            opposed=exclusive(TASKS),
         )
-        print(report.checkpoint)
+
+
+def train_on_stores(
+    train: Callable[..., JudgeReport],
+    *,
+    command: str,
+    verb: Any,
+    stores: Sequence[Path],
+    validation: Sequence[Path],
+    out: Path,
+    training: JudgeTrainConfig,
+) -> None:
+    """Open the stores of the embedded world and train a judge on them.
+
+    train: ``train_judge`` or another of its form. verb: the options, for the manifest in ``out``.
+    """
+    from worldeval.data.episodes import EpisodeStore
+    from worldeval.data.fit import check_store
+    from worldeval.errors import ConfigError
+    from worldeval.judging.network import JudgeConfig
+    from worldeval.rollout.provenance import write_manifest
+    from worldeval.worlds.sawyer import ROBOT, TASKS
+
+    if not stores or not validation:
+        raise ConfigError(f"{command} needs at least one --store and one --validation")
+    opened = [EpisodeStore.open(place) for place in stores]
+    held_out = [EpisodeStore.open(place) for place in validation]
+    for store in (*opened, *held_out):
+        check_store(store, ROBOT)
+    layout = opened[0].layout
+    network = JudgeConfig(
+        views=layout.views, image_size=layout.image_size, pose_dim=layout.pose_dim
+    )
+    write_manifest(
+        out,
+        command=command,
+        config=verb,
+        seed=training.loop.seed,
+        allow_changes=[f"config.loop.{name}" for name in CARRIED_OUT],
+    )
+    report = train(
+        network,
+        out,
+        training=training,
+        stores=opened,
+        validation=held_out,
+        instructions={name: task.instructions for name, task in TASKS.items()},
+        opposed=exclusive(TASKS),
+    )
+    print(report.checkpoint)
 
 
 def exclusive(tasks: Any) -> dict[str, str]:

@@ -1,8 +1,9 @@
-"""The judge's network: has the instruction been carried out by this frame? Frames in, logit out.
+"""The learned judges' network: moments of an episode in, one or several numbers a frame out.
 
 Enters, per sample: all views of the start frame, (optionally) of a frame a little earlier, and of
 the frame in question, the instruction as hashed words, and (optionally) the commanded pose now and
-at the start. Leaves: one logit of "the task has been solved by this frame".
+at the start. Leaves: one logit of "the task has been solved by this frame" (the classifier), or one
+a distance to that (``progress.py``).
 
 Each view passes one shared convolutional trunk, its moments in time stacked as channels so that
 change against the start is a difference of channels. Instruction and view steer the trunk by FiLM
@@ -40,6 +41,8 @@ class JudgeConfig:
     hidden: int = 128
     text_buckets: int = 1024
     text_dim: int = 32
+    outputs: int = 1
+    """Numbers that are answered for a frame."""
 
     def __post_init__(self) -> None:
         if not self.views or len(set(self.views)) != len(self.views):
@@ -52,7 +55,7 @@ class JudgeConfig:
             raise ConfigError(
                 f"channels is {self.channels!r}, expected three multiples of 8 (GroupNorm)"
             )
-        for name in ("pose_dim", "narrow", "hidden", "text_buckets", "text_dim"):
+        for name in ("pose_dim", "narrow", "hidden", "text_buckets", "text_dim", "outputs"):
             if getattr(self, name) < 1:
                 raise ConfigError(f"{name} is {getattr(self, name)!r}, expected at least 1")
 
@@ -105,7 +108,7 @@ class JudgeNetwork(nn.Module):
         self.gather = nn.Linear(flat, config.hidden)
         extra = config.text_dim + (2 * config.pose_dim + 1 if config.use_poses else 0)
         self.mix = nn.Linear(config.hidden + extra, config.hidden)
-        self.answer = nn.Linear(config.hidden, 1)
+        self.answer = nn.Linear(config.hidden, config.outputs)
         self.pose_centre: torch.Tensor
         self.pose_spread: torch.Tensor
         self.register_buffer("pose_centre", torch.zeros(config.pose_dim))
@@ -118,7 +121,7 @@ class JudgeNetwork(nn.Module):
         poses: torch.Tensor,
         pose_known: torch.Tensor | None = None,
     ) -> torch.Tensor:
-        """Logits (B,) of "solved by now".
+        """Logits (B,) of "solved by now"; (B, outputs) where there are several.
 
         images: (B, moments, V, C, H, W) in [-1, 1], moments in order start, (earlier), now.
         words: ids and offsets of the instructions, see ``bag``.
@@ -138,7 +141,8 @@ class JudgeNetwork(nn.Module):
             known = poses.new_ones(batch) if pose_known is None else pose_known
             change = torch.cat([unit[:, 1], unit[:, 1] - unit[:, 0]], -1)
             parts += [change * known[:, None], known[:, None]]
-        return self.answer(F.silu(self.mix(torch.cat(parts, -1)))).squeeze(-1)
+        answer = self.answer(F.silu(self.mix(torch.cat(parts, -1))))
+        return answer.squeeze(-1) if self.config.outputs == 1 else answer
 
     def bag(self, instructions: list[str]) -> tuple[torch.Tensor, torch.Tensor]:
         """Instructions as the (ids, offsets) of an embedding bag, on the weights' device."""

@@ -5,7 +5,9 @@ same actions, ``extra["world"] = "imagination"``). Leaves: batches of (moments o
 instruction, label), each a function of the seed and the step alone, so that a resumed training
 draws what an unbroken one would have drawn.
 
-Labels say "solved by this frame": the running maximum of ``success_at``. Hard negatives are frames
+Labels say "solved by this frame": the running maximum of ``success_at``; distances say how many
+frames are missing to that, or only that it is further than the end of an episode that failed. Hard
+negatives are frames
 at which a task holds, shown with an instruction of the opposed task: a drawer that is open has not
 been closed, so the label is known. No other frame is given another task's words.
 """
@@ -25,7 +27,7 @@ from worldeval.data.atomic import write_atomically
 from worldeval.data.episodes import EpisodeStore
 from worldeval.data.video import to_model
 from worldeval.errors import ConfigError, DataError, MismatchError, StoreError
-from worldeval.judging.classifier import moments_of
+from worldeval.judging.learned import moments_of
 from worldeval.types import Episode
 
 UNKNOWN = -1
@@ -46,11 +48,18 @@ class EpisodeRow:
 
 @dataclass(frozen=True, kw_only=True)
 class Batch:
-    """images (B, moments, V, C, H, W) in [-1, 1], poses (B, 2, P), labels (B,), instructions."""
+    """Frames to learn from, and what is known of them.
+
+    images: (B, moments, V, C, H, W) in [-1, 1]. poses: (B, 2, P). labels: (B,) float32, 1 solved by
+    this frame. distances: (B,) int64, frames to go until it is solved where ``known`` (B,) bool,
+    elsewhere the frames within which it was seen not to be.
+    """
 
     images: np.ndarray
     poses: np.ndarray
     labels: np.ndarray
+    distances: np.ndarray
+    known: np.ndarray
     instructions: list[str]
 
 
@@ -150,40 +159,54 @@ class Sampler:
     def draw(self, step: int) -> Batch:
         """The batch of training step ``step``."""
         rng = np.random.default_rng([self.seed, step])
-        episodes, times, labels, instructions = [], [], [], []
+        episodes, times, distances, known, instructions = [], [], [], [], []
         for _ in range(self.batch):
             members = self._members[int(rng.integers(len(self._members)))]
             index = int(members[rng.integers(len(members))])
-            time, label, instruction = self._draw_frame(index, rng)
+            time, (distance, sure), instruction = self._draw_frame(index, rng)
             episodes.append(self.cache.rows[index].first)
             times.append(time)
-            labels.append(label)
+            distances.append(distance)
+            known.append(sure)
             instructions.append(instruction)
         moments = moments_of(np.array(times), self.lag) + np.array(episodes)[:, None]
         return Batch(
             images=to_model(self.cache.frames[moments]),
             poses=self.cache.poses[moments[:, [0, -1]]],
-            labels=np.array(labels, np.float32),
+            labels=(np.array(known) & (np.array(distances) == 0)).astype(np.float32),
+            distances=np.array(distances, np.int64),
+            known=np.array(known),
             instructions=instructions,
         )
 
-    def _draw_frame(self, index: int, rng: np.random.Generator) -> tuple[int, int, str]:
+    def _draw_frame(
+        self, index: int, rng: np.random.Generator
+    ) -> tuple[int, tuple[int, bool], str]:
+        """A frame of an episode, its distance and whether that is known, and an instruction."""
         row = self.cache.rows[index]
         held = self._held[index]
         other = self.opposed.get(row.task)
         if other and len(held) and rng.random() < self.opposed_share:
             words = self.instructions[other]
-            return int(rng.choice(held)), 0, words[int(rng.integers(len(words)))]
+            return int(rng.choice(held)), (0, False), words[int(rng.integers(len(words)))]
         instruction = row.instruction
         wordings = self.instructions.get(row.task)
         if wordings and rng.random() < self.rewording_share:
             instruction = wordings[int(rng.integers(len(wordings)))]
         solved, pending = self._solved[index], self._open[index]
         if len(solved) and (not len(pending) or rng.random() < self.solved_share):
-            return int(rng.choice(solved)), 1, instruction
+            return int(rng.choice(solved)), (0, True), instruction
         if rng.random() < self.near_share:  # almost solved, or where a failure ended up
             pending = pending[-self.near_frames :]
-        return int(rng.choice(pending)), 0, instruction
+        time = int(rng.choice(pending))
+        return time, self._distance(index, time), instruction
+
+    def _distance(self, index: int, time: int) -> tuple[int, bool]:
+        """Frames to go at an unsolved frame, or (of a failure) those left, and which it is."""
+        solved = self._solved[index]
+        if len(solved):
+            return int(solved[0]) - time, True
+        return self.cache.rows[index].length - 1 - time, False
 
 
 def labels_of(episode: Episode) -> tuple[np.ndarray, np.ndarray]:

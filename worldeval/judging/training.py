@@ -1,4 +1,4 @@
-"""Trains a ``SuccessClassifier``, calibrates it on validation rollouts, and says how good it is.
+"""Trains a learned judge, calibrates it on validation rollouts, and says how good it is.
 
 Enters: episode stores with true outcomes, recorded and imagined. Leaves, in ``out``: the judge's
 checkpoint, ``validation.json`` (counts per world, task, and both), ``validation.parquet`` (one row
@@ -10,8 +10,8 @@ from __future__ import annotations
 
 import json
 import shutil
-from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass, field
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -25,8 +25,10 @@ from worldeval.errors import ConfigError, MismatchError
 from worldeval.judging.augmentation import AugmentConfig, augment
 from worldeval.judging.calibration import Calibration
 from worldeval.judging.classifier import SuccessClassifier
+from worldeval.judging.learned import LearnedJudge
+from worldeval.judging.loading import load_judge
 from worldeval.judging.network import JudgeConfig, JudgeNetwork
-from worldeval.judging.samples import FrameCache, Sampler
+from worldeval.judging.samples import Batch, FrameCache, Sampler
 from worldeval.judging.validation import (
     JudgeReport,
     calibrate_judge,
@@ -35,6 +37,8 @@ from worldeval.judging.validation import (
 )
 from worldeval.learning.config import LoopConfig
 from worldeval.learning.loop import Loop
+
+LossOf = Callable[[Tensor, Batch], tuple[Tensor, dict[str, float]]]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -64,6 +68,9 @@ class JudgeTrainConfig:
     """Draws that use another wording of their own task."""
     pose_dropout: float = 0.3
     """Draws whose poses are hidden, lest the pixels be ignored."""
+    start_from: Path | None = None
+    """Checkpoint of a learned judge of the same inputs, whose weights are gone on from; what it
+    answers may be another thing."""
     augmentation: AugmentConfig = field(default_factory=AugmentConfig)
     stride: int = 2
     smooth: int = 3
@@ -81,7 +88,8 @@ class JudgeTrainConfig:
 
     def identity(self) -> dict[str, Any]:
         """What must be equal for a training to be the same one: all but how it is carried out."""
-        values = json.loads(json.dumps(asdict(self)))  # tuples as lists, as they come back
+        # tuples as lists and paths as text, as they come back
+        values = json.loads(json.dumps(asdict(self), default=str))
         del values["loop"]
         return {**values, **self.loop.identity()}
 
@@ -97,10 +105,48 @@ def train_judge(
     opposed: Mapping[str, str] | None = None,
     progress: bool = True,
 ) -> JudgeReport:
-    """Train (or go on training) the judge in ``out`` and calibrate it.
+    """Train (or go on training) the classifier in ``out`` and calibrate it.
 
     instructions: wordings of each task; opposed: task -> the task that cannot hold at the same
     time, for hard negatives. Decoded frames are cached beside ``out`` until the end.
+    """
+
+    def loss(logits: Tensor, batch: Batch) -> tuple[Tensor, dict[str, float]]:
+        labels = torch.from_numpy(batch.labels).to(logits.device)
+        right = ((logits > 0) == (labels > 0.5)).float().mean().item()
+        return F.binary_cross_entropy_with_logits(logits, labels), {"accuracy": right}
+
+    return train_learned(
+        SuccessClassifier,
+        loss,
+        config,
+        out,
+        training=training,
+        stores=stores,
+        validation=validation,
+        instructions=instructions,
+        opposed=opposed,
+        progress=progress,
+    )
+
+
+def train_learned(
+    make: Callable[..., LearnedJudge],
+    loss_of: LossOf,
+    config: JudgeConfig,
+    out: str | Path,
+    *,
+    training: JudgeTrainConfig,
+    stores: Sequence[EpisodeStore],
+    validation: Sequence[EpisodeStore],
+    instructions: Mapping[str, Sequence[str]] | None = None,
+    opposed: Mapping[str, str] | None = None,
+    progress: bool = True,
+) -> JudgeReport:
+    """Train (or go on training) any learned judge in ``out``; the rest is as of ``train_judge``.
+
+    make: the judge's class, or what makes one from (network, calibration, stride, smooth, device).
+    loss_of: (the network's outputs, batch) -> (mean loss, what else to report).
     """
     out = Path(out)
     cache_folder = out.with_name(f".{out.name}.frames")
@@ -120,8 +166,8 @@ def train_judge(
         instructions=instructions or {},
         opposed=opposed or {},
     )
-    network = _optimise(config, training, sampler, out, progress)
-    judge = SuccessClassifier(
+    network = _optimise(config, training, sampler, loss_of, out, progress)
+    judge = make(
         network,
         Calibration(),
         stride=training.stride,
@@ -151,15 +197,11 @@ def _optimise(
     config: JudgeConfig,
     training: JudgeTrainConfig,
     sampler: Sampler,
+    loss_of: LossOf,
     out: Path,
     progress: bool,
 ) -> JudgeNetwork:
-    with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(training.loop.seed)
-        network = JudgeNetwork(config)
-    poses = sampler.cache.poses
-    network.pose_centre.copy_(torch.from_numpy(poses.mean(0)))
-    network.pose_spread.copy_(torch.from_numpy(poses.std(0).clip(1e-3)))
+    network = _first_network(config, training, sampler.cache.poses)
     loop = Loop(
         network,
         training.loop,
@@ -178,17 +220,43 @@ def _optimise(
         rng = np.random.default_rng([training.loop.seed, step, 1])  # apart from the sampler's own
         images = torch.from_numpy(batch.images).to(loop.device)
         images = augment(images, training.augmentation, rng)
-        labels = torch.from_numpy(batch.labels).to(loop.device)
-        known = (rng.random(len(labels)) >= training.pose_dropout).astype(np.float32)
+        known = (rng.random(len(images)) >= training.pose_dropout).astype(np.float32)
         poses = torch.from_numpy(batch.poses).to(loop.device)
         words = network.bag(batch.instructions)
-        logits = module(images, words, poses, torch.from_numpy(known).to(loop.device)).float()
-        right = ((logits > 0) == (labels > 0.5)).float().mean().item()
-        return F.binary_cross_entropy_with_logits(logits, labels), {"accuracy": right}
+        outputs = module(images, words, poses, torch.from_numpy(known).to(loop.device))
+        return loss_of(outputs.float(), batch)
 
     loop.run(loss, title="judge", progress=progress)
     network.load_state_dict(loop.averaged)
     return network.eval()
+
+
+def _first_network(
+    config: JudgeConfig, training: JudgeTrainConfig, poses: np.ndarray
+) -> JudgeNetwork:
+    """The network that training begins with; poses: (N, P), for their unit."""
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(training.loop.seed)
+        network = JudgeNetwork(config)
+    if training.start_from is None:
+        network.pose_centre.copy_(torch.from_numpy(poses.mean(0)))
+        network.pose_spread.copy_(torch.from_numpy(poses.std(0).clip(1e-3)))
+        return network
+    earlier = load_judge(training.start_from)
+    if not isinstance(earlier, LearnedJudge):
+        raise ConfigError(f"start_from is {training.start_from}, expected a learned judge")
+    if replace(earlier.network.config, outputs=config.outputs) != config:
+        raise MismatchError(
+            f"{training.start_from} was trained with {earlier.network.config}, now it is {config}; "
+            "start from a judge of the same views, size and shape, or from nothing"
+        )
+    tensors = network.state_dict() | {
+        name: tensor
+        for name, tensor in earlier.network.state_dict().items()
+        if not name.startswith("answer.") or earlier.network.config.outputs == config.outputs
+    }
+    network.load_state_dict(tensors)
+    return network
 
 
 def _check_fit(config: JudgeConfig, cache: FrameCache) -> None:

@@ -24,7 +24,8 @@ from worldeval.data.checkpoint import read_header
 from worldeval.data.episodes import EpisodeStore
 from worldeval.errors import DataError
 from worldeval.judging.calibration import Calibration, calibrate, count, reliability
-from worldeval.judging.classifier import SuccessClassifier
+from worldeval.judging.learned import LearnedJudge
+from worldeval.judging.loading import load_judge
 from worldeval.judging.samples import world_of
 
 
@@ -37,7 +38,7 @@ class JudgeReport:
     summary: dict[str, Any]
 
 
-def score_stores(judge: SuccessClassifier, stores: Sequence[EpisodeStore]) -> pd.DataFrame:
+def score_stores(judge: LearnedJudge, stores: Sequence[EpisodeStore]) -> pd.DataFrame:
     """One row per rollout of known outcome: key, task, world, label, score, frames, seconds."""
     rows = []
     for store in stores:
@@ -66,7 +67,7 @@ def score_stores(judge: SuccessClassifier, stores: Sequence[EpisodeStore]) -> pd
 
 
 def calibrate_judge(
-    judge: SuccessClassifier,
+    judge: LearnedJudge,
     rollouts: pd.DataFrame,
     *,
     target: float = 0.95,
@@ -140,7 +141,9 @@ def recalibrate(
 ) -> JudgeReport:
     """Fit only the calibration of a trained judge anew, e.g. on replays of a new world model."""
     folder = Path(folder)
-    judge = SuccessClassifier.load(folder, device=device)
+    judge = load_judge(folder, device=device)
+    if not isinstance(judge, LearnedJudge):
+        raise DataError(f"{folder} is no learned judge; give the folder of a checkpoint")
     card = read_header(folder)["card"]
     rollouts = score_stores(judge, stores)
     summary = calibrate_judge(judge, rollouts, target=target, max_abstention=max_abstention)

@@ -1,0 +1,152 @@
+"""``worldeval calibrate``."""
+
+from __future__ import annotations
+
+import sys
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import tyro
+
+from worldeval.errors import DataError
+from worldeval.judging.assessing import AssessConfig
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+
+@dataclass(frozen=True, kw_only=True)
+class Calibrate:
+    """Measure how often a judge is right, for each policy and each task.
+
+    Give it judged rollouts whose true outcome is known, best imagined ones of the policies and
+    tasks that you will rank, from other start states. `worldeval rank --calibration` then corrects
+    the rates for the judge's errors. Writes calibration.json and calibration.html.
+
+    For example:
+      worldeval rollout --policy checkpoints/policies/full --world imagination --out runs/cal
+      worldeval judge runs/cal
+      worldeval calibrate runs/cal --truth runs/cal-true --out runs/calibration
+      worldeval calibrate runs/cal --truth mine.csv --labels yours.csv --out runs/calibration
+      worldeval rank runs/mine --calibration runs/calibration --out runs/mine-ranked
+    """
+
+    folder: tyro.conf.Positional[Path]
+    """Folder of rollouts, judged by `worldeval judge`, or a verdict table (parquet)."""
+    truth: Path
+    """What truly happened from the same start states: a folder of rollouts in a world that knows,
+    a verdict table (parquet), or a csv file: labels of people (key or policy, task,
+    start_id; rater; outcome), or true trials (policy, task, start_id, success 0 or 1)."""
+    out: Path
+    """Folder to write the calibration to."""
+    labels: tyro.conf.UseAppendAction[tuple[Path, ...]] = ()
+    """Labels of people (csv), to see how far they agree with the judge and each other; repeat it
+    for several."""
+    judge: str | None = None
+    """Name of the judge, where several have judged; the one asked last, if not given."""
+    config: Annotated[AssessConfig, tyro.conf.arg(name="")] = field(default_factory=AssessConfig)
+
+    def run(self) -> None:
+        from worldeval.commands.opening import world_model_of
+        from worldeval.judging.assessing import assess
+        from worldeval.judging.assessment_page import write_page
+        from worldeval.judging.assessment_text import to_text
+        from worldeval.judging.human import read_labels
+        from worldeval.judging.label_tables import tables_by_rater
+        from worldeval.rollout.provenance import write_manifest
+
+        judged = judged_by(self.folder)
+        name = choose(judged, self.judge)
+        others = {other: table for other, table in judged.items() if other != name}
+        for path in self.labels:
+            for rater, table in tables_by_rater(read_labels(path), judged[name]).items():
+                others[rater if rater not in others else f"{rater} ({path.stem})"] = table
+        assessment = assess(
+            judged[name],
+            true_outcomes(self.truth, judged[name]),
+            others=others,
+            world_model=world_model_of(self.folder),
+            config=self.config,
+        )
+        write_manifest(
+            self.out, command="calibrate", config=self, seed=self.config.seed, allow_changes=True
+        )
+        path = assessment.save(self.out)
+        page = write_page(self.out / "calibration.html", assessment)
+        encoding = (sys.stdout.encoding or "ascii").lower()
+        print(to_text(assessment, unicode=encoding.startswith("utf")))
+        print(f"\n{path}\n{page}")
+
+
+def judged_by(place: Path) -> dict[str, pd.DataFrame]:
+    """Judge -> its verdicts on the rollouts of a folder; first the one that was asked last.
+
+    place: a folder of judged rollouts, or a verdict table.
+    """
+    import pandas as pd
+
+    from worldeval.commands.opening import stores_in
+    from worldeval.commands.verdicts import VERDICTS
+    from worldeval.judging.tables import FOLDER, read_table
+
+    paths = [place]
+    if not place.is_file():
+        stores = stores_in(place)
+        paths = [store / VERDICTS for store in stores]
+        missing = [path.parent for path in paths if not path.is_file()]
+        if missing:
+            raise DataError(f"{missing[0]} is not judged; run `worldeval judge {place}` first")
+        paths += [path for store in stores for path in sorted((store / FOLDER).glob("*.parquet"))]
+    parts: dict[str, list[pd.DataFrame]] = {}
+    for path in paths:
+        table = read_table(path)
+        missing_columns = [name for name in ("judge", "key") if name not in table.columns]
+        if missing_columns:
+            raise DataError(
+                f"{path} has the columns {list(table.columns)} and lacks {missing_columns}, "
+                "expected a verdict table; make one with `worldeval judge`"
+            )
+        for judge, rows in table.groupby("judge", sort=False):
+            # What verdicts.parquet holds of a judge, its own table holds too.
+            known = parts.setdefault(str(judge), [])
+            known.append(rows[~rows["key"].isin([key for part in known for key in part["key"]])])
+    return {name: pd.concat(tables, ignore_index=True) for name, tables in parts.items()}
+
+
+def choose(judged: dict[str, pd.DataFrame], wanted: str | None) -> str:
+    """The judge of that name, which may be given without its version (``name@version``)."""
+    names = list(judged)
+    if not names:
+        raise DataError("the verdict tables are empty; judge some rollouts first")
+    if wanted is None:
+        return names[0]
+    fitting = [name for name in names if wanted in (name, name.partition("@")[0])]
+    if len(fitting) != 1:
+        raise DataError(
+            f"judge is {wanted!r}, which fits {len(fitting)} of the judges of these rollouts, "
+            f"expected exactly one of {names}"
+        )
+    return fitting[0]
+
+
+def true_outcomes(place: Path, judged: pd.DataFrame) -> pd.DataFrame:
+    """What truly happened to the judged rollouts.
+
+    place: a folder of rollouts or a verdict table, else a CSV file: labels of people (with a
+    column ``rater``; of several raters the majority counts), or true trials.
+    """
+    import pandas as pd
+
+    from worldeval.commands import verdicts
+    from worldeval.judging.human import CELL, read_labels
+    from worldeval.judging.label_tables import majority_table
+    from worldeval.ranking.verdict_table import read_trials
+
+    if place.suffix.lower() != ".csv":
+        return verdicts.read_truth(place)
+    trials = verdicts.read_trials(place)
+    if "rater" in trials.columns:
+        return majority_table(read_labels(place), judged).assign(judge=place.name)
+    rows = [(*cell, outcome.value) for cell, outcome in read_trials(trials).items()]
+    return pd.DataFrame(rows, columns=[*CELL, "outcome"]).assign(judge=place.name)

@@ -1,0 +1,288 @@
+"""How often a judge is right: what was found, its file, and its use for correcting rates.
+
+Enters: confusion counts of a judge's verdicts against what was true, one a (world, policy, task),
+as ``assessing.assess`` tallies them, or a ``calibration.json``. Leaves: sensitivity and specificity
+with Wilson intervals, pooled and per world, policy and task, and per policy the errors with which
+``ranking.rogan_gladen`` corrects a rate (``Assessment.errors_for``).
+
+A judge errs differently on other videos. So an assessment knows of which judge, worlds, world model
+and tasks it speaks, and ``check`` refuses all others.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+from collections.abc import Collection, Iterable, Mapping
+from dataclasses import asdict, dataclass, field, fields
+from pathlib import Path
+from typing import Any
+
+from worldeval.errors import ConfigError, DataError, MismatchError
+from worldeval.judging.calibration import Counts
+from worldeval.judging.error_rates import ErrorRates, Reliability, negatives, positives, total
+from worldeval.judging.raters import RaterAgreement
+from worldeval.judging.shrinkage import SharedRate
+from worldeval.judging.thresholds import Threshold
+from worldeval.ranking.board import write_whole
+from worldeval.ranking.judged_rates import JudgeCalibration
+
+FORMAT = "worldeval-judge-calibration-1"
+FILE = "calibration.json"
+
+CellKey = tuple[str, str, str]
+"""(world, policy, task)"""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Assessment:
+    """What is known of one judge's errors.
+
+    judge: its name, as in the verdict tables. truth: who knew better (a world, or people).
+    cells: confusion counts a (world, policy, task) of the judged rollouts.
+    world_model: digest of the model that imagined them; None for a true world, or unknown.
+    reliability, thresholds: None and empty for a judge that gives no probabilities.
+    raters: how far several who judged the same rollouts agree; None without others.
+    notes: sentences that a reader should know.
+    """
+
+    judge: str
+    truth: str
+    cells: Mapping[CellKey, Counts]
+    world_model: str | None = None
+    confidence: float = 0.95
+    reliability: Reliability | None = None
+    thresholds: tuple[Threshold, ...] = ()
+    raters: RaterAgreement | None = None
+    notes: tuple[str, ...] = field(default=())
+
+    def __post_init__(self) -> None:
+        if not self.cells:
+            raise DataError("an assessment without rollouts says nothing; judge some")
+        if not 0 < self.confidence < 1:
+            raise ConfigError(f"confidence is {self.confidence!r}, expected between 0 and 1")
+
+    @property
+    def worlds(self) -> tuple[str, ...]:
+        return tuple(sorted({world for world, _, _ in self.cells}))
+
+    @property
+    def policies(self) -> tuple[str, ...]:
+        return tuple(sorted({policy for _, policy, _ in self.cells}))
+
+    @property
+    def tasks(self) -> tuple[str, ...]:
+        return tuple(dict.fromkeys(task for _, _, task in self.cells))
+
+    def counts(
+        self,
+        *,
+        worlds: Collection[str] | None = None,
+        policy: str | None = None,
+        tasks: Collection[str] | None = None,
+    ) -> Counts:
+        """The sum over all cells that fit; None fits all."""
+        return total(
+            counts
+            for (world, name, task), counts in self.cells.items()
+            if (worlds is None or world in worlds)
+            and policy in (None, name)
+            and (tasks is None or task in tasks)
+        )
+
+    def rates(
+        self,
+        *,
+        worlds: Collection[str] | None = None,
+        policy: str | None = None,
+        tasks: Collection[str] | None = None,
+    ) -> ErrorRates:
+        """Sensitivity and specificity of these cells, each with its Wilson interval."""
+        counts = self.counts(worlds=worlds, policy=policy, tasks=tasks)
+        return ErrorRates.of(counts, self.confidence)
+
+    def errors_for(
+        self,
+        policies: Iterable[str],
+        *,
+        worlds: Collection[str] | None = None,
+        tasks: Collection[str] | None = None,
+    ) -> dict[str, JudgeCalibration]:
+        """The judge's errors on each policy's rollouts, to correct its rate with.
+
+        A policy's own few examples are drawn towards what the policies share, the more so the
+        fewer they are and the less policies differ (``shrinkage.SharedRate``)::
+
+            sensitivity = E[(m s + true positives) / (s + positives)]
+
+        with m the sensitivity over all policies, averaged over what they tell of s; likewise
+        specificity. A policy that was not calibrated gets m, with the spread between policies in
+        its uncertainty. ``positives`` and ``negatives`` are the number of examples that the
+        knowledge is worth, mean (1 - mean) / variance - 1 (at least 1): the interval of
+        ``rogan_gladen`` then carries all of this.
+
+        worlds, tasks: only what was calibrated there; default all. A policy on which the judge is
+        no better than a coin (sensitivity + specificity <= 1) is absent from the answer: its rate
+        cannot be corrected. Raises DataError where one of the two outcomes was never seen.
+        """
+        shared = self._shared(worlds, tasks)
+        answer = {}
+        for name in policies:
+            own = self.counts(worlds=worlds, policy=name, tasks=tasks)
+            hit = shared[0].of(own.true_positive, positives(own))
+            rejected = shared[1].of(own.true_negative, negatives(own))
+            if hit.mean + rejected.mean > 1:
+                answer[name] = JudgeCalibration(
+                    sensitivity=hit.mean,
+                    specificity=rejected.mean,
+                    positives=max(1.0, hit.worth),
+                    negatives=max(1.0, rejected.worth),
+                )
+        return answer
+
+    def spread_between_policies(self) -> tuple[float, float] | None:
+        """Standard deviation of sensitivity and of specificity between policies, beyond chance.
+
+        sqrt(rho m (1 - m)) in the words of ``shrinkage``; None where an outcome was never seen.
+        """
+        counts = self.counts()
+        if not positives(counts) or not negatives(counts):
+            return None
+        hit, rejected = (
+            math.sqrt(rate.spread * rate.mean * (1 - rate.mean))
+            for rate in self._shared(None, None)
+        )
+        return hit, rejected
+
+    def _shared(
+        self, worlds: Collection[str] | None, tasks: Collection[str] | None
+    ) -> tuple[SharedRate, SharedRate]:
+        """What the policies share: their sensitivity and their specificity."""
+        known = [self.counts(worlds=worlds, policy=name, tasks=tasks) for name in self.policies]
+        sides = {
+            "succeeded": [(c.true_positive, positives(c)) for c in known],
+            "failed": [(c.true_negative, negatives(c)) for c in known],
+        }
+        for word, pairs in sides.items():
+            if not any(seen for _, seen in pairs):
+                raise DataError(
+                    f"no decided rollout of the calibration truly {word}: the judge's errors on "
+                    "such cannot be known; calibrate with rollouts of both outcomes"
+                )
+        hit, rejected = (SharedRate(*zip(*pairs, strict=True)) for pairs in sides.values())
+        return hit, rejected
+
+    def check(
+        self,
+        *,
+        judges: Iterable[str],
+        worlds: Iterable[str],
+        world_model: str | None = None,
+        tasks: Iterable[str] = (),
+    ) -> None:
+        """Raise MismatchError unless this speaks of the judge, worlds and tasks of a ranking.
+
+        world_model: digest of the ranking's; None where it is not known (nothing is compared).
+        """
+        others = sorted(set(judges) - {self.judge})
+        if others:
+            raise MismatchError(
+                f"the calibration is of judge {self.judge!r}, the verdicts are of {others}; "
+                f"calibrate that judge (`worldeval calibrate`)"
+            )
+        strange = sorted(set(worlds) - set(self.worlds))
+        if strange:
+            raise MismatchError(
+                f"the judge was calibrated on rollouts in {list(self.worlds)}, the verdicts are on "
+                f"rollouts in {strange}; a judge errs differently there, calibrate it there"
+            )
+        if None not in (world_model, self.world_model) and world_model != self.world_model:
+            raise MismatchError(
+                f"the judge was calibrated on the imagination of world model {self.world_model}, "
+                f"the verdicts are on that of {world_model}; calibrate it on rollouts of that one"
+            )
+        unknown = sorted(set(tasks) - set(self.tasks))
+        if unknown:
+            raise MismatchError(
+                f"the judge was not calibrated on the tasks {unknown}, only on "
+                f"{sorted(self.tasks)}; calibrate it on these tasks or rank without them"
+            )
+
+    def to_dict(self) -> dict[str, Any]:
+        """JSON: the cells, from which all else follows, and the rates for those who read it."""
+        return {
+            "format": FORMAT,
+            "judge": self.judge,
+            "truth": self.truth,
+            "world_model": self.world_model,
+            "worlds": list(self.worlds),
+            "tasks": list(self.tasks),
+            "policies": list(self.policies),
+            "confidence": self.confidence,
+            "cells": [
+                {"world": world, "policy": policy, "task": task, **asdict(counts)}
+                for (world, policy, task), counts in self.cells.items()
+            ],
+            "pooled": self.rates().to_dict(),
+            "per_world": {w: self.rates(worlds=[w]).to_dict() for w in self.worlds},
+            "per_policy": {p: self.rates(policy=p).to_dict() for p in self.policies},
+            "per_task": {t: self.rates(tasks=[t]).to_dict() for t in self.tasks},
+            "reliability": None if self.reliability is None else asdict(self.reliability),
+            "thresholds": [asdict(threshold) for threshold in self.thresholds],
+            "raters": None if self.raters is None else asdict(self.raters),
+            "notes": list(self.notes),
+        }
+
+    def save(self, place: str | Path) -> Path:
+        """Write the file, wholly or not at all; into a folder as ``calibration.json``."""
+        path = Path(place)
+        path = path if path.suffix == ".json" else path / FILE
+        text = json.dumps(self.to_dict(), indent=1, ensure_ascii=False, allow_nan=False) + "\n"
+        write_whole(path, text)
+        return path
+
+    @classmethod
+    def load(cls, place: str | Path) -> Assessment:
+        """Read what ``save`` wrote: the file or its folder. DataError if it is damaged."""
+        path = Path(place)
+        path = path / FILE if path.is_dir() else path
+        remedy = "make it again with `worldeval calibrate`"
+        try:
+            content = json.loads(path.read_text(encoding="utf-8"))
+        except FileNotFoundError as error:
+            raise DataError(f"there is no calibration {path}; {remedy}") from error
+        except (OSError, ValueError) as error:
+            raise DataError(f"the calibration {path} cannot be read ({error}); {remedy}") from error
+        if not isinstance(content, dict) or content.get("format") != FORMAT:
+            found = content.get("format") if isinstance(content, dict) else type(content).__name__
+            raise DataError(
+                f"{path} is no calibration of a judge: its format is {found!r}, expected "
+                f"{FORMAT!r}; {remedy}"
+            )
+        try:
+            return cls._from_dict(content)
+        except (KeyError, TypeError, ValueError, AttributeError) as error:
+            raise DataError(
+                f"the calibration {path} is damaged ({type(error).__name__}: {error}); {remedy}"
+            ) from error
+
+    @classmethod
+    def _from_dict(cls, content: Mapping[str, Any]) -> Assessment:
+        cells = {}
+        for row in content["cells"]:
+            numbers = {f.name: row[f.name] for f in fields(Counts)}
+            if not all(isinstance(n, int) and n >= 0 for n in numbers.values()):
+                raise ValueError(f"counts are {numbers}, expected whole numbers from 0")
+            cells[str(row["world"]), str(row["policy"]), str(row["task"])] = Counts(**numbers)
+        table, raters = content["reliability"], content["raters"]
+        return cls(
+            judge=content["judge"],
+            truth=content["truth"],
+            cells=cells,
+            world_model=content["world_model"],
+            confidence=content["confidence"],
+            reliability=None if table is None else Reliability.from_dict(table),
+            thresholds=tuple(Threshold(**row) for row in content["thresholds"]),
+            raters=None if raters is None else RaterAgreement.from_dict(raters),
+            notes=tuple(content["notes"]),
+        )

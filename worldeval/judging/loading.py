@@ -1,0 +1,57 @@
+"""One URI, one judge. No torch is imported until a learned judge is asked for.
+
+Enters: ``checkpoints/judge`` (the folder of a checkpoint; its kind says which judge it is),
+``human:labels.csv`` (``human.py``), ``vlm:http://host/v1?model=NAME`` (``vlm.py``).
+Leaves: a ``types.Judge``.
+"""
+
+from __future__ import annotations
+
+from importlib import import_module
+from pathlib import Path
+
+from worldeval.data import checkpoint
+from worldeval.errors import CheckpointError, ConfigError
+from worldeval.types import Judge
+
+LEARNED = {
+    "judge": "classifier:SuccessClassifier",
+    "progress-judge": "progress:ProgressJudge",
+}
+"""Kind of the checkpoint -> module and class."""
+
+
+def load_judge(uri: str | Path, *, device: str = "cpu") -> Judge:
+    """The judge that ``uri`` names.
+
+    Raises ConfigError for what is no URI of a judge, CheckpointError for a checkpoint of something
+    else, DataError for labels that cannot be read.
+    """
+    text = str(uri)
+    scheme, _, rest = text.partition(":")
+    if scheme == "human":
+        from worldeval.judging.human import HumanJudge
+
+        return HumanJudge.read(rest)
+    if scheme == "vlm":
+        from worldeval.judging.vlm import VisionLanguageJudge
+
+        judge: Judge = VisionLanguageJudge.from_uri(text)
+        return judge
+    folder = Path(uri)
+    if rest and not folder.exists():
+        raise ConfigError(
+            f"judge is {text!r}, expected the folder of a checkpoint, human:LABELS.csv or "
+            "vlm:http://HOST/v1?model=NAME"
+        )
+    kind = checkpoint.read_header(folder)["kind"]
+    if kind not in LEARNED:
+        raise CheckpointError(
+            f"{folder} holds a {kind!r} checkpoint, expected one of {sorted(LEARNED)}; give the "
+            "folder of a judge"
+        )
+    module, name = LEARNED[kind].split(":")
+    learned: Judge = getattr(import_module(f"worldeval.judging.{module}"), name).load(
+        folder, device=device
+    )
+    return learned

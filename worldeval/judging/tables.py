@@ -1,0 +1,159 @@
+"""Verdict tables: what judges say of the rollouts of a store, one row a rollout. No torch.
+
+Enters: a judge (``types.Judge``) and a store. Leaves: the table that rankings read, and the way
+back from a table to verdicts. Every judge keeps a table of its own beside the rollouts
+(``verdicts/<judge>.parquet``), so a second judge overwrites nothing and none is asked twice.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import re
+from collections.abc import Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from worldeval.data.atomic import write_atomically
+from worldeval.errors import DataError, StoreError
+from worldeval.types import Cost, Judge, Outcome, Verdict
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+    from worldeval.data.episodes import EpisodeStore
+
+VERDICT_COLUMNS = (
+    "key", "policy", "task", "start_id", "world", "judge", "outcome", "probability",
+    "reason", "frames", "seconds", "tokens", "dollars",
+)  # fmt: skip
+"""frames: the numbers of those looked at ("1 3 5"); tokens: asked and answered together; dollars:
+NaN where the price is not known; probability: NaN where there is none."""
+
+FOLDER = "verdicts"
+AT_ONCE = 8  # episodes handed to a judge together: one that waits for answers can ask for them all
+
+
+def judge_store(
+    judge: Judge,
+    store: EpisodeStore,
+    out_parquet: str | Path | None = None,
+    *,
+    known: pd.DataFrame | None = None,
+) -> pd.DataFrame:
+    """Judge every episode of a store into a verdict table with ``VERDICT_COLUMNS``.
+
+    known: verdicts of this judge on some of these episodes, which are taken over. The table is
+    written to ``out_parquet`` wholly or not at all, where given. Raises StoreError if it cannot be
+    written and DataError if the judge answers for other rollouts than it was asked about.
+    """
+    import pandas as pd
+
+    keys = [] if len(store) == 0 else store.metadata()["key"].tolist()
+    rows = {} if known is None else {row["key"]: row for row in known.to_dict("records")}
+    missing = [number for number, key in enumerate(keys) if key not in rows]
+    for first in range(0, len(missing), AT_ONCE):
+        episodes = [store.episode(number) for number in missing[first : first + AT_ONCE]]
+        verdicts = judge.judge(episodes)
+        asked, answered = [e.key for e in episodes], [v.key for v in verdicts]
+        if asked != answered:
+            raise DataError(
+                f"the judge {judge.name} was asked about {asked} and answered about {answered}; "
+                "judges give one verdict an episode, in the same order"
+            )
+        for episode, verdict in zip(episodes, verdicts, strict=True):
+            facts = {name: str(episode.extra.get(name, "")) for name in ("policy", "start_id")}
+            facts |= {"task": episode.task, "world": str(episode.extra.get("world", ""))}
+            rows[episode.key] = row_of(verdict, facts)
+    table = pd.DataFrame([rows[key] for key in keys], columns=list(VERDICT_COLUMNS))
+    if out_parquet is not None:
+        write_table(table, Path(out_parquet))
+    return table
+
+
+def kept_verdicts(judge: Judge, store: EpisodeStore) -> pd.DataFrame:
+    """The judge's table on all rollouts of a store; it is asked about those only that its table on
+    the disk lacks."""
+    path = kept_path(judge.name, store.root)
+    known = None
+    if path.is_file():
+        table = read_table(path)
+        # A table of an earlier version has fewer columns.
+        if set(VERDICT_COLUMNS) <= set(table) and set(table["judge"]) <= {judge.name}:
+            known = table[table["key"].isin(store.keys)]
+    if known is not None and len(known) == len(store):
+        return known.reset_index(drop=True)
+    return judge_store(judge, store, path, known=known)
+
+
+def kept_path(name: str, root: Path) -> Path:
+    """Where the table of the judge called ``name`` lies below the folder of a store."""
+    plain = re.sub(r"[^A-Za-z0-9@._-]+", "-", name).strip("-.")[:80]
+    if plain != name:  # two names may become one: a few digits keep them apart
+        plain = f"{plain}-{hashlib.sha256(name.encode()).hexdigest()[:8]}"
+    return root / FOLDER / f"{plain}.parquet"
+
+
+def row_of(verdict: Verdict, facts: Mapping[str, str]) -> dict[str, Any]:
+    """A row of the table. facts: policy, task, start_id and world of the rollout."""
+    cost = verdict.cost
+    return {
+        "key": verdict.key,
+        **{name: facts[name] for name in ("policy", "task", "start_id", "world")},
+        "judge": verdict.judge,
+        "outcome": verdict.outcome.value,
+        "probability": np.nan if verdict.probability is None else verdict.probability,
+        "reason": verdict.reason,
+        "frames": " ".join(map(str, verdict.frames)),
+        "seconds": cost.seconds,
+        "tokens": cost.prompt_tokens + cost.completion_tokens,
+        "dollars": np.nan if cost.dollars is None else cost.dollars,
+    }
+
+
+def verdicts_of(table: pd.DataFrame) -> list[Verdict]:
+    """The verdicts in a table, in its order; tokens count as asked, requests are not in it."""
+    import pandas as pd
+
+    return [
+        Verdict(
+            key=str(row["key"]),
+            outcome=Outcome(row["outcome"]),
+            probability=None if pd.isna(row["probability"]) else float(row["probability"]),
+            judge=str(row["judge"]),
+            reason=str(row["reason"]),
+            frames=tuple(map(int, str(row["frames"]).split())),
+            cost=Cost(
+                seconds=float(row["seconds"]),
+                prompt_tokens=int(row["tokens"]),
+                dollars=None if pd.isna(row["dollars"]) else float(row["dollars"]),
+            ),
+        )
+        for row in table.to_dict("records")
+    ]
+
+
+def read_table(path: Path) -> pd.DataFrame:
+    """A parquet table; DataError if it cannot be read."""
+    import pandas as pd
+    import pyarrow as pa
+
+    try:
+        return pd.read_parquet(path)
+    except (OSError, pa.ArrowException) as error:
+        reason = str(error).splitlines()[0]
+        raise DataError(
+            f"{path} cannot be read as a parquet table ({reason}); make it again"
+        ) from error
+
+
+def write_table(table: pd.DataFrame, path: Path) -> None:
+    """Write a verdict table wholly or not at all; StoreError if the disk refuses."""
+    try:
+        write_atomically(path, lambda temporary: table.to_parquet(temporary, index=False))
+    except OSError as error:
+        raise StoreError(
+            f"cannot write the verdict table {path}: {error.strerror or error}; free some "
+            "space or choose another file"
+        ) from error
