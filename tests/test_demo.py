@@ -180,7 +180,14 @@ def test_the_circle_closes_and_a_second_run_only_adds_what_is_new(
     assert (store.trajectory(0).actions == 0.5).all()
 
     # What was judged can be ranked again without the demo.
-    words = ["rank", str(out), "--against", str(world / shipped.TRUTH), "--out", str(tmp_path / "r")]
+    words = [
+        "rank",
+        str(out),
+        "--against",
+        str(world / shipped.TRUTH),
+        "--out",
+        str(tmp_path / "r"),
+    ]
     assert cli.main(words) == 0, capsys.readouterr().err
     assert leaderboard(tmp_path / "r") == leaderboard(out)
 

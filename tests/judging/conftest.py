@@ -8,9 +8,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from tests.judging.vlm_server import Asked, Reply, VlmServer
+from tests.judging.vlm.server import Asked, Reply, VlmServer
 from worldeval.data.episodes import EpisodeStore
-from worldeval.judging.vlm import VisionLanguageJudge
+from worldeval.judging.vlm.judge import VisionLanguageJudge
 from worldeval.types import Episode
 
 SIZE, LENGTH = 16, 7

@@ -34,7 +34,7 @@ def load_judge(uri: str | Path, *, device: str = "cpu") -> Judge:
 
         return HumanJudge.read(rest)
     if scheme == "vlm":
-        from worldeval.judging.vlm import VisionLanguageJudge
+        from worldeval.judging.vlm.judge import VisionLanguageJudge
 
         judge: Judge = VisionLanguageJudge.from_uri(text)
         return judge

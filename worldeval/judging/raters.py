@@ -206,10 +206,10 @@ def _with_interval(
     value = float(statistic(parts.sum(axis=0, keepdims=True))[0])
     if not np.isfinite(value):
         return Coefficient(value=None, low=None, high=None, rollouts=rollouts)
-    picked = np.random.default_rng(seed).multinomial(
-        rollouts, np.full(rollouts, 1 / rollouts), size=draws
-    )
-    values = statistic(picked @ parts)
+    # Rollouts that were rated alike are alike: drawing kinds of them is drawing them, and faster.
+    kinds, numbers = np.unique(parts, axis=0, return_counts=True)
+    drawn = np.random.default_rng(seed).multinomial(rollouts, numbers / rollouts, size=draws)
+    values = statistic(drawn @ kinds)
     values = values[np.isfinite(values)]
     tail = 100 * (1 - confidence) / 2
     low, high = np.percentile(values, [tail, 100 - tail]) if len(values) else (None, None)

@@ -19,9 +19,9 @@ from typing import Any
 from urllib.parse import unquote
 
 from worldeval.errors import ConfigError
-from worldeval.judging.vlm_endpoint import Endpoint
-from worldeval.judging.vlm_pictures import PictureConfig
-from worldeval.judging.vlm_prompt import Rubric
+from worldeval.judging.vlm.endpoint import Endpoint
+from worldeval.judging.vlm.pictures import PictureConfig
+from worldeval.judging.vlm.prompt import Rubric
 
 SCHEME = "vlm:"
 ASKING = ("seeds", "n")

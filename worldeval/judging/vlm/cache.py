@@ -19,7 +19,7 @@ from pathlib import Path
 
 from worldeval.data.atomic import write_atomically
 from worldeval.errors import StoreError
-from worldeval.judging.vlm_reply import Choice, Reply
+from worldeval.judging.vlm.reply import Choice, Reply
 
 FORMAT = "worldeval-vlm-answer-1"
 

@@ -5,9 +5,9 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from tests.judging.vlm_server import picture_of
+from tests.judging.vlm.server import picture_of
 from worldeval.errors import ConfigError
-from worldeval.judging.vlm_pictures import GAP_PX, PictureConfig, grid, grid_columns
+from worldeval.judging.vlm.pictures import GAP_PX, PictureConfig, grid, grid_columns
 
 
 @pytest.mark.parametrize(

@@ -1,5 +1,5 @@
 """The vision-language judge against a real server: what it sends, what it makes of the answers,
-what that costs. Failures stand in test_vlm_failures.py, the cache in test_vlm_cache.py."""
+what that costs. Failures stand in test_failures.py, the cache in test_cache.py."""
 
 from __future__ import annotations
 
@@ -11,12 +11,12 @@ from pathlib import Path
 
 import pytest
 
-from tests.judging.vlm_server import Asked, completion, episode, error, vote
+from tests.judging.vlm.server import Asked, completion, episode, error, vote
 from worldeval.data.episodes import EpisodeStore
 from worldeval.errors import JudgeError
 from worldeval.judging.loading import load_judge
 from worldeval.judging.tables import judge_store
-from worldeval.judging.vlm_pictures import GAP_PX
+from worldeval.judging.vlm.pictures import GAP_PX
 from worldeval.types import Cost, Judge, Outcome
 
 

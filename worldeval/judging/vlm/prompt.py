@@ -21,7 +21,7 @@ from types import MappingProxyType
 from typing import Any
 
 from worldeval.errors import ConfigError
-from worldeval.judging.vlm_pictures import PictureConfig
+from worldeval.judging.vlm.pictures import PictureConfig
 from worldeval.types import Episode
 
 DEFAULT_RUBRIC = """\

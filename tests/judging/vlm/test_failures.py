@@ -17,7 +17,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.judging.vlm_server import (
+from tests.judging.vlm.server import (
     Reply,
     VlmServer,
     break_off,
@@ -31,8 +31,8 @@ from tests.judging.vlm_server import (
     vote,
 )
 from worldeval.errors import JudgeError
-from worldeval.judging.vlm import VisionLanguageJudge
-from worldeval.judging.vlm_pace import Pace, retry_after_s
+from worldeval.judging.vlm.judge import VisionLanguageJudge
+from worldeval.judging.vlm.pace import Pace, retry_after_s
 from worldeval.types import Outcome
 
 QUICK = {"backoff_s": 0.01}

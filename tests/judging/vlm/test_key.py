@@ -8,9 +8,9 @@ from pathlib import Path
 
 import pytest
 
-from tests.judging.vlm_server import completion, episode, vote
+from tests.judging.vlm.server import completion, episode, vote
 from worldeval.errors import ConfigError, JudgeError
-from worldeval.judging.vlm import VisionLanguageJudge
+from worldeval.judging.vlm.judge import VisionLanguageJudge
 
 KEY = "sk-secret/0123456789+abc"
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from worldeval.judging.vlm_answers import REASON_CHARACTERS, Vote, count_votes, read_answer
+from worldeval.judging.vlm.answers import REASON_CHARACTERS, Vote, count_votes, read_answer
 from worldeval.types import Outcome
 
 YES, NO, UNSURE = Outcome.SUCCESS, Outcome.FAILURE, Outcome.UNDECIDED

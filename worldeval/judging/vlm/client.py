@@ -31,9 +31,9 @@ from typing import Any
 import httpx2
 
 from worldeval.errors import JudgeError
-from worldeval.judging.vlm_endpoint import Endpoint
-from worldeval.judging.vlm_pace import Pace, retry_after_s
-from worldeval.judging.vlm_reply import Reply, read_reply, said_error
+from worldeval.judging.vlm.endpoint import Endpoint
+from worldeval.judging.vlm.pace import Pace, retry_after_s
+from worldeval.judging.vlm.reply import Reply, read_reply, said_error
 
 AGAIN = (408, 409, 425, 429)
 """Answers below 500 after which the same request may succeed."""

@@ -11,11 +11,11 @@ from pathlib import Path
 
 import pytest
 
-from tests.judging.vlm_server import completion, episode, vote
+from tests.judging.vlm.server import completion, episode, vote
 from worldeval.errors import StoreError
-from worldeval.judging.vlm import VisionLanguageJudge
-from worldeval.judging.vlm_cache import AnswerCache
-from worldeval.judging.vlm_reply import Choice, Reply
+from worldeval.judging.vlm.cache import AnswerCache
+from worldeval.judging.vlm.judge import VisionLanguageJudge
+from worldeval.judging.vlm.reply import Choice, Reply
 from worldeval.types import Cost
 
 

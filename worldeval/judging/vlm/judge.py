@@ -16,9 +16,9 @@ and one that is paid for, with at most a request a second and a price list::
     worldeval judge runs/mine --judge 'vlm:https://api.openai.com/v1?model=gpt-4.1-mini\\
     &key_env=OPENAI_API_KEY&requests_per_minute=60&price_in=0.4&price_out=1.6&cache=answers'
 
-What is asked stands in ``vlm_prompt.py`` and ``vlm_pictures.py``, how answers become votes and
-votes an outcome in ``vlm_answers.py``, what is done about failures in ``vlm_client.py``, all
-settings in ``vlm_settings.py``.
+What is asked stands in ``prompt.py`` and ``pictures.py``, how answers become votes and
+votes an outcome in ``answers.py``, what is done about failures in ``client.py``, all
+settings in ``settings.py``.
 
 **When the server fails.** Not having been answered says nothing about a rollout, so it gives no
 verdict, not even UNDECIDED: after the attempts a JudgeError stops the judging. Every answer was
@@ -39,12 +39,12 @@ from dataclasses import asdict, dataclass, replace
 from typing import Any
 
 from worldeval.errors import JudgeError
-from worldeval.judging import vlm_prompt
-from worldeval.judging.vlm_answers import Ballot, count_votes, read_answer
-from worldeval.judging.vlm_cache import AnswerCache, question_key
-from worldeval.judging.vlm_client import ChatClient, Stopped
-from worldeval.judging.vlm_reply import Choice, Reply
-from worldeval.judging.vlm_settings import VisionLanguageSettings, settings_from_uri
+from worldeval.judging.vlm import prompt
+from worldeval.judging.vlm.answers import Ballot, count_votes, read_answer
+from worldeval.judging.vlm.cache import AnswerCache, question_key
+from worldeval.judging.vlm.client import ChatClient, Stopped
+from worldeval.judging.vlm.reply import Choice, Reply
+from worldeval.judging.vlm.settings import VisionLanguageSettings, settings_from_uri
 from worldeval.types import Cost, Episode, Outcome, Verdict
 
 TOKENS_PER_PRICE = 1_000_000
@@ -74,7 +74,7 @@ class VisionLanguageJudge:
 
     @classmethod
     def from_uri(cls, uri: str) -> VisionLanguageJudge:
-        """The judge that ``vlm:ADDRESS?model=NAME&...`` names; see ``vlm_settings.py``."""
+        """The judge that ``vlm:ADDRESS?model=NAME&...`` names; see ``settings.py``."""
         return cls(settings_from_uri(uri))
 
     def __repr__(self) -> str:
@@ -126,7 +126,7 @@ class VisionLanguageJudge:
     def _questions(self, episode: Episode) -> list[_Question]:
         settings = self.settings
         moments = settings.pictures.moments(episode.length)
-        content = vlm_prompt.content(episode, moments, settings.pictures, settings.rubric)
+        content = prompt.content(episode, moments, settings.pictures, settings.rubric)
         votes = settings.poll.votes
         if settings.poll.ask == "n":
             return [_Question(content=content, first=0, count=votes)]
@@ -222,17 +222,17 @@ class VisionLanguageJudge:
     def _cost(self, replies: Sequence[Reply]) -> Cost:
         """The sum over ``replies``; no dollars without prices, or where tokens are not counted."""
         settings = self.settings
-        prompt = sum(reply.prompt_tokens or 0 for reply in replies)
+        sent = sum(reply.prompt_tokens or 0 for reply in replies)
         completion = sum(reply.completion_tokens or 0 for reply in replies)
         dollars = None
         counted = all(None not in (r.prompt_tokens, r.completion_tokens) for r in replies)
         if settings.price_in is not None and settings.price_out is not None and counted:
-            dollars = prompt * settings.price_in + completion * settings.price_out
+            dollars = sent * settings.price_in + completion * settings.price_out
             dollars /= TOKENS_PER_PRICE
         return Cost(
             seconds=sum(reply.seconds for reply in replies),
             requests=sum(reply.requests for reply in replies),
-            prompt_tokens=prompt,
+            prompt_tokens=sent,
             completion_tokens=completion,
             dollars=dollars,
         )
@@ -248,7 +248,7 @@ def _signature(settings: VisionLanguageSettings) -> str:
         "poll": asdict(replace(settings.poll, extra={})) | {"extra": dict(settings.poll.extra)},
         "pictures": asdict(settings.pictures),
         "rubric": [settings.rubric.default, dict(settings.rubric.tasks)],
-        "prompt": [vlm_prompt.OPENING, vlm_prompt.RULES],
+        "prompt": [prompt.OPENING, prompt.RULES],
     }
     digest = hashlib.sha256(json.dumps(facts, sort_keys=True).encode()).hexdigest()
     return f"vlm-{settings.poll.model}@{digest[:8]}"

@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from worldeval.errors import ConfigError
-from worldeval.judging.vlm import VisionLanguageJudge
+from worldeval.judging.vlm.judge import VisionLanguageJudge
 
 KEY = "sk-secret/0123456789+abc"
 
