@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated
 import tyro
 
 from worldeval.errors import DataError
-from worldeval.judging.assessing import AssessConfig
+from worldeval.judging.assessment.assessing import AssessConfig
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -49,11 +49,11 @@ class Calibrate:
 
     def run(self) -> None:
         from worldeval.commands.opening import world_model_of
-        from worldeval.judging.assessing import assess
-        from worldeval.judging.assessment_page import write_page
-        from worldeval.judging.assessment_text import to_text
+        from worldeval.judging.assessment.assessing import assess
+        from worldeval.judging.assessment.label_tables import tables_by_rater
+        from worldeval.judging.assessment.page import write_page
+        from worldeval.judging.assessment.text import to_text
         from worldeval.judging.human import read_labels
-        from worldeval.judging.label_tables import tables_by_rater
         from worldeval.rollout.provenance import write_manifest
 
         judged = judged_by(self.folder)
@@ -139,8 +139,8 @@ def true_outcomes(place: Path, judged: pd.DataFrame) -> pd.DataFrame:
     import pandas as pd
 
     from worldeval.commands import verdicts
+    from worldeval.judging.assessment.label_tables import majority_table
     from worldeval.judging.human import CELL, read_labels
-    from worldeval.judging.label_tables import majority_table
     from worldeval.ranking.verdict_table import read_trials
 
     if place.suffix.lower() != ".csv":

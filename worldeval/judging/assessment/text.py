@@ -8,10 +8,10 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from worldeval.judging.assessment import Assessment
-from worldeval.judging.error_rates import ErrorRates, negatives, positives
-from worldeval.judging.raters import Coefficient, RaterAgreement
-from worldeval.judging.thresholds import Threshold
+from worldeval.judging.assessment.assessment import Assessment
+from worldeval.judging.assessment.error_rates import ErrorRates, negatives, positives
+from worldeval.judging.assessment.raters import Coefficient, RaterAgreement
+from worldeval.judging.assessment.thresholds import Threshold
 from worldeval.ranking.intervals import Estimate
 
 NAME_WIDTH = 32

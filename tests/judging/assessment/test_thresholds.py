@@ -7,8 +7,8 @@ import pytest
 from scipy.special import expit
 
 from worldeval.errors import DataError
+from worldeval.judging.assessment.thresholds import choose_thresholds, of_counts, steadiest_cut
 from worldeval.judging.calibration import Counts
-from worldeval.judging.thresholds import choose_thresholds, of_counts, steadiest_cut
 
 
 def judged(seed: int = 0, n: int = 4000, gap: float = 2.0) -> tuple[np.ndarray, np.ndarray]:

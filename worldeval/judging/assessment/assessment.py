@@ -19,11 +19,17 @@ from pathlib import Path
 from typing import Any
 
 from worldeval.errors import ConfigError, DataError, MismatchError
+from worldeval.judging.assessment.error_rates import (
+    ErrorRates,
+    Reliability,
+    negatives,
+    positives,
+    total,
+)
+from worldeval.judging.assessment.raters import RaterAgreement
+from worldeval.judging.assessment.shrinkage import SharedRate
+from worldeval.judging.assessment.thresholds import Threshold
 from worldeval.judging.calibration import Counts
-from worldeval.judging.error_rates import ErrorRates, Reliability, negatives, positives, total
-from worldeval.judging.raters import RaterAgreement
-from worldeval.judging.shrinkage import SharedRate
-from worldeval.judging.thresholds import Threshold
 from worldeval.ranking.board import write_whole
 from worldeval.ranking.judged_rates import JudgeCalibration
 

@@ -17,12 +17,11 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from worldeval.errors import ConfigError, DataError, MismatchError
-from worldeval.judging.assessment import Assessment, CellKey
-from worldeval.judging.calibration import Counts, count, reliability
-from worldeval.judging.error_rates import Reliability
-from worldeval.judging.raters import RaterAgreement, agreement_of_raters
-from worldeval.judging.thresholds import Threshold, choose_thresholds, of_counts
-from worldeval.judging.truth import (
+from worldeval.judging.assessment.assessment import Assessment, CellKey
+from worldeval.judging.assessment.error_rates import Reliability
+from worldeval.judging.assessment.raters import RaterAgreement, agreement_of_raters
+from worldeval.judging.assessment.thresholds import Threshold, choose_thresholds, of_counts
+from worldeval.judging.assessment.truth import (
     Joined,
     first_of,
     items_of,
@@ -31,6 +30,7 @@ from worldeval.judging.truth import (
     need,
     outcomes_by,
 )
+from worldeval.judging.calibration import Counts, count, reliability
 from worldeval.types import Outcome
 
 if TYPE_CHECKING:

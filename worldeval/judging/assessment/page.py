@@ -9,15 +9,15 @@ from __future__ import annotations
 from collections.abc import Sequence
 from pathlib import Path
 
-from worldeval.judging.assessment import Assessment
-from worldeval.judging.assessment_plots import (
+from worldeval.judging.assessment.assessment import Assessment
+from worldeval.judging.assessment.plots import (
     KEY,
     STYLE,
     confusion_table,
     rates_svg,
     reliability_svg,
 )
-from worldeval.judging.assessment_text import (
+from worldeval.judging.assessment.text import (
     RATE_HEADS,
     RATER_HEADS,
     THRESHOLD_HEADS,

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from worldeval.errors import DataError
-from worldeval.judging.shrinkage import SharedRate
+from worldeval.judging.assessment.shrinkage import SharedRate
 from worldeval.ranking import rogan_gladen
 
 

@@ -11,14 +11,14 @@ import pandas as pd
 import pytest
 
 from worldeval.errors import ConfigError, DataError, MismatchError
-from worldeval.judging.assessing import AssessConfig, assess
 from worldeval.judging.assessment import Assessment
-from worldeval.judging.assessment_page import write_page
-from worldeval.judging.assessment_text import to_text
+from worldeval.judging.assessment.assessing import AssessConfig, assess
+from worldeval.judging.assessment.label_tables import majority_table, tables_by_rater
+from worldeval.judging.assessment.page import write_page
+from worldeval.judging.assessment.text import to_text
+from worldeval.judging.assessment.truth import join
 from worldeval.judging.calibration import Counts
 from worldeval.judging.human import Label, blind_id
-from worldeval.judging.label_tables import majority_table, tables_by_rater
-from worldeval.judging.truth import join
 from worldeval.types import Outcome
 
 JUDGE = "classifier@1"
@@ -114,6 +114,16 @@ def test_abstentions_and_errors_enter_no_rate() -> None:
     assert found.counts().total == plain.counts().total - 1, "an error is no verdict"
     assert found.counts().abstention == pytest.approx(1 / 39)
     assert "1 rollout ended with an error and is left out." in found.notes
+
+
+def test_a_judge_that_decides_nothing_has_no_rates(tmp_path: Path) -> None:
+    said, true = tables()
+    found = assess(said.assign(outcome="undecided"), true)
+    assert found.rates().sensitivity is None and found.rates().specificity is None
+    assert "100 % it leaves undecided" in to_text(found)
+    assert Assessment.load(found.save(tmp_path)) == found
+    with pytest.raises(DataError, match="truly succeeded"):
+        found.errors_for(["good"])
 
 
 def test_uneven_abstention_is_told() -> None:

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from worldeval.errors import ConfigError, DataError
-from worldeval.judging.raters import (
+from worldeval.judging.assessment.raters import (
     RaterAgreement,
     agreement_of_raters,
     cohen_kappa,

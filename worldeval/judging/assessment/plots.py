@@ -9,8 +9,8 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from worldeval.judging.assessment import Assessment
-from worldeval.judging.error_rates import ErrorRates, negatives, positives
+from worldeval.judging.assessment.assessment import Assessment
+from worldeval.judging.assessment.error_rates import ErrorRates, negatives, positives
 from worldeval.ranking.intervals import Estimate, wilson_interval
 from worldeval.ranking.report_markup import escape
 

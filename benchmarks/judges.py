@@ -1,0 +1,256 @@
+"""How often judges are right on true and on imagined rollouts, and what correcting for it is worth.
+
+    .venv/bin/python benchmarks/judges.py --judge checkpoints/judge --judge checkpoints/progress \\
+        --true RUNS/cal-true --imagined RUNS/cal --ranked RUNS/full --against truth.parquet \\
+        --keep RUNS/judged
+
+true, imagined: the same policies and start states carried out in the true world and imagined; they
+calibrate. ranked: imagined rollouts from other start states, whose rates are corrected; against:
+what truly happened there. Verdicts are kept in --keep, so that no judge is asked twice.
+
+Prints markdown: sensitivity and specificity per judge, task and policy, and the mean absolute error
+of raw rates and of rates corrected by Rogan & Gladen with error rates that are
+
+- pooled: over all calibrated rollouts;
+- own: of the policy alone (none where the judge then is no better than a coin);
+- shrunken: what ``worldeval rank --calibration`` does, ``Assessment.errors_for``;
+- of others: the same for a policy that was not calibrated (each left out in turn);
+- by task, of others: those of each task, over the other policies, then the mean over tasks.
+"""
+
+from __future__ import annotations
+
+import argparse
+import hashlib
+from collections.abc import Mapping
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import torch
+
+from worldeval.commands.opening import stores_in
+from worldeval.commands.verdicts import read_truth
+from worldeval.data.episodes import EpisodeStore
+from worldeval.judging.assessment import Assessment
+from worldeval.judging.assessment.assessing import assess
+from worldeval.judging.assessment.text import spell
+from worldeval.judging.loading import load_judge
+from worldeval.judging.tables import judge_store, kept_path, read_table
+from worldeval.ranking import Estimate, JudgeCalibration, mmrv, rogan_gladen
+from worldeval.types import Judge
+
+CELL = ["policy", "task", "start_id"]
+METHODS = ("raw", "pooled", "own", "shrunken", "of others", "by task, of others")
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--judge", action="append", required=True, help="as for `worldeval judge`")
+    for name in ("true", "imagined", "ranked", "against", "keep"):
+        parser.add_argument(f"--{name}", type=Path, required=True)
+    parser.add_argument("--splits", type=int, default=40, help="other choices of start states")
+    parser.add_argument("--threads", type=int, default=1)
+    options = parser.parse_args()
+    torch.set_num_threads(options.threads)
+    truth, against = read_truth(options.true), read_truth(options.against)
+    found: dict[str, dict[str, Assessment]] = {}
+    worth = []
+    for uri in options.judge:
+        judge = load_judge(uri)
+        said = {
+            name: verdicts(judge, getattr(options, name), options.keep)
+            for name in ("true", "imagined", "ranked")
+        }
+        found[judge.name] = {
+            "true": assess(said["true"], truth),
+            "imagined": assess(said["imagined"], truth),
+        }
+        worth.append((judge.name, *value(said, truth, against, options.splits)))
+    print_errors(found)
+    for name, table, errors in worth:
+        print_value(name, table, errors)
+
+
+def verdicts(judge: Judge, folder: Path, keep: Path) -> pd.DataFrame:
+    """The judge's table on all rollouts of a folder, from ``keep`` where it is there."""
+    tables = []
+    for place in stores_in(folder):
+        # Stores of different runs have the same names.
+        digest = hashlib.sha256(str(place.resolve()).encode()).hexdigest()[:8]
+        path = kept_path(judge.name, keep / f"{place.name}-{digest}")
+        if not path.is_file():
+            path.parent.mkdir(parents=True, exist_ok=True)
+            judge_store(judge, EpisodeStore.open(place), path)
+        tables.append(read_table(path))
+    return pd.concat(tables, ignore_index=True)
+
+
+def value(
+    said: Mapping[str, pd.DataFrame], truth: pd.DataFrame, against: pd.DataFrame, splits: int
+) -> tuple[pd.DataFrame, pd.DataFrame]:
+    """Rates of the ranked policies by each method, and errors over other choices of start states.
+
+    The second: one row a split of all start states into as many for calibration as there were and
+    the others, which are ranked.
+    """
+    sides = [joined(said["imagined"], truth), joined(said["ranked"], against)]
+    every = pd.concat(sides, ignore_index=True)
+    starts = {task: rows["start_id"].unique() for task, rows in every.groupby("task")}
+    of_calibration = sides[0].groupby("task")["start_id"].nunique()
+    rng = np.random.default_rng(0)
+    errors = []
+    for _ in range(splits):
+        chosen = {
+            start
+            for task, names in starts.items()
+            for start in rng.choice(names, of_calibration[task], replace=False)
+        }
+        inside = every["start_id"].isin(chosen)
+        rates = corrected(every[inside], every[~inside])
+        errors.append({method: error(rates, method) for method in METHODS})
+    return corrected(*sides), pd.DataFrame(errors, columns=list(METHODS))
+
+
+def joined(said: pd.DataFrame, true: pd.DataFrame) -> pd.DataFrame:
+    """Verdicts beside the truth; every rollout must have one."""
+    table = said.merge(true[[*CELL, "outcome"]], on=CELL, suffixes=("", "_true"), how="left")
+    assert table["outcome_true"].isin(["success", "failure"]).all()
+    return table
+
+
+def corrected(calibration: pd.DataFrame, ranked: pd.DataFrame) -> pd.DataFrame:
+    """One row a policy: the true rate and the rate by each method."""
+    whole = assessed(calibration)
+    pooled = of_counts(whole)
+    shrunken = whole.errors_for(whole.policies)
+    rows = []
+    for policy, rollouts in ranked.groupby("policy"):
+        name = str(policy)
+        decided = rollouts[rollouts["outcome"].isin(["success", "failure"])]
+        raw, n = (decided["outcome"] == "success").mean(), len(decided)
+        judged = fix(raw, n, shrunken.get(name))
+        others = assessed(calibration[calibration["policy"] != policy])
+        row = {
+            "policy": name,
+            "true": (rollouts["outcome_true"] == "success").mean(),
+            "raw": raw,
+            "pooled": rate(fix(raw, n, pooled)),
+            "own": rate(fix(raw, n, of_counts(whole, policy=name))),
+            "shrunken": rate(judged),
+            "low": judged.low if judged else np.nan,
+            "high": judged.high if judged else np.nan,
+            "of others": rate(fix(raw, n, others.errors_for([name]).get(name))),
+            "by task, of others": by_task(decided, others),
+        }
+        rows.append(row)
+    return pd.DataFrame(rows)
+
+
+def assessed(table: pd.DataFrame) -> Assessment:
+    truth = table[CELL].assign(outcome=table["outcome_true"])
+    # Thresholds are not needed here, and cost most of the time.
+    return assess(table.drop(columns=["outcome_true", "probability"]), truth)
+
+
+def of_counts(found: Assessment, policy: str | None = None) -> JudgeCalibration | None:
+    counts = found.counts(policy=policy)
+    positives = counts.true_positive + counts.false_negative
+    negatives = counts.true_negative + counts.false_positive
+    if not positives or not negatives or counts.sensitivity + counts.specificity <= 1:
+        return None
+    return JudgeCalibration(
+        sensitivity=counts.sensitivity,
+        specificity=counts.specificity,
+        positives=positives,
+        negatives=negatives,
+    )
+
+
+def by_task(decided: pd.DataFrame, others: Assessment) -> float:
+    """The mean over tasks of corrected rates, weighted by rollouts."""
+    total = 0.0
+    for task, rollouts in decided.groupby("task"):
+        counts = others.counts(tasks=[str(task)])
+        # One success and one failure more: no task's judge is taken to be perfect.
+        hit = (counts.true_positive + 1) / (counts.true_positive + counts.false_negative + 2)
+        reject = (counts.true_negative + 1) / (counts.true_negative + counts.false_positive + 2)
+        raw = (rollouts["outcome"] == "success").mean()
+        fixed = rogan_gladen(raw, hit, reject).rate if hit + reject > 1 else raw
+        total += fixed * len(rollouts) / len(decided)
+    return total
+
+
+def fix(raw: float, trials: int, judge: JudgeCalibration | None) -> Estimate | None:
+    return None if judge is None else judge.correct(raw * trials, trials)
+
+
+def rate(estimate: Estimate | None) -> float:
+    return np.nan if estimate is None else estimate.rate
+
+
+def error(table: pd.DataFrame, method: str) -> float:
+    """Mean absolute error over the policies that the method has a rate for."""
+    return float((table[method] - table["true"]).abs().mean())
+
+
+def print_errors(found: Mapping[str, Mapping[str, Assessment]]) -> None:
+    print("## Judges\n\nTrue successes called a success, true failures called a failure (95 %).\n")
+    print("| judge | rollouts | | true successes | true failures | undecided | Brier | ECE |")
+    print("|---|---|---|---|---|---|---|---|")
+    for judge, sides in found.items():
+        for side, one in sides.items():
+            rates, table = one.rates(), one.reliability
+            sure = f"{table.brier:.3f} | {table.ece:.3f}" if table else "| "
+            print(
+                f"| {judge} | {side} | {rates.counts.total} | {spell(rates.sensitivity)} | "
+                f"{spell(rates.specificity)} | {100 * rates.counts.abstention:.1f} % | {sure} |"
+            )
+    first = next(iter(found.values()))["true"]
+    for kind, names in (("task", first.tasks), ("policy", first.policies)):
+        columns = [(judge, side) for judge, sides in found.items() for side in sides]
+        print(f"\n| {kind} | " + " | ".join(f"{j.split('@')[0]}, {s}" for j, s in columns) + " |")
+        print("|---" * (len(columns) + 1) + "|")
+        for name in names:
+            cells = []
+            for judge, side in columns:
+                chosen = {"tasks": [name]} if kind == "task" else {"policy": name}
+                c = found[judge][side].counts(**chosen)
+                cells.append(
+                    f"{c.true_positive}/{c.true_positive + c.false_negative} "
+                    f"{c.true_negative}/{c.true_negative + c.false_positive}"
+                )
+            print(f"| {name} | " + " | ".join(cells) + " |")
+
+
+def print_value(judge: str, table: pd.DataFrame, errors: pd.DataFrame) -> None:
+    print(f"\n## Rates corrected for the errors of {judge}\n")
+    print("| policy | true | " + " | ".join(METHODS) + " | 95 % of shrunken |")
+    print("|---" * (len(METHODS) + 3) + "|")
+    for row in table.to_dict("records"):
+        rates = " | ".join("–" if np.isnan(row[m]) else f"{100 * row[m]:.0f}" for m in METHODS)
+        bounds = f"{100 * row['low']:.0f}–{100 * row['high']:.0f}"
+        print(f"| {row['policy']} | {100 * row['true']:.0f} | {rates} | {bounds} |")
+    print("\n| rate | mean absolute error | bias | Pearson | MMRV | policies |")
+    print("|---|---|---|---|---|---|")
+    for method in METHODS:
+        known = table[table[method].notna()]
+        real, predicted = known["true"].to_numpy(), known[method].to_numpy()
+        print(
+            f"| {method} | {error(table, method):.4f} | {(predicted - real).mean():+.4f} | "
+            f"{np.corrcoef(real, predicted)[0, 1]:.3f} | {mmrv(real, predicted):.3f} | "
+            f"{len(known)} |"
+        )
+    inside = ((table["low"] <= table["true"]) & (table["true"] <= table["high"])).sum()
+    print(f"\n{inside} of {len(table)} true rates lie within the shrunken interval.")
+    if len(errors):
+        print(f"\nOver {len(errors)} other choices of the start states for calibration:\n")
+        print("| rate | mean absolute error | nearer than raw |\n|---|---|---|")
+        for method in METHODS:
+            nearer = 100 * (errors[method] < errors["raw"]).mean()
+            said = "" if method == "raw" else f"{nearer:.0f} %"
+            print(f"| {method} | {errors[method].mean():.4f} | {said} |")
+
+
+if __name__ == "__main__":
+    main()
