@@ -37,18 +37,24 @@ from worldeval.ranking.prediction_powered import (
     prediction_powered_mean,
 )
 from worldeval.ranking.sequential import SequentialComparison, e_values
+from worldeval.ranking.sequential_best import Elimination, SequentialBest
+from worldeval.ranking.sequential_order import PairDecision, SequentialOrder, difference_sequence
 
 __all__ = [
     "Agreement",
     "BradleyTerry",
     "CellAgreement",
+    "Elimination",
     "Estimate",
     "Interval",
     "JudgeCalibration",
+    "PairDecision",
     "PairedTest",
     "PredictionPowered",
     "PredictionPoweredDifference",
+    "SequentialBest",
     "SequentialComparison",
+    "SequentialOrder",
     "TaskCounts",
     "TestResult",
     "adjust_p_values",
@@ -60,6 +66,7 @@ __all__ = [
     "clopper_pearson_interval",
     "compact_letters",
     "difference_interval",
+    "difference_sequence",
     "e_values",
     "mmrv",
     "order_kept",

@@ -118,7 +118,7 @@ class _Run:
         # Until the policy has once ended a rollout without an error, errors are held back: if
         # there is nothing but errors, the policy or the set-up is at fault and the user is told,
         # rather than a store filled with errors that a mended policy would then skip.
-        self.proven = self.resumed > 0
+        self.proven = any(key.startswith(rollout_key(self.name, "")) for key in held)
         self.held_back: list[tuple[Episode, WorldEvalError]] = []
 
     def all(self, batch: int, progress: bool) -> RunReport:

@@ -1,0 +1,134 @@
+"""Where policies act and from which start states: the options that all verbs with rollouts share.
+
+Enters: options of the command line, URIs of policies, an output folder. Leaves: a ``Stage``, whose
+world is open and whose policies are loaded and known to fit, and run.json in the folder, which
+refuses to mix rollouts of different settings. Whoever rolls out, the folder looks the same.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import tyro
+
+from worldeval import shipped
+from worldeval.commands.opening import ImaginationOptions, WorldName
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+    from worldeval.data.episodes import EpisodeStore
+    from worldeval.motion.adapters import Adapter
+    from worldeval.rollout.suite import Suite
+    from worldeval.types import Policy, World
+
+
+@dataclass(frozen=True, kw_only=True)
+class StageOptions:
+    """Where to act, and from which start states."""
+
+    world: WorldName = "imagination"
+    """Where to act: imagination (the world model), metaworld (the simulator), toy (a test)."""
+    suite: Path | None = None
+    """JSON file of the start states; if not given, every episode of --starts, or the shipped
+    suite."""
+    chunks: int | None = None
+    """How many chunks long; as the suite says (10 without a suite), if not given."""
+    task: tyro.conf.UseAppendAction[tuple[str, ...]] = ()
+    """Only these tasks of the suite; repeat it for several. All, if not given."""
+    per_task: int | None = None
+    """Only the first so many start states of each task."""
+    imagination: Annotated[ImaginationOptions, tyro.conf.arg(name="")] = field(
+        default_factory=ImaginationOptions
+    )
+    batch: int = 8
+    """Rollouts at once; changes the speed, not the results."""
+    threads: int = 2
+    """Cores that torch may use."""
+
+    def open(self, out: Path, uris: Sequence[str], verb: Any) -> Stage:
+        """Open the world, load the policies, and begin or go on in ``out``.
+
+        verb: the options as given, for run.json. Raises what does not fit together before anything
+        is rolled out.
+        """
+        from worldeval.commands.opening import (
+            adapter_of,
+            fingerprint,
+            fingerprints,
+            open_world,
+            set_threads,
+        )
+        from worldeval.policies.loading import load_policy
+        from worldeval.rollout.engine import check_fit
+        from worldeval.rollout.provenance import write_manifest
+
+        set_threads(self.threads)
+        suite = self._suite().subset(self.task or None, self.per_task)
+        if self.chunks is not None:
+            suite = replace(suite, chunks=self.chunks)
+        world = open_world(self.world, self.imagination)
+        adapter = adapter_of(world.robot, self.imagination)
+        policies = [load_policy(uri, world.robot) for uri in uris]
+        for policy in policies:  # all are checked before the first begins
+            check_fit(world, policy, suite)
+        imagined = self.world == "imagination"
+        config = {
+            "world": self.world,
+            "imagination": self.imagination if imagined else None,
+            "world_model": fingerprint(str(self.imagination.folder)) if imagined else None,
+            "suite": {"name": suite.name, "chunks": suite.chunks, "seed": suite.seed},
+            "policies": fingerprints(uris),
+        }
+        write_manifest(
+            out, command="rollout", config=config, seed=suite.seed, extra={"options": verb}
+        )
+        return Stage(
+            world=world, adapter=adapter, policies=tuple(policies), suite=suite, folder=out
+        )
+
+    def _suite(self) -> Suite:
+        from worldeval.data.episodes import EpisodeStore
+        from worldeval.imagination.replay import suite_of
+        from worldeval.rollout.suite import Suite
+
+        starts = self.imagination.starts
+        if self.suite is None and starts is not None:
+            store = EpisodeStore.open(starts)
+            return suite_of(store, chunks=10, name=store.root.name)
+        return Suite.load(self.suite or shipped.path(shipped.SUITE))
+
+
+@dataclass(frozen=True, kw_only=True)
+class Stage:
+    """All that a rollout needs, ready."""
+
+    world: World
+    adapter: Adapter
+    policies: tuple[Policy, ...]
+    suite: Suite
+    folder: Path
+
+    def store(self) -> EpisodeStore:
+        """The folder's store of rollouts, opened for writing."""
+        from worldeval.rollout.recording import open_rollouts
+
+        return open_rollouts(self.folder, self.world.robot)
+
+    def close(self) -> None:
+        for policy in self.policies:
+            policy.close()
+        self.world.close()
+
+    def keep_truth(self, table: pd.DataFrame) -> None:
+        """Write what the world knows of its rollouts (``rollout_table``), if it knows anything:
+        the table that `worldeval rank --against` takes."""
+        from worldeval.commands.verdicts import TRUTH, write_table
+
+        known = int(table["outcome"].isin(["success", "failure"]).sum())
+        if known:
+            write_table(table, self.folder / TRUTH)
+            print(f"{known} outcomes in {self.folder / TRUTH}")
