@@ -4,12 +4,15 @@
     worldeval rollout --world metaworld --suite checkpoints/suite/suite.json --out runs/truth ...
     .venv/bin/python benchmarks/ship.py truth --rollouts runs/truth --out checkpoints/suite
     .venv/bin/python benchmarks/ship.py judge-suites --out runs/judge
+    .venv/bin/python benchmarks/ship.py calibration-suite --out runs/calibration
 
 ``suite`` takes the first evaluation start states of every task (the simulator draws their first
 frames), and a smaller suite for the demo. ``truth`` turns the simulator's rollouts of the
 candidates into the verdict table of what truly happened, and keeps the clips of the demo's starts.
 ``judge-suites`` are start states of the training and validation splits for rollouts of the
-candidates that a judge learns from: nobody else's start states.
+candidates that a judge learns from: nobody else's start states. ``calibration-suite`` is for
+rollouts, imagined and true, on which judges and trust are calibrated: validation start states that
+nothing was trained or chosen on.
 """
 
 from __future__ import annotations
@@ -31,17 +34,22 @@ from worldeval.worlds.sawyer import ROBOT, TASKS, start_states
 
 
 def make_suite(out: Path, per_task: int, demo_per_task: int, chunks: int) -> None:
-    from worldeval.worlds.metaworld import MetaWorld
-
     starts = [s for task in TASKS for s in start_states("evaluation", task, per_task)]
     suite = Suite(
         name="embedded", robot=ROBOT.name, chunks=chunks, starts=tuple(starts), seed=20261122
     )
     suite.save(out / "suite.json")
     suite.subset(per_task=demo_per_task, name="embedded-demo").save(out / "demo.json")
+    draw_starts(suite, out / "starts")
+
+
+def draw_starts(suite: Suite, out: Path) -> None:
+    """The first frame of every start state, for imagination to begin from."""
+    from worldeval.worlds.metaworld import MetaWorld
+
     world = MetaWorld()
-    with open_rollouts(out / "starts", ROBOT, images="lossless") as store:
-        for start in starts:
+    with open_rollouts(out, ROBOT, images="lossless") as store:
+        for start in suite.starts:
             if start.start_id in store:
                 continue
             began = world.reset([start], [0])
@@ -69,6 +77,20 @@ def make_judge_suites(out: Path) -> None:
         ).save(out / f"{split}.json")
 
 
+def make_calibration_suite(out: Path, chunks: int) -> None:
+    starts = [s for task in TASKS for s in start_states("validation", task, 6, 400)]
+    for seed, name in ((20261122, "suite"), (20261123, "again")):  # again: the same, other chance
+        suite = Suite(
+            name="embedded-calibration",
+            robot=ROBOT.name,
+            chunks=chunks,
+            starts=tuple(starts),
+            seed=seed,
+        )
+        suite.save(out / f"{name}.json")
+    draw_starts(suite, out / "starts")
+
+
 def keep_truth(rollouts: Path, out: Path) -> None:
     demo = {start.start_id for start in Suite.load(out / "demo.json").starts}
     tables = []
@@ -94,7 +116,7 @@ def keep_truth(rollouts: Path, out: Path) -> None:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("what", choices=("suite", "truth", "judge-suites"))
+    parser.add_argument("what", choices=("suite", "truth", "judge-suites", "calibration-suite"))
     parser.add_argument("--out", type=Path, default=Path("checkpoints/suite"))
     parser.add_argument("--rollouts", type=Path, default=Path("runs/truth"))
     parser.add_argument("--per-task", type=int, default=10)
@@ -105,6 +127,8 @@ def main() -> None:
         make_suite(options.out, options.per_task, options.demo_per_task, options.chunks)
     elif options.what == "judge-suites":
         make_judge_suites(options.out)
+    elif options.what == "calibration-suite":
+        make_calibration_suite(options.out, options.chunks)
     else:
         keep_truth(options.rollouts, options.out)
 
