@@ -18,6 +18,8 @@ POLICIES = "policies"
 SUITE = "suite/suite.json"
 DEMO_SUITE = "suite/demo.json"
 STARTS = "suite/starts"
+TRUST = "trust"
+"""What tells when not to believe the imagination: `worldeval trust`."""
 TRUTH = "suite/truth.parquet"
 TRUTH_CLIPS = "suite/truth-clips"
 

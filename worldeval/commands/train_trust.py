@@ -1,0 +1,80 @@
+"""``worldeval train trust``."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Annotated
+
+import tyro
+
+from worldeval import shipped
+from worldeval.imagination.inverse_dynamics_training import InverseDynamicsTrainConfig
+from worldeval.learning.config import CARRIED_OUT
+
+
+@dataclass(frozen=True, kw_only=True)
+class TrainTrust:
+    """Train what tells when imagination has left reality: reading motion back from frames.
+
+    A small network learns to read the commanded motion from true frames, view by view. Its errors
+    on the validation stores, and how true poses, latents, sharpness and changes are spread there,
+    are kept as what is normal. `worldeval trust` measures imagined rollouts by them.
+
+    For example:
+      worldeval train trust --store recordings/training --validation recordings/validation \\
+          --out runs/trust
+    """
+
+    store: tyro.conf.UseAppendAction[tuple[Path, ...]]
+    """Store of recorded episodes; repeat it for several."""
+    validation: tyro.conf.UseAppendAction[tuple[Path, ...]]
+    """Store of other recorded episodes, to measure on; repeat it for several."""
+    out: Path
+    """Folder of the checkpoint, its metrics and its state."""
+    autoencoder: Path = field(default_factory=lambda: shipped.folder() / shipped.AUTOENCODER)
+    """Checkpoint of the autoencoder of the world model (of a Ctrl-World: its own checkpoint)."""
+    frames_per_chunk: int = 4
+    """Over how many frames motion is read: those of a chunk of the world model."""
+    config: Annotated[InverseDynamicsTrainConfig, tyro.conf.arg(name="")] = field(
+        default_factory=InverseDynamicsTrainConfig
+    )
+
+    def run(self) -> None:
+        from worldeval.data.episodes import EpisodeStore
+        from worldeval.errors import ConfigError
+        from worldeval.imagination.inverse_dynamics import InverseDynamicsConfig
+        from worldeval.imagination.trust_training import reading_errors, train_trust
+        from worldeval.rollout.provenance import write_manifest
+
+        if not self.store or not self.validation:
+            raise ConfigError("train trust needs at least one --store and one --validation")
+        stores = [EpisodeStore.open(place) for place in self.store]
+        layout = stores[0].layout
+        network = InverseDynamicsConfig(
+            robot=layout.robot_type,
+            views=layout.views,
+            pose_names=layout.pose_names,
+            image_size=layout.image_size,
+            most_frames=self.frames_per_chunk,
+        )
+        write_manifest(
+            self.out,
+            command="train trust",
+            config=self,
+            seed=self.config.loop.seed,
+            allow_changes=[f"config.loop.{name}" for name in CARRIED_OUT],
+        )
+        trust = train_trust(
+            network,
+            self.out,
+            training=self.config,
+            stores=stores,
+            validation=[EpisodeStore.open(place) for place in self.validation],
+            autoencoder=self.autoencoder,
+        )
+        print("mean error of the reading on true frames:")
+        for reading, axes in reading_errors(trust).items():
+            said = ", ".join(f"{axis} {error['pose']:.4f}" for axis, error in axes.items())
+            print(f"  {reading:<10}{said}")
+        print(self.out)

@@ -1,0 +1,146 @@
+"""``worldeval trust``."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import tyro
+
+from worldeval import shipped
+from worldeval.commands.opening import ImaginationOptions
+
+if TYPE_CHECKING:
+    from worldeval.commands.trust_tables import Measuring
+    from worldeval.imagination.trust import Seed
+    from worldeval.imagination.trust_calibration import Evidence
+
+
+@dataclass(frozen=True, kw_only=True)
+class Trust:
+    """Tell which imagined rollouts not to believe: signals that imagination has left reality.
+
+    Writes trust.parquet (one row a rollout) and trust-chunks.parquet (one row a chunk) beside the
+    verdicts of each store. With a calibration, rollouts past its threshold are not trusted, and
+    `worldeval rank` shows the rates with and without them. With --against, it measures instead what
+    each signal is worth; with --out too, it chooses weights and threshold and writes trust.json.
+
+    For example:
+      worldeval trust runs/mine
+      worldeval trust runs/mine --seeds 1
+      worldeval trust runs/other-starts --seeds 1 --against runs/truth --out runs/trust-calibrated
+      worldeval trust runs/mine --seeds 1 --calibration runs/trust-calibrated/trust.json
+    """
+
+    folder: tyro.conf.Positional[Path]
+    """Folder of imagined rollouts, judged by `worldeval judge`."""
+    checkpoint: Path = field(default_factory=lambda: shipped.folder() / shipped.TRUST)
+    """Checkpoint that `worldeval train trust` wrote."""
+    calibration: Path | None = None
+    """Weights and threshold: a trust.json; that in the checkpoint's folder, if not given."""
+    seeds: int = 0
+    """Imagine the same actions again so many times, with other seeds; kept in FOLDER/again."""
+    again: tyro.conf.UseAppendAction[tuple[Path, ...]] = ()
+    """Rollouts of the same actions with another seed that are there already; repeat it for
+    several."""
+    against: Path | None = None
+    """What truly happened from the same start states: a verdict table, or a folder of rollouts."""
+    acted: Path | None = None
+    """The imagined actions carried out in the true world (`worldeval rollout --policy
+    replay:STORE --world ...`): true frames and outcomes of these very actions. With --against."""
+    out: Path | None = None
+    """With --against: folder for trust.json and trust.md."""
+    share: float = 0.2
+    """With --out: share of the rollouts that shall not be trusted."""
+    judge: str | None = None
+    """Who judges second imaginations; the shipped judge, if not given."""
+    autoencoder: Path | None = None
+    """Checkpoint whose latents are measured; that beside the world model, if not given."""
+    imagination: Annotated[ImaginationOptions, tyro.conf.arg(name="")] = field(
+        default_factory=ImaginationOptions
+    )
+    batch: int = 8
+    """Rollouts at once, with --seeds."""
+    threads: int = 2
+    """Cores that torch may use."""
+
+    def run(self) -> None:
+        from worldeval.commands import trust_tables as tables
+        from worldeval.commands.opening import set_threads, stores_in, world_model_of
+        from worldeval.commands.verdicts import TRUST
+        from worldeval.data.checkpoint import digest
+        from worldeval.errors import ConfigError
+        from worldeval.imagination.trust_report import evaluation_report
+
+        if self.seeds < 0:
+            raise ConfigError(f"seeds is {self.seeds}, expected 0 or more")
+        if self.against is None and (self.out is not None or self.acted is not None):
+            raise ConfigError(
+                "--out and --acted are for measuring signals, which needs the truth; give "
+                "--against too"
+            )
+        set_threads(self.threads)
+        stores = stores_in(self.folder)
+        instrument, calibration = digest(self.checkpoint), None
+        if self.out is None:  # else it is being made
+            calibration = tables.read_calibration(self.calibration, self.checkpoint)
+        judges = tables.judges_of(stores)
+        if calibration is not None:  # before the long work
+            calibration.check(
+                world_model=world_model_of(self.folder),
+                instrument=instrument,
+                judges=judges,
+                seeds=bool(self.seeds or self.again),
+            )
+        measuring = self._measuring(stores, instrument)
+        chunks, told = [], []
+        for place in stores:
+            signals, of_chunks = measuring.store(place)
+            chunks.append(of_chunks)
+            told.append(measuring.write(signals, place, calibration))
+            said = "no calibration, so none is distrusted"
+            if calibration is not None:
+                said = f"{int((~told[-1]['trusted']).sum())} not trusted"
+            print(f"{place / TRUST}: {len(signals)} rollouts, {said}")
+        if self.against is None:
+            return
+        evidence = measuring.evidence(stores, told, chunks, self.against, self.acted)
+        if self.out is None:
+            print(evaluation_report(evidence, calibration))
+        else:
+            self._calibrate(evidence, instrument, self.out)
+
+    def _measuring(self, stores: list[Path], instrument: str) -> Measuring:
+        from worldeval.commands import trust_tables as tables
+        from worldeval.judging.loading import load_judge
+
+        trust = tables.open_instrument(self.checkpoint, self.autoencoder, self.imagination)
+        seeds: list[Seed] = []
+        if self.seeds or self.again:
+            judge = load_judge(self.judge or shipped.folder() / shipped.JUDGE)
+            tables.check_judges(stores, judge)
+            seeds = [tables.read_seed(some, judge) for some in tables.stores_of(self.again)]
+            seeds += tables.imagine_seeds(
+                self.folder, stores, self.seeds, self.imagination, judge, self.batch
+            )
+        return tables.Measuring(trust=trust, digest=instrument, seeds=tuple(seeds))
+
+    def _calibrate(self, evidence: Evidence, instrument: str, out: Path) -> None:
+        from worldeval.commands.opening import world_model_of
+        from worldeval.commands.trust_tables import FILE
+        from worldeval.imagination.trust_calibration import calibrate_trust
+        from worldeval.imagination.trust_report import calibration_report
+        from worldeval.rollout.provenance import write_atomically, write_manifest
+
+        write_manifest(out, command="trust", config=self, seed=0, allow_changes=True)
+        calibration = calibrate_trust(
+            evidence,
+            world_model=world_model_of(self.folder),
+            instrument=instrument,
+            share=self.share,
+        )
+        text = calibration_report(calibration)
+        write_atomically(out / "trust.md", text + "\n")
+        print(text)
+        print(calibration.save(out / FILE))

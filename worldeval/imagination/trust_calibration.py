@@ -1,0 +1,302 @@
+"""When to stop believing: weights and a threshold, kept in ``trust.json``.
+
+Enters: rollouts with signals and verdicts, and what truly happened from the same start states.
+Leaves: a ``TrustCalibration``. The threshold is the distrust beyond which the least trusted
+``share`` of the calibration's rollouts lie, as they are seen by weights fitted without their own
+policy. What the doubt is worth is told by ``RateErrors``: the mean absolute error, over policies,
+of the imagined rates with and without the rollouts that are not trusted.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+
+from worldeval.errors import ConfigError, DataError, MismatchError
+from worldeval.imagination.trust import NAMES
+from worldeval.imagination.trust_combining import (
+    VERDICTS,
+    Combination,
+    Weights,
+    fit_combination,
+    held_out_distrust,
+)
+from worldeval.imagination.trust_measuring import (
+    Area,
+    Measured,
+    auroc,
+    counting,
+    measure_signals,
+    wrong_verdicts,
+)
+from worldeval.rollout.provenance import jsonable, write_atomically
+from worldeval.types import Outcome
+
+FORMAT = "worldeval-trust-1"
+NOT_SIGNALS = (*NAMES, "judge", "outcome", "distrust", "trusted")
+CELL = ["policy", "task", "start_id"]
+PENALTY = 10.0
+SHARE = 0.2
+"""Of the rollouts, those that are not trusted."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class RateErrors:
+    """Mean absolute error of the success rates over policies, in percentage points."""
+
+    all_rollouts: float
+    kept: float
+    """Of the rates over the trusted rollouts, against the true rates over all start states."""
+    removed: int
+    by_policy: Mapping[str, tuple[float, float, float]]
+    """Policy -> true rate, rate of all, rate of the trusted (NaN if none is), in percent."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class TrustCalibration:
+    """Weights of the signals, threshold, and what they are for. See ``calibrate_trust``."""
+
+    combination: Combination
+    threshold: float
+    share: float
+    world_model: str | None
+    """Digest of the world model whose rollouts these were."""
+    instrument: str
+    """Digest of the trust checkpoint that measured the signals."""
+    judges: tuple[str, ...]
+    held_out: Mapping[str, Any] = field(default_factory=dict)
+    """AUROC of the combination, each policy by weights fitted without it; rates as well."""
+    measured: tuple[Measured, ...] = ()
+
+    def apply(self, table: pd.DataFrame) -> pd.DataFrame:
+        """The rollouts with ``distrust`` (NaN without a verdict) and ``trusted``; what is exactly
+        at the threshold is trusted, and so is a rollout without a verdict, which counts nowhere."""
+        distrust = self.combination.distrust(table)
+        return table.assign(distrust=distrust, trusted=~(distrust > self.threshold))
+
+    def check(
+        self, *, world_model: str | None, instrument: str, judges: set[str], seeds: bool = True
+    ) -> None:
+        """Raise MismatchError saying in what rollouts differ from those of the calibration. A
+        world model that is not known is not compared. seeds: whether there are second
+        imaginations."""
+        if not seeds and any(name.startswith("seeds") for name in self.combination.needed):
+            raise MismatchError(
+                "trust was calibrated with second imaginations, of which there are none; make "
+                "them with --seeds 1, or give a calibration without"
+            )
+        strangers = sorted(judges - set(self.judges))
+        for what, given, mine in (
+            ("world model", world_model or self.world_model, self.world_model or world_model),
+            ("trust checkpoint", instrument, self.instrument),
+            ("judge", strangers or self.judges, self.judges),
+        ):
+            if given != mine:
+                raise MismatchError(
+                    f"trust was calibrated for {what} {mine!r}, these rollouts are of {given!r}; "
+                    "calibrate it for them (`worldeval trust FOLDER --against TRUTH --out CAL`)"
+                )
+
+    def save(self, path: str | Path) -> Path:
+        """Write as JSON, atomically."""
+        content = {"format": FORMAT, **{k: v for k, v in vars(self).items() if k != "combination"}}
+        content["verdicts"] = {
+            verdict: asdict(weights) for verdict, weights in self.combination.verdicts.items()
+        }
+        text = json.dumps(_finite(jsonable(content)), indent=1, allow_nan=False)
+        return write_atomically(path, text + "\n")
+
+    @classmethod
+    def load(cls, path: str | Path) -> TrustCalibration:
+        """Read what ``save`` wrote. Raises ConfigError for anything else."""
+        try:
+            content = json.loads(Path(path).read_text(encoding="utf-8"))
+        except (OSError, ValueError) as error:
+            raise ConfigError(
+                f"the trust calibration {str(path)!r} cannot be read ({error}); make one with "
+                "`worldeval trust FOLDER --against TRUTH --out CAL`"
+            ) from error
+        if not isinstance(content, dict) or content.get("format") != FORMAT:
+            raise ConfigError(
+                f"{str(path)!r} is not a trust calibration ({FORMAT}); give the trust.json that "
+                "`worldeval trust FOLDER --against TRUTH --out CAL` wrote"
+            )
+        try:
+            verdicts = {
+                verdict: Weights(
+                    intercept=float(w["intercept"]),
+                    signals={n: (float(a), float(b), float(c))
+                             for n, (a, b, c) in w["signals"].items()},
+                )
+                for verdict, w in content["verdicts"].items()
+            }  # fmt: skip
+            return cls(
+                combination=Combination(verdicts=verdicts),
+                threshold=float(content["threshold"]),
+                share=float(content["share"]),
+                world_model=content["world_model"],
+                instrument=str(content["instrument"]),
+                judges=tuple(content["judges"]),
+                held_out=content["held_out"],
+                measured=tuple(_measured(row) for row in content["measured"]),
+            )
+        except (KeyError, TypeError, ValueError, AttributeError) as error:
+            raise ConfigError(
+                f"the trust calibration {str(path)!r} is damaged "
+                f"({type(error).__name__}: {error}); make it again"
+            ) from error
+
+
+@dataclass(frozen=True, kw_only=True)
+class Evidence:
+    """Rollouts with signals, and what truly happened.
+
+    table: policy, task, start_id, judge, outcome and signals. truth: policy, task, start_id and
+    outcome of the policies from the same start states. acted: key and outcome of the imagined
+    actions carried out. chunks, errors: signals and true errors of chunks (``true_errors``).
+    """
+
+    table: pd.DataFrame
+    truth: pd.DataFrame
+    acted: pd.DataFrame | None = None
+    chunks: pd.DataFrame | None = None
+    errors: pd.DataFrame | None = None
+
+    def wrong(self) -> np.ndarray:
+        """(rollouts,) as ``wrong_verdicts``, against what the policies did."""
+        return wrong_verdicts(self.table, self.truth, CELL)
+
+    def wrong_actions(self) -> np.ndarray | None:
+        """The same against what these very actions did; None if they were not carried out."""
+        return None if self.acted is None else wrong_verdicts(self.table, self.acted, ["key"])
+
+    def measure(self) -> list[Measured]:
+        """What every signal is worth, and ``distrust`` where the table has it."""
+        columns = signals_in(self.table)
+        if "distrust" in self.table and self.table["distrust"].notna().any():
+            columns.append("distrust")
+        return measure_signals(
+            self.table,
+            self.wrong(),
+            columns,
+            wrong_actions=self.wrong_actions(),
+            chunks=self.chunks,
+            errors=self.errors,
+        )
+
+
+def calibrate_trust(
+    evidence: Evidence,
+    *,
+    world_model: str | None,
+    instrument: str,
+    share: float = SHARE,
+    penalty: float = PENALTY,
+) -> TrustCalibration:
+    """Measure every signal, fit the weights of those that are on, choose the threshold.
+
+    Raises DataError without a wrong and a right verdict or with fewer than two policies.
+    """
+    if not 0 < share < 1:
+        raise ConfigError(f"share is {share!r}, expected more than 0 and less than 1")
+    table, wrong = evidence.table, evidence.wrong()
+    known = np.isfinite(wrong)
+    labels = wrong[known] == 1
+    rows = table[known].reset_index(drop=True)
+    policies = rows["policy"].to_numpy()
+    if labels.all() or not labels.any() or len(set(policies)) < 2:
+        raise DataError(
+            f"{int(labels.sum())} of {len(labels)} verdicts of {len(set(policies))} policies are "
+            "wrong; calibration needs wrong and right ones, of two policies or more"
+        )
+    measured = evidence.measure()
+    signals = signals_in(table)
+
+    def choose(some: pd.DataFrame, labels: np.ndarray) -> Mapping[str, Sequence[str]]:
+        return {verdict: counting(some, labels, signals, verdict) for verdict in VERDICTS}
+
+    distrust = held_out_distrust(rows, labels, choose, policies, penalty=penalty)
+    threshold = threshold_for(distrust, share)
+    rates = rate_errors(rows.assign(trusted=~(distrust > threshold)), evidence.truth)
+    return TrustCalibration(
+        combination=fit_combination(rows, labels, choose(rows, labels), penalty=penalty),
+        threshold=threshold,
+        share=share,
+        world_model=world_model,
+        instrument=instrument,
+        judges=tuple(sorted(set(table["judge"]))),
+        held_out={"auroc": auroc(distrust, labels), "rates": jsonable(rates)},
+        measured=tuple(measured),
+    )
+
+
+def signals_in(table: pd.DataFrame) -> list[str]:
+    """The columns of a table of rollouts that are signals."""
+    return [str(name) for name in table.columns if name not in NOT_SIGNALS]
+
+
+def threshold_for(distrust: np.ndarray, share: float = SHARE) -> float:
+    """The least threshold beyond which at most ``share`` of the rollouts lie; ties stay together
+    and are trusted. NaN are left out."""
+    known = np.sort(distrust[np.isfinite(distrust)])
+    if not len(known):
+        raise DataError("there is no rollout with a verdict to choose a threshold by")
+    removed = int(np.floor(share * len(known) + 1e-9))
+    return float(known[len(known) - removed - 1])
+
+
+def rate_errors(table: pd.DataFrame, truth: pd.DataFrame) -> RateErrors:
+    """table: rollouts with policy, outcome and trusted; truth: policy, outcome of all starts."""
+    by_policy = {}
+    success = Outcome.SUCCESS.value
+    decided = table[table["outcome"].isin(VERDICTS)]
+    true = truth[truth["outcome"].isin(VERDICTS) & truth["policy"].isin(set(decided["policy"]))]
+    for policy, group in decided.groupby("policy"):
+        rates = [
+            100 * float((rows["outcome"] == success).mean()) if len(rows) else float("nan")
+            for rows in (true[true["policy"] == policy], group, group[group["trusted"]])
+        ]
+        by_policy[str(policy)] = (rates[0], rates[1], rates[2])
+    values = np.array(list(by_policy.values())).reshape(-1, 3)
+    with_rate = np.isfinite(values).all(1)
+    errors = np.abs(values[with_rate, 1:] - values[with_rate, :1]).mean(0)
+    return RateErrors(
+        all_rollouts=float(errors[0]),
+        kept=float(errors[1]),
+        removed=int((~decided["trusted"]).sum()),
+        by_policy=by_policy,
+    )
+
+
+def _finite(value: Any) -> Any:
+    """NaN as null, which is all that JSON knows of it."""
+    if isinstance(value, dict):
+        return {name: _finite(item) for name, item in value.items()}
+    if isinstance(value, list):
+        return [_finite(item) for item in value]
+    return None if isinstance(value, float) and not np.isfinite(value) else value
+
+
+def _measured(row: Mapping[str, Any]) -> Measured:
+    def area(values: Mapping[str, float | None] | None) -> Area | None:
+        if values is None:
+            return None
+        return Area(**{n: float("nan") if v is None else float(v) for n, v in values.items()})
+
+    against = area(row["against_policy"])
+    if against is None:
+        raise ValueError(f"signal {row['signal']!r} has no AUROC")
+    return Measured(
+        signal=row["signal"],
+        against_policy=against,
+        against_actions=area(row["against_actions"]),
+        by_verdict={v: a for v, values in row["by_verdict"].items() if (a := area(values))},
+        chunk_error=row["chunk_error"],
+        rollout_error=row["rollout_error"],
+    )
