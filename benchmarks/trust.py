@@ -23,19 +23,19 @@ import pandas as pd
 from worldeval.commands.opening import stores_in
 from worldeval.commands.trust import Trust
 from worldeval.data.checkpoint import digest
-from worldeval.imagination.trust_calibration import (
+from worldeval.imagination.trust.calibration import (
     Evidence,
     rate_errors,
     signals_in,
     threshold_for,
 )
-from worldeval.imagination.trust_combining import (
+from worldeval.imagination.trust.combining import (
     VERDICTS,
     fit_combination,
     held_out_distrust,
 )
-from worldeval.imagination.trust_measuring import auroc, counting
-from worldeval.imagination.trust_report import rates_table
+from worldeval.imagination.trust.measuring import auroc, counting
+from worldeval.imagination.trust.report import rates_table
 
 GROUPS = {
     "the judge's doubt": ("judge_doubt",),

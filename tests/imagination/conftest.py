@@ -6,8 +6,8 @@ import pytest
 import torch
 
 from tests.imagination.trust_world import CONFIG, recorded, training
-from worldeval.imagination.trust import Trust
-from worldeval.imagination.trust_training import train_trust
+from worldeval.imagination.trust.signals import Trust
+from worldeval.imagination.trust.training import train_trust
 from worldeval.world_model.autoencoder import Autoencoder, AutoencoderConfig
 
 

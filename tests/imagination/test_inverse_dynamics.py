@@ -7,12 +7,12 @@ import torch
 from tests.imagination.trust_world import CONFIG, draw, recorded, training, walk
 from worldeval.data.video import to_model
 from worldeval.errors import ConfigError, DataError
-from worldeval.imagination.inverse_dynamics import (
+from worldeval.imagination.trust.inverse_dynamics import (
     InverseDynamics,
     InverseDynamicsConfig,
     pose_difference,
 )
-from worldeval.imagination.inverse_dynamics_training import train_inverse_dynamics
+from worldeval.imagination.trust.inverse_dynamics_training import train_inverse_dynamics
 
 
 @pytest.fixture

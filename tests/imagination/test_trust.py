@@ -11,9 +11,9 @@ from tests.world_model.test_model import robot
 from worldeval.data.checkpoint import digest
 from worldeval.data.episodes import EpisodeStore
 from worldeval.errors import CheckpointError, DataError, MismatchError
-from worldeval.imagination.trust import Seed, Trust, check_layout, of_verdicts, rollouts_of
-from worldeval.imagination.trust_reference import Reference, neighbour_distance
-from worldeval.imagination.trust_training import reading_errors, train_trust
+from worldeval.imagination.trust.reference import Reference, neighbour_distance
+from worldeval.imagination.trust.signals import Seed, Trust, check_layout, of_verdicts, rollouts_of
+from worldeval.imagination.trust.training import reading_errors, train_trust
 from worldeval.rollout.recording import open_rollouts
 from worldeval.world_model.autoencoder import Autoencoder, AutoencoderConfig
 

@@ -18,8 +18,8 @@ from worldeval.data.episodes import EpisodeStore
 from worldeval.errors import ConfigError, DataError, MismatchError
 from worldeval.imagination.env import Imagination
 from worldeval.imagination.replay import imagine_replays
-from worldeval.imagination.trust import Trust
-from worldeval.imagination.trust_again import imagine_again
+from worldeval.imagination.trust.again import imagine_again
+from worldeval.imagination.trust.signals import Trust
 from worldeval.rollout.provenance import write_manifest
 from worldeval.types import Outcome, Verdict
 from worldeval.world_model.dreamer import Dreamer

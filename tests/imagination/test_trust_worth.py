@@ -8,21 +8,21 @@ import pandas as pd
 import pytest
 
 from worldeval.errors import ConfigError, DataError, MismatchError
-from worldeval.imagination.trust_calibration import (
+from worldeval.imagination.trust.calibration import (
     Evidence,
     TrustCalibration,
     calibrate_trust,
     rate_errors,
     threshold_for,
 )
-from worldeval.imagination.trust_combining import (
+from worldeval.imagination.trust.combining import (
     Combination,
     Weights,
     fit_combination,
     held_out_distrust,
 )
-from worldeval.imagination.trust_measuring import area, auroc, spearman, wrong_verdicts
-from worldeval.imagination.trust_report import calibration_report, evaluation_report
+from worldeval.imagination.trust.measuring import area, auroc, spearman, wrong_verdicts
+from worldeval.imagination.trust.report import calibration_report, evaluation_report
 
 
 def test_auroc_by_hand() -> None:

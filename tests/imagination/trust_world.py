@@ -8,8 +8,8 @@ import numpy as np
 
 from tests.world_model.test_model import robot
 from worldeval.data.episodes import EpisodeStore
-from worldeval.imagination.inverse_dynamics import InverseDynamicsConfig
-from worldeval.imagination.inverse_dynamics_training import InverseDynamicsTrainConfig
+from worldeval.imagination.trust.inverse_dynamics import InverseDynamicsConfig
+from worldeval.imagination.trust.inverse_dynamics_training import InverseDynamicsTrainConfig
 from worldeval.judging.augmentation import AugmentConfig
 from worldeval.learning.config import LoopConfig
 from worldeval.rollout.recording import open_rollouts

@@ -9,7 +9,7 @@ from typing import Annotated
 import tyro
 
 from worldeval import shipped
-from worldeval.imagination.inverse_dynamics_training import InverseDynamicsTrainConfig
+from worldeval.imagination.trust.inverse_dynamics_training import InverseDynamicsTrainConfig
 from worldeval.learning.config import CARRIED_OUT
 
 
@@ -43,8 +43,8 @@ class TrainTrust:
     def run(self) -> None:
         from worldeval.data.episodes import EpisodeStore
         from worldeval.errors import ConfigError
-        from worldeval.imagination.inverse_dynamics import InverseDynamicsConfig
-        from worldeval.imagination.trust_training import reading_errors, train_trust
+        from worldeval.imagination.trust.inverse_dynamics import InverseDynamicsConfig
+        from worldeval.imagination.trust.training import reading_errors, train_trust
         from worldeval.rollout.provenance import write_manifest
 
         if not self.store or not self.validation:

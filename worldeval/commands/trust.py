@@ -13,8 +13,8 @@ from worldeval.commands.opening import ImaginationOptions
 
 if TYPE_CHECKING:
     from worldeval.commands.trust_tables import Measuring
-    from worldeval.imagination.trust import Seed
-    from worldeval.imagination.trust_calibration import Evidence
+    from worldeval.imagination.trust.calibration import Evidence
+    from worldeval.imagination.trust.signals import Seed
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -71,7 +71,7 @@ class Trust:
         from worldeval.commands.verdicts import TRUST
         from worldeval.data.checkpoint import digest
         from worldeval.errors import ConfigError
-        from worldeval.imagination.trust_report import evaluation_report
+        from worldeval.imagination.trust.report import evaluation_report
 
         if self.seeds < 0:
             raise ConfigError(f"seeds is {self.seeds}, expected 0 or more")
@@ -129,8 +129,8 @@ class Trust:
     def _calibrate(self, evidence: Evidence, instrument: str, out: Path) -> None:
         from worldeval.commands.opening import world_model_of
         from worldeval.commands.trust_tables import FILE
-        from worldeval.imagination.trust_calibration import calibrate_trust
-        from worldeval.imagination.trust_report import calibration_report
+        from worldeval.imagination.trust.calibration import calibrate_trust
+        from worldeval.imagination.trust.report import calibration_report
         from worldeval.rollout.provenance import write_atomically, write_manifest
 
         write_manifest(out, command="trust", config=self, seed=0, allow_changes=True)

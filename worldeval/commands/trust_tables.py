@@ -28,8 +28,8 @@ if TYPE_CHECKING:
     import pandas as pd
 
     from worldeval.data.episodes import EpisodeStore
-    from worldeval.imagination.trust import Seed, Trust
-    from worldeval.imagination.trust_calibration import Evidence, TrustCalibration
+    from worldeval.imagination.trust.calibration import Evidence, TrustCalibration
+    from worldeval.imagination.trust.signals import Seed, Trust
     from worldeval.types import Judge
 
 CHUNKS = "trust-chunks.parquet"
@@ -46,7 +46,7 @@ def open_instrument(
     """The trust checkpoint with the autoencoder beside the world model, or the one given."""
     from worldeval.data.checkpoint import read_header
     from worldeval.imagination.env import default_device
-    from worldeval.imagination.trust import Trust
+    from worldeval.imagination.trust.signals import Trust
     from worldeval.world_model.loading import CTRL_WORLD
 
     if autoencoder is None:
@@ -60,7 +60,7 @@ def read_calibration(given: Path | None, checkpoint: Path) -> TrustCalibration |
     """The calibration given (a trust.json or its folder), else that beside the checkpoint, if any.
 
     Raises ConfigError if it is missing or damaged."""
-    from worldeval.imagination.trust_calibration import TrustCalibration
+    from worldeval.imagination.trust.calibration import TrustCalibration
 
     if given is not None:
         return TrustCalibration.load(given / FILE if given.is_dir() else given)
@@ -100,7 +100,7 @@ def imagine_seeds(
 ) -> list[Seed]:
     """``count`` second imaginations of all rollouts, judged; what is there is not made again."""
     from worldeval.data.episodes import EpisodeStore
-    from worldeval.imagination.trust_again import imagine_again
+    from worldeval.imagination.trust.again import imagine_again
 
     if not count:
         return []
@@ -131,7 +131,7 @@ def read_seed(places: Sequence[Path], judge: Judge) -> Seed:
     import pandas as pd
 
     from worldeval.data.episodes import EpisodeStore
-    from worldeval.imagination.trust import Seed
+    from worldeval.imagination.trust.signals import Seed
 
     opened = tuple(EpisodeStore.open(place) for place in places)
     verdicts = [kept_verdicts(judge, store) for store in opened]
@@ -149,7 +149,7 @@ class Measuring:
     def store(self, place: Path) -> tuple[pd.DataFrame, pd.DataFrame]:
         """Rollouts with verdict (columns judge, outcome) and signals, and chunks with signals."""
         from worldeval.data.episodes import EpisodeStore
-        from worldeval.imagination.trust import of_verdicts, rollouts_of
+        from worldeval.imagination.trust.signals import of_verdicts, rollouts_of
 
         verdicts = read_store_verdicts(place)
         store = EpisodeStore.open(place)
@@ -205,7 +205,7 @@ class Measuring:
         actions carried out in the true world."""
         import pandas as pd
 
-        from worldeval.imagination.trust_calibration import Evidence
+        from worldeval.imagination.trust.calibration import Evidence
 
         chunk = self.trust.network.config.most_frames
         outcomes, errors = read_acted(acted, stores, chunk)
@@ -223,7 +223,7 @@ def read_acted(
 ) -> tuple[pd.DataFrame | None, pd.DataFrame | None]:
     """Of the imagined actions carried out in the true world: outcomes, and errors of frames."""
     from worldeval.data.episodes import EpisodeStore
-    from worldeval.imagination.trust_measuring import true_errors
+    from worldeval.imagination.trust.measuring import true_errors
 
     if acted is None:
         return None, None

@@ -19,7 +19,7 @@ and about 0 where all is as on true frames::
 A rollout's signal is the mean over its chunks, ``<signal>_most`` the largest of a chunk. Rollouts
 have besides ``judge_doubt`` = 1 - |2 p - 1| of the judge's probability p, and ``seeds_verdict`` =
 mean |p - p'| over the probabilities p' of the other seeds. Which of them are worth anything is
-measured by ``trust_calibration.py``.
+measured by ``calibration.py``.
 """
 
 from __future__ import annotations
@@ -37,9 +37,9 @@ from worldeval.data import checkpoint
 from worldeval.data.episodes import EpisodeStore
 from worldeval.data.lerobot import StoreLayout
 from worldeval.errors import DataError, MismatchError
-from worldeval.imagination.inverse_dynamics import InverseDynamics, InverseDynamicsConfig
-from worldeval.imagination.trust_observing import Observed, observe, view_pairs
-from worldeval.imagination.trust_reference import Reference, neighbour_distance
+from worldeval.imagination.trust.inverse_dynamics import InverseDynamics, InverseDynamicsConfig
+from worldeval.imagination.trust.observing import Observed, observe, view_pairs
+from worldeval.imagination.trust.reference import Reference, neighbour_distance
 from worldeval.types import Episode, Outcome
 from worldeval.world_model.latents import Encode, open_encoder
 

@@ -19,15 +19,14 @@ import numpy as np
 import pandas as pd
 
 from worldeval.errors import ConfigError, DataError, MismatchError
-from worldeval.imagination.trust import NAMES
-from worldeval.imagination.trust_combining import (
+from worldeval.imagination.trust.combining import (
     VERDICTS,
     Combination,
     Weights,
     fit_combination,
     held_out_distrust,
 )
-from worldeval.imagination.trust_measuring import (
+from worldeval.imagination.trust.measuring import (
     Area,
     Measured,
     auroc,
@@ -35,6 +34,7 @@ from worldeval.imagination.trust_measuring import (
     measure_signals,
     wrong_verdicts,
 )
+from worldeval.imagination.trust.signals import NAMES
 from worldeval.rollout.provenance import jsonable, write_atomically
 from worldeval.types import Outcome
 

@@ -7,14 +7,14 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from worldeval.imagination.trust_calibration import (
+from worldeval.imagination.trust.calibration import (
     Evidence,
     RateErrors,
     TrustCalibration,
     rate_errors,
 )
-from worldeval.imagination.trust_combining import VERDICTS
-from worldeval.imagination.trust_measuring import Area, Measured
+from worldeval.imagination.trust.combining import VERDICTS
+from worldeval.imagination.trust.measuring import Area, Measured
 
 
 def calibration_report(calibration: TrustCalibration) -> str:

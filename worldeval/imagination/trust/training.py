@@ -16,13 +16,13 @@ import torch
 
 from worldeval.data.episodes import EpisodeStore
 from worldeval.errors import MismatchError
-from worldeval.imagination.inverse_dynamics import InverseDynamicsConfig
-from worldeval.imagination.inverse_dynamics_training import (
+from worldeval.imagination.trust.inverse_dynamics import InverseDynamicsConfig
+from worldeval.imagination.trust.inverse_dynamics_training import (
     InverseDynamicsTrainConfig,
     train_inverse_dynamics,
 )
-from worldeval.imagination.trust import Trust, check_layout
-from worldeval.imagination.trust_reference import build_reference
+from worldeval.imagination.trust.reference import build_reference
+from worldeval.imagination.trust.signals import Trust, check_layout
 from worldeval.world_model.latents import open_encoder
 
 

@@ -20,7 +20,7 @@ import pandas as pd
 
 from worldeval.data.episodes import EpisodeStore
 from worldeval.errors import DataError, MismatchError
-from worldeval.imagination.trust_combining import VERDICTS
+from worldeval.imagination.trust.combining import VERDICTS
 from worldeval.types import Outcome
 
 DRAWS = 500

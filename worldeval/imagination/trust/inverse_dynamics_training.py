@@ -22,7 +22,7 @@ from torch import Tensor, nn
 from worldeval.data.episodes import EpisodeStore
 from worldeval.data.video import to_model
 from worldeval.errors import DataError
-from worldeval.imagination.inverse_dynamics import (
+from worldeval.imagination.trust.inverse_dynamics import (
     InverseDynamics,
     InverseDynamicsConfig,
     pose_difference,

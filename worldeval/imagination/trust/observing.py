@@ -15,7 +15,7 @@ import torch
 from torch.nn.functional import adaptive_avg_pool2d
 
 from worldeval.data.video import to_model
-from worldeval.imagination.inverse_dynamics import InverseDynamics, pose_difference
+from worldeval.imagination.trust.inverse_dynamics import InverseDynamics, pose_difference
 from worldeval.world_model.latents import Encode
 
 POOLED = 4

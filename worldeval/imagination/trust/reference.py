@@ -21,8 +21,8 @@ import numpy as np
 from worldeval.data.episodes import EpisodeStore
 from worldeval.data.video import read_mp4, write_mp4
 from worldeval.errors import DataError
-from worldeval.imagination.inverse_dynamics import InverseDynamics
-from worldeval.imagination.trust_observing import Observed, observe, pool, view_pairs
+from worldeval.imagination.trust.inverse_dynamics import InverseDynamics
+from worldeval.imagination.trust.observing import Observed, observe, pool, view_pairs
 from worldeval.world_model.latents import Encode
 
 NEIGHBOURS = 8
