@@ -194,10 +194,15 @@ def fitting(folder: str | Path) -> Iterator[None]:
         ) from error
 
 
-def digest(folder: str | Path) -> str:
-    """A short name for exactly these weights, recorded beside every result made with them."""
+def digest(folder: str | Path, *, settings: bool = False) -> str:
+    """A short name for exactly these weights, recorded beside every result made with them.
+
+    settings: and for what the checkpoint was configured to, where the same weights mean something
+        else under another configuration.
+    """
     header = read_header(folder)
     joined = "".join(shard["sha256"] for shard in header["shards"])
+    joined += json.dumps(header["config"], sort_keys=True) if settings else ""
     return hashlib.sha256(joined.encode()).hexdigest()[:12]
 
 

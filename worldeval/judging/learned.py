@@ -85,7 +85,8 @@ class LearnedJudge:
             )
             settings = _with_tuples(config)
             del settings["network"], settings["calibration"]
-            name = f"{cls.title}@{checkpoint.digest(folder)}"
+            # Recalibrated it is another judge: its verdicts are not to be taken for the earlier ones.
+            name = f"{cls.title}@{checkpoint.digest(folder, settings=True)}"
             calibration = Calibration(**config["calibration"])
             return cls(network, calibration, name=name, device=device, **settings)
 
