@@ -13,9 +13,16 @@ of raw rates and of rates corrected by Rogan & Gladen with error rates that are
 
 - pooled: over all calibrated rollouts;
 - own: of the policy alone (none where the judge then is no better than a coin);
-- shrunken: what ``worldeval rank --calibration`` does, ``Assessment.errors_for``;
-- of others: the same for a policy that was not calibrated (each left out in turn);
-- by task, of others: those of each task, over the other policies, then the mean over tasks.
+- shrunken: what ``worldeval rank --calibration`` does for a calibrated policy;
+- of others: pooled over the other policies, as if this one had not been calibrated;
+- by task: of the other policies, task by task, what ``worldeval rank --calibration`` does for a
+  policy that was not calibrated (``ranking.PeerErrors``).
+
+Two rates stand beside them as controls, means of two others: half way (raw, of others) shows what a
+smaller step alone is worth, both (shrunken, by task) what putting the two kinds together is.
+
+Other choices of start states are choices among the same policies: that a method is nearer in all of
+them says little of other policies. The gain is given with its standard error over policies.
 """
 
 from __future__ import annotations
@@ -37,11 +44,13 @@ from worldeval.judging.assessment.assessing import assess
 from worldeval.judging.assessment.text import spell
 from worldeval.judging.loading import load_judge
 from worldeval.judging.tables import judge_store, kept_path, read_table
-from worldeval.ranking import Estimate, JudgeCalibration, mmrv, rogan_gladen
+from worldeval.ranking import Estimate, JudgeCalibration, PeerErrors, mmrv
+from worldeval.ranking.tallies import Tally
 from worldeval.types import Judge
 
 CELL = ["policy", "task", "start_id"]
-METHODS = ("raw", "pooled", "own", "shrunken", "of others", "by task, of others")
+METHODS = ("raw", "pooled", "own", "shrunken", "of others", "by task", "half way", "both")
+INTERVALS = ("shrunken", "by task")
 
 
 def main() -> None:
@@ -68,8 +77,8 @@ def main() -> None:
         }
         worth.append((judge.name, *value(said, truth, against, options.splits)))
     print_errors(found)
-    for name, table, errors in worth:
-        print_value(name, table, errors)
+    for name, table, others in worth:
+        print_value(name, table, others)
 
 
 def verdicts(judge: Judge, folder: Path, keep: Path) -> pd.DataFrame:
@@ -89,27 +98,26 @@ def verdicts(judge: Judge, folder: Path, keep: Path) -> pd.DataFrame:
 def value(
     said: Mapping[str, pd.DataFrame], truth: pd.DataFrame, against: pd.DataFrame, splits: int
 ) -> tuple[pd.DataFrame, pd.DataFrame]:
-    """Rates of the ranked policies by each method, and errors over other choices of start states.
+    """Rates of the ranked policies by each method, and those of other choices of start states.
 
-    The second: one row a split of all start states into as many for calibration as there were and
-    the others, which are ranked.
+    The second: one row a policy and split of all start states into as many for calibration as
+    there were and the others, which are ranked.
     """
     sides = [joined(said["imagined"], truth), joined(said["ranked"], against)]
     every = pd.concat(sides, ignore_index=True)
     starts = {task: rows["start_id"].unique() for task, rows in every.groupby("task")}
     of_calibration = sides[0].groupby("task")["start_id"].nunique()
     rng = np.random.default_rng(0)
-    errors = []
-    for _ in range(splits):
+    others = []
+    for split in range(splits):
         chosen = {
             start
             for task, names in starts.items()
             for start in rng.choice(names, of_calibration[task], replace=False)
         }
         inside = every["start_id"].isin(chosen)
-        rates = corrected(every[inside], every[~inside])
-        errors.append({method: error(rates, method) for method in METHODS})
-    return corrected(*sides), pd.DataFrame(errors, columns=list(METHODS))
+        others.append(corrected(every[inside], every[~inside]).assign(split=split))
+    return corrected(*sides), pd.concat(others) if others else pd.DataFrame()
 
 
 def joined(said: pd.DataFrame, true: pd.DataFrame) -> pd.DataFrame:
@@ -123,26 +131,34 @@ def corrected(calibration: pd.DataFrame, ranked: pd.DataFrame) -> pd.DataFrame:
     """One row a policy: the true rate and the rate by each method."""
     whole = assessed(calibration)
     pooled = of_counts(whole)
-    shrunken = whole.errors_for(whole.policies)
+    errors = whole.errors_for(whole.policies)
     rows = []
     for policy, rollouts in ranked.groupby("policy"):
         name = str(policy)
         decided = rollouts[rollouts["outcome"].isin(["success", "failure"])]
         raw, n = (decided["outcome"] == "success").mean(), len(decided)
-        judged = fix(raw, n, shrunken.get(name))
+        own = errors.get(name)
+        assert not isinstance(own, PeerErrors)
+        shrunken = fix(raw, n, own)
         others = assessed(calibration[calibration["policy"] != policy])
+        peers = others.errors_for([name])[name]
+        assert isinstance(peers, PeerErrors)
+        by_task = peers.correct(tallies(decided))
         row = {
             "policy": name,
             "true": (rollouts["outcome_true"] == "success").mean(),
             "raw": raw,
             "pooled": rate(fix(raw, n, pooled)),
             "own": rate(fix(raw, n, of_counts(whole, policy=name))),
-            "shrunken": rate(judged),
-            "low": judged.low if judged else np.nan,
-            "high": judged.high if judged else np.nan,
-            "of others": rate(fix(raw, n, others.errors_for([name]).get(name))),
-            "by task, of others": by_task(decided, others),
+            "shrunken": rate(shrunken),
+            "of others": rate(fix(raw, n, of_counts(others))),
+            "by task": by_task.rate,
         }
+        row["half way"] = (row["raw"] + row["of others"]) / 2
+        row["both"] = (row["shrunken"] + row["by task"]) / 2
+        for method, estimate in zip(INTERVALS, (shrunken, by_task), strict=True):
+            row[f"{method} low"] = estimate.low if estimate else np.nan
+            row[f"{method} high"] = estimate.high if estimate else np.nan
         rows.append(row)
     return pd.DataFrame(rows)
 
@@ -167,18 +183,14 @@ def of_counts(found: Assessment, policy: str | None = None) -> JudgeCalibration 
     )
 
 
-def by_task(decided: pd.DataFrame, others: Assessment) -> float:
-    """The mean over tasks of corrected rates, weighted by rollouts."""
-    total = 0.0
-    for task, rollouts in decided.groupby("task"):
-        counts = others.counts(tasks=[str(task)])
-        # One success and one failure more: no task's judge is taken to be perfect.
-        hit = (counts.true_positive + 1) / (counts.true_positive + counts.false_negative + 2)
-        reject = (counts.true_negative + 1) / (counts.true_negative + counts.false_positive + 2)
-        raw = (rollouts["outcome"] == "success").mean()
-        fixed = rogan_gladen(raw, hit, reject).rate if hit + reject > 1 else raw
-        total += fixed * len(rollouts) / len(decided)
-    return total
+def tallies(decided: pd.DataFrame) -> dict[str, Tally]:
+    return {
+        str(task): Tally(
+            successes=int((rows["outcome"] == "success").sum()),
+            failures=int((rows["outcome"] == "failure").sum()),
+        )
+        for task, rows in decided.groupby("task")
+    }
 
 
 def fix(raw: float, trials: int, judge: JudgeCalibration | None) -> Estimate | None:
@@ -223,14 +235,15 @@ def print_errors(found: Mapping[str, Mapping[str, Assessment]]) -> None:
             print(f"| {name} | " + " | ".join(cells) + " |")
 
 
-def print_value(judge: str, table: pd.DataFrame, errors: pd.DataFrame) -> None:
+def print_value(judge: str, table: pd.DataFrame, others: pd.DataFrame) -> None:
     print(f"\n## Rates corrected for the errors of {judge}\n")
-    print("| policy | true | " + " | ".join(METHODS) + " | 95 % of shrunken |")
-    print("|---" * (len(METHODS) + 3) + "|")
+    heads = [*METHODS, *(f"95 % of {method}" for method in INTERVALS)]
+    print("| policy | true | " + " | ".join(heads) + " |")
+    print("|---" * (len(heads) + 2) + "|")
     for row in table.to_dict("records"):
-        rates = " | ".join("–" if np.isnan(row[m]) else f"{100 * row[m]:.0f}" for m in METHODS)
-        bounds = f"{100 * row['low']:.0f}–{100 * row['high']:.0f}"
-        print(f"| {row['policy']} | {100 * row['true']:.0f} | {rates} | {bounds} |")
+        cells = ["–" if np.isnan(row[m]) else f"{100 * row[m]:.0f}" for m in METHODS]
+        cells += [f"{100 * row[f'{m} low']:.0f}–{100 * row[f'{m} high']:.0f}" for m in INTERVALS]
+        print(f"| {row['policy']} | {100 * row['true']:.0f} | " + " | ".join(cells) + " |")
     print("\n| rate | mean absolute error | bias | Pearson | MMRV | policies |")
     print("|---|---|---|---|---|---|")
     for method in METHODS:
@@ -241,15 +254,33 @@ def print_value(judge: str, table: pd.DataFrame, errors: pd.DataFrame) -> None:
             f"{np.corrcoef(real, predicted)[0, 1]:.3f} | {mmrv(real, predicted):.3f} | "
             f"{len(known)} |"
         )
-    inside = ((table["low"] <= table["true"]) & (table["true"] <= table["high"])).sum()
-    print(f"\n{inside} of {len(table)} true rates lie within the shrunken interval.")
-    if len(errors):
-        print(f"\nOver {len(errors)} other choices of the start states for calibration:\n")
-        print("| rate | mean absolute error | nearer than raw |\n|---|---|---|")
-        for method in METHODS:
-            nearer = 100 * (errors[method] < errors["raw"]).mean()
-            said = "" if method == "raw" else f"{nearer:.0f} %"
-            print(f"| {method} | {errors[method].mean():.4f} | {said} |")
+    print("\n" + said_of_coverage(table))
+    if len(others):
+        print_splits(others)
+
+
+def print_splits(others: pd.DataFrame) -> None:
+    splits = others.groupby("split")
+    print(f"\nOver {splits.ngroups} other choices of the start states for calibration:\n")
+    print("| rate | mean absolute error | nearer than raw | gain on raw ± s.e. over policies |")
+    print("|---|---|---|---|")
+    raw = (others["raw"] - others["true"]).abs()
+    for method in METHODS:
+        off = (others[method] - others["true"]).abs()
+        mean, of_raw = off.groupby(others["split"]).mean(), raw.groupby(others["split"]).mean()
+        gain = (raw - off).groupby(others["policy"]).mean().dropna()
+        said = f"{100 * (mean < of_raw).mean():.0f} % | {gain.mean():+.3f} ± {gain.sem():.3f}"
+        print(f"| {method} | {mean.mean():.4f} | {' | ' if method == 'raw' else said} |")
+    print("\n" + said_of_coverage(others))
+
+
+def said_of_coverage(table: pd.DataFrame) -> str:
+    said = []
+    for method in INTERVALS:
+        low, high = table[f"{method} low"], table[f"{method} high"]
+        inside = ((low <= table["true"]) & (table["true"] <= high)).sum()
+        said.append(f"{inside} of {low.notna().sum()} ({method}, {(high - low).mean():.2f} wide)")
+    return f"True rates within the interval: {', '.join(said)}."
 
 
 if __name__ == "__main__":

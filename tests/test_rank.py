@@ -133,6 +133,12 @@ def test_rates_are_corrected_for_the_judges_errors(
         expected = (row["imagined"]["rate"] - 0.2) / 0.7
         assert row["corrected"]["rate"] == pytest.approx(np.clip(expected, 0, 1), abs=0.05)
         assert row["corrected"]["low"] < row["corrected"]["high"]
+        assert row["corrected"]["errors_of"] == "own"
+    counts = Counts(true_positive=18, false_positive=4, false_negative=2, true_negative=16)
+    cells = {("imagination", policy, task): counts for policy in "xyz" for task in TASKS}
+    board = rank(runs, "--calibration", str(calibration(runs.parent / "of others", cells=cells)))
+    assert {row["corrected"]["errors_of"] for row in board["policies"].values()} == {"others"}
+    assert "other policies, task by task (others)" in " ".join(capsys.readouterr().out.split())
     other = calibration(runs.parent / "other", judge="judge@2")
     assert "is of judge 'judge@2'" in refused(runs, capsys, "--calibration", str(other))
     cells = {("imagination", "good", "push"): Counts(true_positive=5, true_negative=5)}

@@ -14,6 +14,8 @@ from worldeval.errors import CheckpointError
 AUTOENCODER = "autoencoder"
 WORLD_MODEL = "world-model"
 JUDGE = "judge"
+CALIBRATION = "calibration/calibration.json"
+"""How often the judge errs on imagined rollouts: `worldeval rank --calibration`."""
 POLICIES = "policies"
 SUITE = "suite/suite.json"
 DEMO_SUITE = "suite/demo.json"

@@ -11,9 +11,9 @@ import pytest
 from tests.imagination.trust_world import recorded
 from tests.world_model.test_model import autoencoder, model, robot
 from worldeval.commands import trust_tables
-from worldeval.commands.opening import ImaginationOptions
+from worldeval.commands.opening import ImaginationOptions, stores_in
 from worldeval.commands.trust import Trust as Verb
-from worldeval.commands.verdicts import read_trust
+from worldeval.commands.verdicts import VERDICTS, read_trust
 from worldeval.data.episodes import EpisodeStore
 from worldeval.errors import ConfigError, DataError, MismatchError
 from worldeval.imagination.env import Imagination
@@ -168,6 +168,16 @@ def test_measured_against_the_truth_and_applied_elsewhere(verb, folder, tmp_path
     replace(verb, calibration=tmp_path / "cal", against=truth).run()
     said = capsys.readouterr().out
     assert "mean absolute error" in said and "| motion |" in said
+
+
+def test_doubts_of_other_verdicts_are_not_used(verb, folder, tmp_path):
+    replace(verb, against=truth_for(folder, tmp_path), out=tmp_path / "cal").run()
+    replace(verb, calibration=tmp_path / "cal").run()
+    for place in stores_in(folder):
+        table = pd.read_parquet(place / VERDICTS)
+        table.assign(judge="another").to_parquet(place / VERDICTS)
+    with pytest.raises(MismatchError, match=r"judged by \['another'\], but trust.parquet doubts"):
+        read_trust(folder)
 
 
 def test_true_frames_of_the_same_actions_give_true_errors(verb, folder, tmp_path, world):

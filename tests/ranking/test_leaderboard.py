@@ -13,6 +13,8 @@ from worldeval.errors import ConfigError, DataError, MismatchError, StoreError
 from worldeval.ranking.intervals import wilson_interval
 from worldeval.ranking.judged_rates import JudgeCalibration
 from worldeval.ranking.leaderboard import build_leaderboard
+from worldeval.ranking.peer_rates import Confusion, PeerErrors
+from worldeval.ranking.report import write_report
 from worldeval.types import Outcome
 
 
@@ -149,6 +151,25 @@ def test_judge_correction_for_all_and_by_policy():
     one = build_leaderboard(IMAGINED, judge_errors={"fair": judge})
     assert [row.corrected is None for row in one.policies] == [True, False, True]
     assert "25 %" in one.to_text()
+
+
+def test_a_policy_without_own_calibration_is_corrected_by_the_errors_on_others(tmp_path):
+    cell = Confusion(true_success=45, false_failure=5, true_failure=40, false_success=10)
+    peers = PeerErrors(peers=dict.fromkeys(("x", "y", "z"), {"push": cell, "pull": cell}))
+    own = JudgeCalibration(
+        sensitivity=0.9, specificity=0.8, positives=50, negatives=50, errors_of="own"
+    )
+    board = build_leaderboard(IMAGINED, judge_errors={"good": own, "fair": own, "bad": peers})
+    rows = {row.name: row for row in board.policies}
+    assert rows["bad"].corrected.errors_of == "others"
+    assert rows["bad"].corrected.rate <= rows["bad"].imagined.rate
+    assert "(own) or on other policies, task by task (others)." in " ".join(board.to_text().split())
+    assert "errors of" in board.to_text()
+    report = write_report(tmp_path / "report.html", board).read_text()
+    assert "Errors of" in report and "other policies, task by task (others)" in report
+    assert board.to_dict()["policies"][0]["corrected"]["errors_of"] == "own"
+    alone = build_leaderboard(IMAGINED, judge_errors={"good": own}).to_text()
+    assert "measured on the policy itself (own)." in alone and "errors of" not in alone
 
 
 def test_json_schema(tmp_path):

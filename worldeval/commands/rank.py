@@ -47,7 +47,8 @@ class Rank:
     joined with the imagined rollouts."""
     calibration: Path | None = None
     """How often the judge errs: the calibration.json (or its folder) of `worldeval calibrate`.
-    Refused if it is of another judge, world model or task."""
+    Refused if it is of another judge, world model or task. A policy that was not calibrated is
+    corrected by the errors on three or more that were, task by task, and less surely."""
     weights: str = "rollouts"
     """How tasks weigh in the rates: rollouts (every decided rollout the same), equal (every task
     the same), or a JSON file {"task": weight}."""

@@ -190,7 +190,7 @@ class Measuring:
             table = table.assign(distrust=float("nan"), trusted=unknown)
         else:
             table = calibration.apply(table)
-        write_table(table.drop(columns=["outcome", "judge"]), place / TRUST)
+        write_table(table.drop(columns="outcome"), place / TRUST)
         return table
 
     def evidence(

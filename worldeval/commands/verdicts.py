@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from worldeval.commands.opening import stores_in, world_model_of
-from worldeval.errors import ConfigError, DataError
+from worldeval.errors import ConfigError, DataError, MismatchError
 from worldeval.judging.tables import kept_verdicts, read_table, write_table
 
 if TYPE_CHECKING:
@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 
     from worldeval.ranking.board import Leaderboard
     from worldeval.ranking.clips import Clip
-    from worldeval.ranking.leaderboard import JudgeErrors
+    from worldeval.ranking.corrections import JudgeErrors
     from worldeval.ranking.tallies import Weights
     from worldeval.types import Judge
 
@@ -108,6 +108,14 @@ def read_trust(folder: Path) -> pd.DataFrame | None:
     table = pd.concat([read_table(place / TRUST) for place in known], ignore_index=True)
     if "trusted" not in table.columns or table["trusted"].isna().any():
         return None
+    if "judge" in table.columns:  # verdicts are doubted, so it matters whose
+        doubted = set(table["judge"])
+        given = {str(n) for place in stores for n in read_table(place / VERDICTS)["judge"]}
+        if doubted != given:
+            raise MismatchError(
+                f"{folder} was judged by {sorted(given)}, but {TRUST} doubts the verdicts of "
+                f"{sorted(doubted)}; run `worldeval trust {folder}` again"
+            )
     return table
 
 

@@ -85,7 +85,7 @@ class LearnedJudge:
             )
             settings = _with_tuples(config)
             del settings["network"], settings["calibration"]
-            # Recalibrated it is another judge: its verdicts are not to be taken for the earlier ones.
+            # Recalibrated, it is another judge, and its verdicts are others.
             name = f"{cls.title}@{checkpoint.digest(folder, settings=True)}"
             calibration = Calibration(**config["calibration"])
             return cls(network, calibration, name=name, device=device, **settings)

@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
+from tqdm import tqdm
 
 from worldeval.data.atomic import write_atomically
 from worldeval.errors import DataError, StoreError
@@ -53,6 +54,9 @@ def judge_store(
     keys = [] if len(store) == 0 else store.metadata()["key"].tolist()
     rows = {} if known is None else {row["key"]: row for row in known.to_dict("records")}
     missing = [number for number, key in enumerate(keys) if key not in rows]
+    bar = tqdm(
+        total=len(missing), unit="rollout", desc=judge.name, disable=None, dynamic_ncols=True
+    )
     for first in range(0, len(missing), AT_ONCE):
         episodes = [store.episode(number) for number in missing[first : first + AT_ONCE]]
         verdicts = judge.judge(episodes)
@@ -66,6 +70,8 @@ def judge_store(
             facts = {name: str(episode.extra.get(name, "")) for name in ("policy", "start_id")}
             facts |= {"task": episode.task, "world": str(episode.extra.get("world", ""))}
             rows[episode.key] = row_of(verdict, facts)
+        bar.update(len(episodes))
+    bar.close()
     table = pd.DataFrame([rows[key] for key in keys], columns=list(VERDICT_COLUMNS))
     if out_parquet is not None:
         write_table(table, Path(out_parquet))

@@ -29,6 +29,7 @@ from worldeval.ranking.intervals import (
 )
 from worldeval.ranking.judged_rates import JudgeCalibration, rogan_gladen
 from worldeval.ranking.letters import adjust_p_values, compact_letters
+from worldeval.ranking.peer_rates import Confusion, PeerErrors
 from worldeval.ranking.planning import rollouts_needed
 from worldeval.ranking.prediction_powered import (
     PredictionPowered,
@@ -44,12 +45,14 @@ __all__ = [
     "Agreement",
     "BradleyTerry",
     "CellAgreement",
+    "Confusion",
     "Elimination",
     "Estimate",
     "Interval",
     "JudgeCalibration",
     "PairDecision",
     "PairedTest",
+    "PeerErrors",
     "PredictionPowered",
     "PredictionPoweredDifference",
     "SequentialBest",

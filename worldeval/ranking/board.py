@@ -16,6 +16,7 @@ from typing import Any
 from worldeval.data.atomic import write_atomically
 from worldeval.errors import StoreError
 from worldeval.ranking.agreement import Agreement, CellAgreement
+from worldeval.ranking.corrections import CorrectedRate, said_of_corrections
 from worldeval.ranking.distinctions import Distinctions
 from worldeval.ranking.intervals import Estimate
 from worldeval.ranking.joining import JoinedRate
@@ -40,7 +41,7 @@ class PolicyRow:
     imagined: Tally
     letters: str = ""
     true: Tally | None = None
-    corrected: Estimate | None = None
+    corrected: CorrectedRate | None = None
     trusted: Tally | None = None
     joined: JoinedRate | None = None
 
@@ -55,7 +56,7 @@ class PolicyRow:
             "letters": self.letters,
             "imagined": self.imagined.to_dict(),
             "true": None if self.true is None else self.true.to_dict(),
-            "corrected": None if self.corrected is None else estimate_dict(self.corrected),
+            "corrected": None if self.corrected is None else asdict(self.corrected),
             "trusted": None if self.trusted is None else self.trusted.to_dict(),
             "joined": joined,
         }
@@ -181,6 +182,11 @@ class Leaderboard:
     def ranked(self) -> tuple[PolicyRow, ...]:
         """Those that have a rate."""
         return tuple(row for row in self.policies if row.rank is not None)
+
+    @property
+    def said_of_corrections(self) -> str:
+        """What its corrected rates are, in a sentence; empty without any."""
+        return said_of_corrections([row.corrected for row in self.policies if row.corrected])
 
     def to_dict(self) -> dict[str, Any]:
         return {

@@ -8,16 +8,20 @@ Rogan & Gladen (Am. J. Epidemiol. 107, 1978), with p the judged rate::
     rate = (p + specificity - 1) / (sensitivity + specificity - 1)
 
 and the interval of Lee et al. (arXiv 2511.21140), which carries the chance in the rollouts and in
-the calibration.
+the calibration. For a policy on which the judge was not measured see peer_rates.py.
 """
 
 from __future__ import annotations
 
 import math
 from dataclasses import dataclass
+from typing import Literal
 
 from worldeval.errors import ConfigError, DataError
 from worldeval.ranking.intervals import Estimate, check_counts, normal_quantile
+
+MeasuredOn = Literal["given", "own", "others", "pooled"]
+"""On whose rollouts errors were seen: ``corrections.MEASURED_ON`` says it; ``given``: not known."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -35,6 +39,7 @@ class JudgeCalibration:
     specificity: float
     positives: float
     negatives: float
+    errors_of: MeasuredOn = "given"
 
     def __post_init__(self) -> None:
         for name in ("positives", "negatives"):
@@ -108,7 +113,7 @@ def rogan_gladen(
     if not 0 <= observed <= 1:
         raise DataError(f"the judged rate is {observed!r}, expected a number in [0, 1]")
     _check_judge(sensitivity, specificity)
-    rate = min(1.0, max(0.0, _unmix(observed, sensitivity, specificity)))
+    rate = min(1.0, max(0.0, unmix(observed, sensitivity, specificity)))
     counts = {"trials": trials, "positives": positives, "negatives": negatives}
     missing = [name for name, count in counts.items() if count is None]
     if missing and len(missing) < len(counts):
@@ -126,7 +131,7 @@ def rogan_gladen(
     if se + sp <= 1:
         # The rate exists, but so few calibration rollouts bound nothing.
         return Estimate(rate=rate, low=0.0, high=1.0)
-    t = _unmix(p, se, sp)
+    t = unmix(p, se, sp)
     of_sensitivity, of_specificity = se * (1 - se) / m1, sp * (1 - sp) / m0
     variance = p * (1 - p) / n + (1 - t) ** 2 * of_specificity + t**2 * of_sensitivity
     centre = t + 2 * z**2 * (t * of_sensitivity - (1 - t) * of_specificity)
@@ -138,7 +143,8 @@ def rogan_gladen(
     )
 
 
-def _unmix(judged: float, sensitivity: float, specificity: float) -> float:
+def unmix(judged: float, sensitivity: float, specificity: float) -> float:
+    """Rogan & Gladen's rate, wherever it may lie; for a judge better than a coin."""
     return (judged + specificity - 1) / (sensitivity + specificity - 1)
 
 

@@ -29,9 +29,8 @@ from worldeval.ranking.board import (
     TrustSummary,
 )
 from worldeval.ranking.comparer import Comparer
-from worldeval.ranking.intervals import Estimate
+from worldeval.ranking.corrections import JudgeErrors, correct_rates
 from worldeval.ranking.joining import JoinedRate, join_real
-from worldeval.ranking.judged_rates import JudgeCalibration, rogan_gladen
 from worldeval.ranking.tallies import (
     Tally,
     Weights,
@@ -58,7 +57,6 @@ from worldeval.types import Outcome
 if TYPE_CHECKING:
     import pandas as pd
 
-JudgeErrors = JudgeCalibration | Mapping[str, JudgeCalibration]
 TaskTallies = Mapping[str, Mapping[str, Tally]]
 """By policy, then by task."""
 
@@ -84,8 +82,8 @@ def build_leaderboard(
     real: a few true trials (columns policy, task, start_id and outcome or success), which are
         joined with the imagined rollouts to one rate (``joining.py``).
     judge_errors: of the judge of the imagined rollouts, one for all policies or one by policy name
-        (a judge may err differently on each); adds ``corrected`` rates. The rank and the agreement
-        stay with the plain rates.
+        (a judge may err differently on each; ``PeerErrors`` for a policy on which it was not
+        measured); adds ``corrected`` rates. The rank and the agreement stay with the plain rates.
     trust: columns policy, task, start_id, trusted, distrust; adds rates without the distrusted.
     weights: ``rollouts`` (each decided rollout weighs the same), ``equal`` (each task), or a
         weight a task; of the rates over tasks, the comparisons and the agreement.
@@ -118,7 +116,7 @@ def build_leaderboard(
     )
     if joined and uneven:
         notes.append("The joined rates weigh every start state the same, not by task.")
-    corrected, why_not = _corrected(overall, judge_errors, confidence)
+    corrected, why_not = correct_rates(by_task, judge_errors, weights, confidence)
     notes += why_not
 
     comparer = Comparer(
@@ -227,38 +225,6 @@ def _join(
     return join_real(
         said, trials, probabilities=read_probabilities(imagined), confidence=confidence
     )
-
-
-def _corrected(
-    tallies: Mapping[str, Tally], errors: JudgeErrors | None, confidence: float
-) -> tuple[dict[str, Estimate], list[str]]:
-    """Rates corrected for the judge's errors, by policy, and why some have none."""
-    if errors is None:
-        return {}, []
-    found: dict[str, Estimate] = {}
-    unknown = []
-    for name, tally in tallies.items():
-        judge = errors.get(name) if isinstance(errors, Mapping) else errors
-        if tally.rate is None:
-            continue
-        if judge is None:
-            unknown.append(name)
-        else:
-            found[name] = rogan_gladen(
-                tally.rate,
-                judge.sensitivity,
-                judge.specificity,
-                trials=tally.effective,
-                positives=judge.positives,
-                negatives=judge.negatives,
-                confidence=confidence,
-            )
-    if not unknown:
-        return found, []
-    return found, [
-        f"No corrected rate of {', '.join(unknown)}: the judge was not calibrated there, or does "
-        f"no better than a coin."
-    ]
 
 
 def _why_excluded(row: PolicyRow) -> str:

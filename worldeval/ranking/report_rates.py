@@ -29,6 +29,8 @@ def leaderboard_section(board: Leaderboard) -> str:
     )
     if len(board.ranked) > 1:
         hint += " Policies that share a letter cannot be told apart."
+    if said := board.said_of_corrections:
+        hint += f" {said[0].upper()}{said[1:]}"
     plot = f'{forest_key(board)}<div class="scroll">{forest_svg(board)}</div>'
     return section("Leaderboard", hint, plot + _table(board))
 
@@ -46,6 +48,9 @@ def _table(board: Leaderboard) -> str:
         columns.append(("Trusted", True, [rate_cell(row.trusted) for row in rows]))
     if any(row.corrected is not None for row in rows):
         columns.append(("Judge-corrected", True, [_corrected(row) for row in rows]))
+    if {row.corrected.errors_of for row in rows if row.corrected} - {"given", "own"}:
+        words = [NOTHING if row.corrected is None else row.corrected.errors_of for row in rows]
+        columns.append(("Errors of", False, words))
     if any(row.joined is not None for row in rows):
         columns.append(("With true trials", True, [_joined(row) for row in rows]))
     if any(row.true is not None for row in rows):

@@ -76,6 +76,8 @@ def _table(board: Leaderboard, layout: _Layout, unicode: bool) -> list[str]:
         add("alike", [row.letters or "-" for row in rows])
     if any(row.corrected is not None for row in rows):
         add("corrected", [_corrected(row) for row in rows])
+    if {row.corrected.errors_of for row in rows if row.corrected} - {"given", "own"}:
+        add("errors of", [row.corrected.errors_of if row.corrected else "-" for row in rows])
     if any(row.trusted is not None for row in rows):
         add("trusted", [_percent(row.trusted.rate if row.trusted else None) for row in rows])
     if any(row.joined is not None for row in rows):
@@ -86,7 +88,7 @@ def _table(board: Leaderboard, layout: _Layout, unicode: bool) -> list[str]:
     if layout.left_out and any(_left_out(row.imagined) for row in rows):
         add("left out", [_left_out(row.imagined) for row in rows])
 
-    left = ("policy", "", "alike", "left out")
+    left = ("policy", "", "alike", "errors of", "left out")
     lines = [""] * (len(rows) + 1)
     for header, cells in columns:
         width = max(len(header), *map(len, cells))
@@ -104,8 +106,8 @@ def _legend(board: Leaderboard) -> str:
         words.append("Policies that share a letter cannot be told apart.")
     if any(row.joined is not None for row in board.policies):
         words.append("joined: true rate from a few true trials and all imagined rollouts.")
-    if any(row.corrected is not None for row in board.policies):
-        words.append("corrected: for the judge's errors.")
+    if said := board.said_of_corrections:
+        words.append(said)
     if any(row.trusted is not None for row in board.policies):
         words.append("trusted: without rollouts in which imagination left reality.")
     return " ".join(words)

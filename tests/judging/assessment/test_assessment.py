@@ -19,6 +19,7 @@ from worldeval.judging.assessment.text import to_text
 from worldeval.judging.assessment.truth import join
 from worldeval.judging.calibration import Counts
 from worldeval.judging.human import Label, blind_id
+from worldeval.ranking import Confusion, JudgeCalibration, PeerErrors
 from worldeval.types import Outcome
 
 JUDGE = "classifier@1"
@@ -178,10 +179,28 @@ def test_errors_are_drawn_towards_those_of_all_and_new_policies_get_these() -> N
     assert of_open.specificity < errors["bad"].specificity
 
 
+def test_new_policies_get_the_errors_on_three_others_task_by_task() -> None:
+    counts = Counts(true_positive=18, false_negative=2, true_negative=12, false_positive=8)
+    none = Counts(undecided_positive=3)
+    cells = {("w", policy, task): counts for policy in "abc" for task in ("open", "close")}
+    cells |= {("w", "never decided", "open"): none, ("other", "a", "open"): counts}
+    found = Assessment(judge=JUDGE, truth="t", cells=cells)
+    errors = found.errors_for(["a", "new", "never decided"], worlds=["w"], tasks=["open"])
+    assert isinstance(errors["a"], JudgeCalibration) and errors["a"].errors_of == "own"
+    peers = errors["new"]
+    assert isinstance(peers, PeerErrors) and errors["never decided"] == peers
+    assert peers.peers == dict.fromkeys("abc", {"open": Confusion(18, 8, 12, 2)})
+    two = {cell: counts for cell, counts in cells.items() if cell[1] != "c"}
+    pooled = Assessment(judge=JUDGE, truth="t", cells=two).errors_for(["new"])["new"]
+    assert isinstance(pooled, JudgeCalibration) and pooled.errors_of == "pooled"
+
+
 def test_a_judge_no_better_than_a_coin_corrects_nothing() -> None:
     coin = Counts(true_positive=10, false_negative=10, true_negative=9, false_positive=11)
     found = Assessment(judge=JUDGE, truth="t", cells={("w", "p", "a"): coin})
     assert found.errors_for(["p", "new"]) == {}
+    many = Assessment(judge=JUDGE, truth="t", cells={("w", p, "a"): coin for p in "pqr"})
+    assert many.errors_for(["p", "new"]) == {}
     assert "no better than a coin" in to_text(found)
 
 

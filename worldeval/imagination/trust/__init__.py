@@ -1,1 +1,1 @@
-"""When not to believe a dream: ``signals.py`` measures it, ``calibration.py`` what that is worth."""
+"""When not to believe a dream: ``signals.py`` measures, ``calibration.py`` weighs."""

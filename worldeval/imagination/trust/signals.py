@@ -32,6 +32,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 import torch
+from tqdm import tqdm
 
 from worldeval.data import checkpoint
 from worldeval.data.episodes import EpisodeStore
@@ -275,7 +276,15 @@ def _of_keys(
 
 def _of_episodes(store: EpisodeStore, of: Callable[[Episode], pd.DataFrame]) -> pd.DataFrame:
     tables = []
-    for index, row in store.metadata().iterrows():
+    told = tqdm(
+        store.metadata().iterrows(),
+        total=len(store),
+        unit="rollout",
+        desc=f"signals of {store.root.name}",
+        disable=None,
+        dynamic_ncols=True,
+    )
+    for index, row in told:
         if row["length"] > 1 and row.get("outcome") != Outcome.ERROR.value:
             episode = store.episode(int(index))
             tables.append(of(episode).assign(key=episode.key))

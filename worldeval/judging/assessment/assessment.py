@@ -3,7 +3,7 @@
 Enters: confusion counts of a judge's verdicts against what was true, one a (world, policy, task),
 as ``assessing.assess`` tallies them, or a ``calibration.json``. Leaves: sensitivity and specificity
 with Wilson intervals, pooled and per world, policy and task, and per policy the errors with which
-``ranking.rogan_gladen`` corrects a rate (``Assessment.errors_for``).
+``worldeval.ranking`` corrects a rate (``Assessment.errors_for``).
 
 A judge errs differently on other videos. So an assessment knows of which judge, worlds, world model
 and tasks it speaks, and ``check`` refuses all others.
@@ -15,6 +15,7 @@ import json
 import math
 from collections.abc import Collection, Iterable, Mapping
 from dataclasses import asdict, dataclass, field, fields
+from itertools import product
 from pathlib import Path
 from typing import Any
 
@@ -32,6 +33,7 @@ from worldeval.judging.assessment.thresholds import Threshold
 from worldeval.judging.calibration import Counts
 from worldeval.ranking.board import write_whole
 from worldeval.ranking.judged_rates import JudgeCalibration
+from worldeval.ranking.peer_rates import LEAST_PEERS, Confusion, PeerErrors
 
 FORMAT = "worldeval-judge-calibration-1"
 FILE = "calibration.json"
@@ -113,38 +115,60 @@ class Assessment:
         *,
         worlds: Collection[str] | None = None,
         tasks: Collection[str] | None = None,
-    ) -> dict[str, JudgeCalibration]:
+    ) -> dict[str, JudgeCalibration | PeerErrors]:
         """The judge's errors on each policy's rollouts, to correct its rate with.
 
-        A policy's own few examples are drawn towards what the policies share, the more so the
-        fewer they are and the less policies differ (``shrinkage.SharedRate``)::
+        One that was calibrated gets its own: its few examples, drawn towards what the policies
+        share, the more so the fewer they are and the less policies differ
+        (``shrinkage.SharedRate``)::
 
             sensitivity = E[(m s + true positives) / (s + positives)]
 
         with m the sensitivity over all policies, averaged over what they tell of s; likewise
-        specificity. A policy that was not calibrated gets m, with the spread between policies in
-        its uncertainty. ``positives`` and ``negatives`` are the number of examples that the
+        specificity. ``positives`` and ``negatives`` are the number of examples that the
         knowledge is worth, mean (1 - mean) / variance - 1 (at least 1): the interval of
         ``rogan_gladen`` then carries all of this.
+
+        Any other policy gets those of all that were, task by task (``PeerErrors``), or, if these
+        are fewer than three, m with the spread between policies in its uncertainty.
 
         worlds, tasks: only what was calibrated there; default all. A policy on which the judge is
         no better than a coin (sensitivity + specificity <= 1) is absent from the answer: its rate
         cannot be corrected. Raises DataError where one of the two outcomes was never seen.
         """
         shared = self._shared(worlds, tasks)
-        answer = {}
+        peers = self._peers(worlds, tasks)
+        answer: dict[str, JudgeCalibration | PeerErrors] = {}
         for name in policies:
             own = self.counts(worlds=worlds, policy=name, tasks=tasks)
             hit = shared[0].of(own.true_positive, positives(own))
             rejected = shared[1].of(own.true_negative, negatives(own))
-            if hit.mean + rejected.mean > 1:
+            if hit.mean + rejected.mean <= 1:
+                continue
+            if name not in peers and len(peers) >= LEAST_PEERS:
+                answer[name] = PeerErrors(peers=peers)
+            else:
                 answer[name] = JudgeCalibration(
                     sensitivity=hit.mean,
                     specificity=rejected.mean,
                     positives=max(1.0, hit.worth),
                     negatives=max(1.0, rejected.worth),
+                    errors_of="own" if name in peers else "pooled",
                 )
         return answer
+
+    def _peers(
+        self, worlds: Collection[str] | None, tasks: Collection[str] | None
+    ) -> dict[str, dict[str, Confusion]]:
+        """By policy and task, of the policies with a decided rollout."""
+        peers: dict[str, dict[str, Confusion]] = {}
+        for policy, task in product(self.policies, self.tasks if tasks is None else tasks):
+            c = self.counts(worlds=worlds, policy=policy, tasks=[task])
+            if positives(c) + negatives(c):
+                peers.setdefault(policy, {})[task] = Confusion(
+                    c.true_positive, c.false_positive, c.true_negative, c.false_negative
+                )
+        return peers
 
     def spread_between_policies(self) -> tuple[float, float] | None:
         """Standard deviation of sensitivity and of specificity between policies, beyond chance.
