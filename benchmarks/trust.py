@@ -34,8 +34,9 @@ from worldeval.imagination.trust.combining import (
     fit_combination,
     held_out_distrust,
 )
-from worldeval.imagination.trust.measuring import auroc, counting
+from worldeval.imagination.trust.measuring import counting
 from worldeval.imagination.trust.report import rates_table
+from worldeval.ranking.roc import auroc
 
 GROUPS = {
     "the judge's doubt": ("judge_doubt",),

@@ -21,8 +21,9 @@ from worldeval.imagination.trust.combining import (
     fit_combination,
     held_out_distrust,
 )
-from worldeval.imagination.trust.measuring import area, auroc, spearman, wrong_verdicts
+from worldeval.imagination.trust.measuring import spearman, wrong_verdicts
 from worldeval.imagination.trust.report import calibration_report, evaluation_report
+from worldeval.ranking.roc import area, auroc
 
 
 def test_auroc_by_hand() -> None:

@@ -15,6 +15,7 @@ from worldeval.ranking.judged_rates import JudgeCalibration
 from worldeval.ranking.leaderboard import build_leaderboard
 from worldeval.ranking.peer_rates import Confusion, PeerErrors
 from worldeval.ranking.report import write_report
+from worldeval.ranking.report_rates import trust_section
 from worldeval.types import Outcome
 
 
@@ -322,6 +323,27 @@ def test_distrusted_rollouts_are_shown_with_and_without():
     assert "left reality" in board.to_text()
     with pytest.raises(MismatchError, match="1 of 24 imagined rollouts have no trust"):
         build_leaderboard(IMAGINED, trust=trust.iloc[1:])
+
+
+def test_what_distrust_is_worth_where_the_truth_is_known():
+    imagined = table(good={"push": "ssss"}, bad={"push": "ssff"})
+    true = table("metaworld", good={"push": "ssss"}, bad={"push": "ffff"})
+    trust = imagined[["policy", "task", "start_id"]].assign(distrust=0.1, trusted=True)
+    trust.loc[[4, 5], "distrust"] = [0.9, 0.1]  # bad's two wrong verdicts, one of them doubted
+    trust.loc[4, "trusted"] = False
+    trust.attrs["worth"] = [
+        {"signal": "blur", "auroc": 0.7, "low": 0.6, "high": 0.8, "counts": True},
+        {"signal": "views", "auroc": None, "low": None, "high": None, "counts": False},
+    ]
+    board = build_leaderboard(imagined, true, trust=trust)
+    # Against 6 right verdicts, all at 0.1: the doubted one wins, the other ties.
+    assert board.trust.auroc == pytest.approx((1 + 0.5) / 2)
+    assert board.errors_by_trust == pytest.approx(((0 + 1 / 2) / 2, (0 + 1 / 3) / 2))
+    assert "Without them the rates err by 16.7 points on average" in board.to_text()
+    page = trust_section(board)
+    assert "0.70 [0.60, 0.80]" in page and "Together they reach 0.75 here" in page
+    assert [s.counts for s in board.trust.signals] == [True, False]
+    json.dumps(board.to_dict(), allow_nan=False)
 
 
 def test_a_policy_without_calibration_is_named():

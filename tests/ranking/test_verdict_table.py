@@ -5,7 +5,7 @@ import pytest
 
 from tests.ranking.verdict_tables import IMAGINED
 from worldeval.errors import DataError
-from worldeval.ranking.verdict_table import read_outcomes, read_probabilities, read_trials
+from worldeval.ranking.verdict_table import read_column, read_outcomes, read_trials
 from worldeval.types import Outcome
 
 TRIALS = pd.DataFrame(
@@ -57,6 +57,6 @@ def test_neither_outcome_nor_success():
 
 def test_probabilities_that_are_missing():
     table = IMAGINED.assign(probability=[0.25, None] * 12)
-    found = read_probabilities(table)
+    found = read_column(table, "probability")
     assert len(found) == 12 and set(found.values()) == {0.25}
-    assert read_probabilities(IMAGINED) == {}
+    assert read_column(IMAGINED, "probability") == {}

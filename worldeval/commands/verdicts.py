@@ -105,7 +105,9 @@ def read_trust(folder: Path) -> pd.DataFrame | None:
             f"{len(known)} of {len(stores)} stores in {folder} have a {TRUST}, {without} has none; "
             f"run `worldeval trust {folder}` for all of them"
         )
-    table = pd.concat([read_table(place / TRUST) for place in known], ignore_index=True)
+    parts = [read_table(place / TRUST) for place in known]
+    table = pd.concat(parts, ignore_index=True)
+    table.attrs = parts[0].attrs  # what the signals were worth where they were calibrated
     if "trusted" not in table.columns or table["trusted"].isna().any():
         return None
     if "judge" in table.columns:  # verdicts are doubted, so it matters whose

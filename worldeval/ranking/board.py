@@ -8,10 +8,12 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
+
+import numpy as np
 
 from worldeval.data.atomic import write_atomically
 from worldeval.errors import StoreError
@@ -20,6 +22,7 @@ from worldeval.ranking.corrections import CorrectedRate, said_of_corrections
 from worldeval.ranking.distinctions import Distinctions
 from worldeval.ranking.intervals import Estimate
 from worldeval.ranking.joining import JoinedRate
+from worldeval.ranking.roc import auroc
 from worldeval.ranking.tallies import Tally, Weights
 from worldeval.types import Outcome
 
@@ -113,16 +116,32 @@ class OutcomeAgreement:
 
 
 @dataclass(frozen=True, kw_only=True)
+class SignalWorth:
+    """How well a signal told wrong verdicts from right ones where trust was calibrated: AUROC with
+    its interval, None where too few were wrong; and whether it counts in the distrust."""
+
+    signal: str
+    auroc: float | None
+    low: float | None
+    high: float | None
+    counts: bool
+
+
+@dataclass(frozen=True, kw_only=True)
 class TrustSummary:
     """How many decided rollouts are distrusted, and how often verdicts are wrong on either side.
 
     wrong_*: (wrong verdicts, verdicts with a known truth); zeros where the truth is not known.
+    auroc: of the distrust for wrong verdicts, here; None where there are not both kinds.
+    signals: what they were worth where they were calibrated.
     """
 
     decided: int
     distrusted: int
     wrong_trusted: tuple[int, int] = (0, 0)
     wrong_distrusted: tuple[int, int] = (0, 0)
+    auroc: float | None = None
+    signals: tuple[SignalWorth, ...] = ()
 
     @classmethod
     def of(
@@ -130,8 +149,12 @@ class TrustSummary:
         said: Mapping[Any, Outcome],
         kept: Mapping[Any, Outcome],
         true: Mapping[Any, Outcome],
+        *,
+        doubts: Mapping[Any, float],
+        signals: Iterable[SignalWorth] = (),
     ) -> TrustSummary:
-        """said: all outcomes; kept: those of distrusted rollouts UNDECIDED; true: where known."""
+        """said: all outcomes; kept: those of distrusted rollouts UNDECIDED; true: where known;
+        doubts: distrust of each rollout."""
         known = (Outcome.SUCCESS, Outcome.FAILURE)
         decided = [cell for cell, outcome in said.items() if outcome in known]
         wrong = {True: [0, 0], False: [0, 0]}
@@ -140,11 +163,18 @@ class TrustSummary:
                 side = wrong[kept[cell] is said[cell]]
                 side[0] += said[cell] is not true[cell]
                 side[1] += 1
+        judged = [cell for cell in decided if true.get(cell) in known]
+        area = auroc(
+            np.array([doubts.get(cell, np.nan) for cell in judged]),
+            np.array([said[cell] is not true[cell] for cell in judged], bool),
+        )
         return cls(
             decided=len(decided),
             distrusted=sum(kept[cell] is not said[cell] for cell in decided),
             wrong_trusted=(wrong[True][0], wrong[True][1]),
             wrong_distrusted=(wrong[False][0], wrong[False][1]),
+            auroc=None if np.isnan(area) else area,
+            signals=tuple(signals),
         )
 
     def to_dict(self) -> dict[str, Any]:
@@ -153,6 +183,8 @@ class TrustSummary:
             "distrusted": self.distrusted,
             "wrong_trusted": list(self.wrong_trusted),
             "wrong_distrusted": list(self.wrong_distrusted),
+            "auroc": self.auroc,
+            "signals": [dict(vars(signal)) for signal in self.signals],
         }
 
 
@@ -188,6 +220,21 @@ class Leaderboard:
         """What its corrected rates are, in a sentence; empty without any."""
         return said_of_corrections([row.corrected for row in self.policies if row.corrected])
 
+    @property
+    def errors_by_trust(self) -> tuple[float, float] | None:
+        """Mean absolute error, over policies, of the imagined rates with and without distrusted
+        rollouts; None where no true rates are known beside them."""
+        errors = []
+        for row in self.policies:
+            sides = (row.imagined, row.trusted, row.true)
+            said, kept, true = (None if side is None else side.rate for side in sides)
+            if said is not None and kept is not None and true is not None:
+                errors.append((abs(said - true), abs(kept - true)))
+        if not errors:
+            return None
+        plain, trusted = np.mean(errors, axis=0).tolist()
+        return plain, trusted
+
     def to_dict(self) -> dict[str, Any]:
         return {
             "policies": [row.to_dict() for row in self.policies],
@@ -201,7 +248,9 @@ class Leaderboard:
                 "outcomes": self.outcomes.to_dict(),
                 "excluded": dict(self.excluded),
             },
-            "trust": None if self.trust is None else self.trust.to_dict(),
+            "trust": None
+            if self.trust is None
+            else self.trust.to_dict() | {"mean_absolute_error": self.errors_by_trust},
             "worlds": {side: list(names) for side, names in self.worlds.items()},
             "judges": {side: list(names) for side, names in self.judges.items()},
             "notes": list(self.notes),

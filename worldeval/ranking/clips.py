@@ -19,8 +19,8 @@ from worldeval.errors import ConfigError
 from worldeval.ranking.verdict_table import (
     Cell,
     pair_outcomes,
+    read_column,
     read_outcomes,
-    read_probabilities,
 )
 from worldeval.types import Outcome
 
@@ -74,7 +74,7 @@ def choose_rollouts(
         raise ConfigError(f"per_group is {per_group!r}, expected at least 1")
     said = read_outcomes(imagined, "imagined")
     true = {} if against is None else pair_outcomes(said, read_outcomes(against, "true"))
-    sure = read_probabilities(imagined)
+    sure = read_column(imagined, "probability")
 
     def chosen(cell: Cell, group: str) -> ChosenRollout:
         return ChosenRollout(

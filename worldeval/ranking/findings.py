@@ -191,11 +191,28 @@ def _trust(board: Leaderboard) -> list[str]:
             f"Their verdicts are wrong in {100 * bad / of_bad:.0f} %, the others in "
             f"{100 * few / of_few:.0f} %."
         )
+    said += _error_by_trust(board)
     return said + _moved(
         board,
         lambda row: None if row.trusted is None else row.trusted.rate,
         "Without these rollouts",
     )
+
+
+def _error_by_trust(board: Leaderboard) -> list[str]:
+    errors = board.errors_by_trust
+    if errors is None:
+        return []
+    plain, trusted = (100 * error for error in errors)
+    if trusted >= plain:
+        return [
+            f"Leaving them out does not help: the rates err by {trusted:.1f} points on average, "
+            f"by {plain:.1f} with them."
+        ]
+    return [
+        f"Without them the rates err by {trusted:.1f} points on average over the policies, with "
+        f"them by {plain:.1f}."
+    ]
 
 
 def _moved(board: Leaderboard, rate: Callable[[PolicyRow], float | None], begin: str) -> list[str]:

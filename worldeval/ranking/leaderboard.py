@@ -25,6 +25,7 @@ from worldeval.ranking.board import (
     Leaderboard,
     OutcomeAgreement,
     PolicyRow,
+    SignalWorth,
     TaskRow,
     TrustSummary,
 )
@@ -46,8 +47,8 @@ from worldeval.ranking.verdict_table import (
     column_names,
     distrust,
     pair_outcomes,
+    read_column,
     read_outcomes,
-    read_probabilities,
     read_trials,
     starts_of,
     uneven_starts,
@@ -213,7 +214,9 @@ def _trusted(
     kept = distrust(said, trust)
     tallies = tally_by_task(kept, confidence)
     rates = {name: over_tasks(parts, weights) for name, parts in tallies.items()}
-    return rates, TrustSummary.of(said, kept, true)
+    signals = [SignalWorth(**worth) for worth in trust.attrs.get("worth", ())]
+    doubts = read_column(trust, "distrust")
+    return rates, TrustSummary.of(said, kept, true, doubts=doubts, signals=signals)
 
 
 def _join(
@@ -223,7 +226,7 @@ def _join(
     if not trials:
         raise DataError("the table of true trials is empty; give at least one row")
     return join_real(
-        said, trials, probabilities=read_probabilities(imagined), confidence=confidence
+        said, trials, probabilities=read_column(imagined, "probability"), confidence=confidence
     )
 
 

@@ -5,7 +5,7 @@ In: a ``Leaderboard``. Out: ``<section>`` elements; empty text where there is no
 
 from __future__ import annotations
 
-from worldeval.ranking.board import Leaderboard, PolicyRow
+from worldeval.ranking.board import Leaderboard, PolicyRow, TrustSummary
 from worldeval.ranking.findings import NO_HELP, percent, typical_gain, weighting
 from worldeval.ranking.forest import forest_key, forest_svg
 from worldeval.ranking.report_markup import (
@@ -172,4 +172,26 @@ def trust_section(board: Leaderboard) -> str:
                 f"{row.imagined.decided - row.trusted.decided} of {row.imagined.decided}",
             ]
         )
-    return section("With and without distrusted rollouts", hint, table(heads, rows))
+    return section(
+        "With and without distrusted rollouts", hint, table(heads, rows) + _signals(trust)
+    )
+
+
+def _signals(trust: TrustSummary) -> str:
+    """What each signal was worth where trust was calibrated, the failing ones too."""
+    if not trust.signals:
+        return ""
+    heads = [("Signal", False), ("Tells wrong verdicts", True), ("Counts", False)]
+    rows = []
+    for signal in trust.signals:
+        area = "–"
+        if signal.auroc is not None:
+            area = f"{signal.auroc:.2f} [{signal.low:.2f}, {signal.high:.2f}]"
+        rows.append([escape(signal.signal), area, "yes" if signal.counts else "off"])
+    here = "" if trust.auroc is None else f" Together they reach {trust.auroc:.2f} here."
+    return (
+        '<details><summary>What the signals are worth</summary><p class="hint">Measured where '
+        "trust was calibrated, on rollouts whose truth is known: how often a wrong verdict looks "
+        "more doubtful than a right one (AUROC; 1: always, 0.5: a coin, below: it points the wrong "
+        f"way). One that fails is off.{here}</p>{table(heads, rows)}</details>"
+    )

@@ -103,14 +103,15 @@ def distrust(said: Mapping[Cell, Outcome], trust: pd.DataFrame) -> dict[Cell, Ou
     }
 
 
-def read_probabilities(table: pd.DataFrame) -> dict[Cell, float]:
-    """The judge's probability of success, of the cells that have one."""
-    if "probability" not in table.columns:
+def read_column(table: pd.DataFrame, name: str) -> dict[Cell, float]:
+    """The numbers of a column that may be absent (a judge's probability of success, distrust), of
+    the cells that have one."""
+    if name not in table.columns:
         return {}
-    cells = _cells(table, NAMES, "imagined")
+    cells = _cells(table, NAMES, name)
     return {
         cell: float(value)
-        for cell, value in zip(cells, table["probability"].tolist(), strict=True)
+        for cell, value in zip(cells, table[name].tolist(), strict=True)
         if isinstance(value, int | float) and not math.isnan(value)
     }
 

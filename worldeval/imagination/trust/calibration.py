@@ -27,14 +27,13 @@ from worldeval.imagination.trust.combining import (
     held_out_distrust,
 )
 from worldeval.imagination.trust.measuring import (
-    Area,
     Measured,
-    auroc,
     counting,
     measure_signals,
     wrong_verdicts,
 )
 from worldeval.imagination.trust.signals import NAMES
+from worldeval.ranking.roc import Area, auroc
 from worldeval.rollout.provenance import jsonable, write_atomically
 from worldeval.types import Outcome
 
@@ -44,6 +43,8 @@ CELL = ["policy", "task", "start_id"]
 PENALTY = 10.0
 SHARE = 0.2
 """Of the rollouts, those that are not trusted."""
+COUNTS = 0.005
+"""A signal with less weight than this, for either verdict, is told to be off."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -76,9 +77,26 @@ class TrustCalibration:
 
     def apply(self, table: pd.DataFrame) -> pd.DataFrame:
         """The rollouts with ``distrust`` (NaN without a verdict) and ``trusted``; what is exactly
-        at the threshold is trusted, and so is a rollout without a verdict, which counts nowhere."""
+        at the threshold is trusted, and so is a rollout without a verdict, which counts nowhere.
+
+        ``attrs["worth"]`` tells readers of the table what each signal was worth.
+        """
         distrust = self.combination.distrust(table)
-        return table.assign(distrust=distrust, trusted=~(distrust > self.threshold))
+        table = table.assign(distrust=distrust, trusted=~(distrust > self.threshold))
+        table.attrs["worth"] = [self._worth(m) for m in self.measured if m.signal != "distrust"]
+        return table
+
+    def _worth(self, measured: Measured) -> dict[str, Any]:
+        parts = self.combination.verdicts.values()
+        weights = [part.signals.get(measured.signal, (0.0, 1.0, 0.0))[2] for part in parts]
+        found = measured.against_policy
+        return {
+            "signal": measured.signal,
+            "auroc": _finite(found.value),
+            "low": _finite(found.low),
+            "high": _finite(found.high),
+            "counts": max(weights, default=0.0) >= COUNTS,
+        }
 
     def check(
         self, *, world_model: str | None, instrument: str, judges: set[str], seeds: bool = True

@@ -8,13 +8,15 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from worldeval.imagination.trust.calibration import (
+    COUNTS,
     Evidence,
     RateErrors,
     TrustCalibration,
     rate_errors,
 )
 from worldeval.imagination.trust.combining import VERDICTS
-from worldeval.imagination.trust.measuring import Area, Measured
+from worldeval.imagination.trust.measuring import Measured
+from worldeval.ranking.roc import Area
 
 
 def calibration_report(calibration: TrustCalibration) -> str:
@@ -76,7 +78,7 @@ def _weights(calibration: TrustCalibration, measured: Measured) -> str:
     said = []
     for verdict, weights in calibration.combination.verdicts.items():
         weight = weights.signals.get(measured.signal, (0.0, 1.0, 0.0))[2]
-        if weight >= 0.005:
+        if weight >= COUNTS:
             said.append(f"{verdict} {weight:.2f}")
     return ", ".join(said) or "off"
 
