@@ -258,6 +258,14 @@ def test_a_wrong_winner_is_named():
     )
 
 
+def test_a_shared_first_place_is_told():
+    found = agreement((0.9, 0.8, 0.5, 0.1, 0.05), (0.8, 0.8, 0.5, 0.1, 0.0), names="ABCDE")
+    assert (found.winner, found.sharing) == ("B", 2)
+    assert found.warnings == (
+        "In the prediction B shares the first place of 2: A truly succeeds 10.0 points more often.",
+    )
+
+
 def test_few_tasks_are_told():
     counts = _counts([[1, 2], [4, 5], [8, 9], [3, 3], [6, 6]])
     assert "2 tasks cannot tell" in agreement(counts, counts).warnings[-1]

@@ -83,6 +83,8 @@ class Agreement:
 
     policies: int
     winner: str | None = None
+    sharing: int = 0
+    """How many share the highest predicted rate."""
     pearson: float | None = None
     spearman: float | None = None
     kendall: float | None = None
@@ -103,6 +105,7 @@ class Agreement:
         return figures | {
             "policies": self.policies,
             "winner": self.winner,
+            "sharing": self.sharing,
             "confidence": self.confidence,
             "bootstrap_draws": self.bootstrap_draws,
             "intervals": {
@@ -203,13 +206,15 @@ the right order one time in 6.
         reasons["intervals"] = "plain rates know no tasks to resample"
     winner = int(np.lexsort((x[0], -np.round(y[0], 12)))[0]) if policies else None
     best = None if winner is None else labels[int(np.argmax(x[0]))]
+    sharing = int((np.round(y[0], 12) == np.round(y[0], 12).max(initial=-1)).sum())
     return Agreement(
         policies=policies,
         winner=None if winner is None else labels[winner],
+        sharing=sharing,
         intervals=intervals,
         reasons=reasons,
         warnings=warnings_of(
-            point, policies, tasks, None if winner is None else labels[winner], best
+            point, policies, tasks, None if winner is None else labels[winner], best, sharing
         ),
         confidence=confidence,
         bootstrap_draws=draws,

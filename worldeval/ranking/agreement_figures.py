@@ -90,8 +90,12 @@ def warnings_of(
     tasks: int | None,
     winner: str | None,
     best: str | None,
+    sharing: int = 1,
 ) -> tuple[str, ...]:
-    """Sentences about what these figures cannot support, for a reader without statistics."""
+    """Sentences about what these figures cannot support, for a reader without statistics.
+
+    winner: of the ``sharing`` policies with the highest predicted rate, the truly worst one.
+    """
     warnings = []
     pearson, regret = figures["pearson"], figures["top1_regret"]
     if 0 < policies < 4:
@@ -109,10 +113,10 @@ def warnings_of(
             f"have nothing to do with each other reach {limit:.2f} one time in 40."
         )
     if regret:
-        warnings.append(
-            f"The prediction names {winner} the best, which it is not: {best} truly succeeds "
-            f"{100 * regret:.1f} points more often."
-        )
+        said = f"The prediction names {winner} the best, which it is not"
+        if sharing > 1:
+            said = f"In the prediction {winner} shares the first place of {sharing}"
+        warnings.append(f"{said}: {best} truly succeeds {100 * regret:.1f} points more often.")
     if tasks is not None and policies and tasks < _FEWEST_TASKS:
         noun = "task" if tasks == 1 else "tasks"
         warnings.append(

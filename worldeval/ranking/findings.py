@@ -120,10 +120,12 @@ def _truth(board: Leaderboard) -> list[str]:
         why = agreement.reasons.get("pearson", "too few policies")
         return [f"How well that agrees with the truth cannot be told: {why}."]
     regret = agreement.top1_regret or 0.0
+    shared = agreement.sharing > 1
+    taken = "the wrong one of the imagined winners" if shared else "the imagined winner"
     choice = (
         "the imagined winner is the true one"
         if regret == 0
-        else f"taking the imagined winner costs {100 * regret:.1f} points of true success"
+        else f"taking {taken} costs {100 * regret:.1f} points of true success"
     )
     return [
         f"Over the {agreement.policies} policies with true results the rates correlate with "
