@@ -22,6 +22,7 @@ from worldeval.data.video import to_model
 from worldeval.errors import ConfigError, MismatchError
 from worldeval.judging.calibration import Calibration
 from worldeval.judging.network import JudgeConfig, JudgeNetwork
+from worldeval.judging.settled import settled
 from worldeval.types import Cost, Episode, Outcome, Verdict
 
 FRAMES_AT_ONCE = 64  # bounds memory for long episodes; the answer does not depend on it
@@ -141,22 +142,14 @@ class LearnedJudge:
         return self.score_of(self.outputs(episode, times)) if len(times) else float("nan")
 
     def _verdict(self, episode: Episode) -> Verdict:
-        if episode.extra.get("outcome") == Outcome.ERROR.value:
-            return Verdict(
-                key=episode.key,
-                outcome=Outcome.ERROR,
-                probability=None,
-                judge=self.name,
-                reason=str(episode.extra.get("error") or "the rollout ended with an error"),
-            )
+        if (known := settled(episode, self.name)) is not None:
+            return known
         begin = time.perf_counter()
         times = self.frame_times(episode.length)
         outputs = self.outputs(episode, times)
-        score = self.score_of(outputs) if len(times) else float("nan")
+        score = self.score_of(outputs)
         outcome, probability = Outcome.UNDECIDED, None
-        if not len(times):
-            reason = "no frame after the start"
-        elif not np.isfinite(score):
+        if not np.isfinite(score):
             reason = "score not finite"
         else:
             probability = float(self.calibration.probability(score))

@@ -39,6 +39,7 @@ from dataclasses import asdict, dataclass, replace
 from typing import Any
 
 from worldeval.errors import JudgeError
+from worldeval.judging.settled import settled
 from worldeval.judging.vlm import prompt
 from worldeval.judging.vlm.answers import Ballot, count_votes, read_answer
 from worldeval.judging.vlm.cache import AnswerCache, question_key
@@ -102,26 +103,15 @@ class VisionLanguageJudge:
         return verdicts
 
     def _judge_together(self, episodes: Sequence[Episode]) -> list[Verdict]:
-        asked = [[] if self._settled(episode) else self._questions(episode) for episode in episodes]
+        asked = [
+            [] if settled(episode, self.name) else self._questions(episode) for episode in episodes
+        ]
         replies = self._ask_all([question for questions in asked for question in questions])
         verdicts = []
-        for episode, questions in zip(episodes, asked, strict=True):
+        for episode, verdict, questions in zip(episodes, known, asked, strict=True):
             answered = [reply for question in questions for reply in replies[id(question)]]
-            verdicts.append(self._settled(episode) or self._verdict(episode, answered))
+            verdicts.append(verdict or self._verdict(episode, answered))
         return verdicts
-
-    def _settled(self, episode: Episode) -> Verdict | None:
-        """The verdict on an episode about which there is nothing to ask."""
-        if episode.extra.get("outcome") == Outcome.ERROR.value:
-            reason = str(episode.extra.get("error") or "the rollout ended with an error")
-            outcome = Outcome.ERROR
-        elif episode.length < 2:
-            outcome, reason = Outcome.UNDECIDED, "no frame after the start"
-        else:
-            return None
-        return Verdict(
-            key=episode.key, outcome=outcome, probability=None, judge=self.name, reason=reason
-        )
 
     def _questions(self, episode: Episode) -> list[_Question]:
         settings = self.settings
