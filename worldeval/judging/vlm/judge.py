@@ -103,8 +103,10 @@ class VisionLanguageJudge:
         return verdicts
 
     def _judge_together(self, episodes: Sequence[Episode]) -> list[Verdict]:
+        known = [settled(episode, self.name) for episode in episodes]
         asked = [
-            [] if settled(episode, self.name) else self._questions(episode) for episode in episodes
+            self._questions(episode) if verdict is None else []
+            for episode, verdict in zip(episodes, known, strict=True)
         ]
         replies = self._ask_all([question for questions in asked for question in questions])
         verdicts = []
