@@ -1,6 +1,7 @@
 """``worldeval trust``: tables beside the verdicts, second imaginations that resume, refusals."""
 
 import json
+import shutil
 from dataclasses import replace
 from pathlib import Path
 
@@ -168,6 +169,22 @@ def test_measured_against_the_truth_and_applied_elsewhere(verb, folder, tmp_path
     replace(verb, calibration=tmp_path / "cal", against=truth).run()
     said = capsys.readouterr().out
     assert "mean absolute error" in said and "| motion |" in said
+
+
+def test_the_checkpoints_own_calibration_for_others_leaves_the_signals(
+    verb, folder, tmp_path, trust_folder, capsys
+):
+    """A judge of one's own is no reason to have no signals; a calibration that was given is."""
+    replace(verb, against=truth_for(folder, tmp_path), out=tmp_path / "cal").run()
+    content = json.loads((tmp_path / "cal" / "trust.json").read_text())
+    own = shutil.copytree(trust_folder, tmp_path / "own") / "trust"
+    (own / "trust.json").write_text(json.dumps({**content, "judges": ["another"]}))
+    replace(verb, checkpoint=own).run()
+    assert "signals alone: trust was calibrated for judge" in capsys.readouterr().out
+    table = pd.read_parquet(folder / "rollouts" / "own" / "trust.parquet")
+    assert table["trusted"].isna().all() and table["motion"].notna().any()
+    with pytest.raises(MismatchError, match="calibrated for judge"):
+        replace(verb, calibration=own).run()
 
 
 def test_doubts_of_other_verdicts_are_not_used(verb, folder, tmp_path):

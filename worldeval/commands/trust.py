@@ -70,7 +70,7 @@ class Trust:
         from worldeval.commands.opening import set_threads, stores_in, world_model_of
         from worldeval.commands.verdicts import TRUST
         from worldeval.data.checkpoint import digest
-        from worldeval.errors import ConfigError
+        from worldeval.errors import ConfigError, MismatchError
         from worldeval.imagination.trust.report import evaluation_report
 
         if self.seeds < 0:
@@ -87,12 +87,19 @@ class Trust:
             calibration = tables.read_calibration(self.calibration, self.checkpoint)
         judges = tables.judges_of(stores)
         if calibration is not None:  # before the long work
-            calibration.check(
-                world_model=world_model_of(self.folder),
-                instrument=instrument,
-                judges=judges,
-                seeds=bool(self.seeds or self.again),
-            )
+            try:
+                calibration.check(
+                    world_model=world_model_of(self.folder),
+                    instrument=instrument,
+                    judges=judges,
+                    seeds=bool(self.seeds or self.again),
+                )
+            except MismatchError as error:
+                if self.calibration is not None:
+                    raise
+                # The one that came with the checkpoint: signals can be measured without.
+                print(f"signals alone: {error}")
+                calibration = None
         measuring = self._measuring(stores, instrument)
         chunks, told = [], []
         for place in stores:
