@@ -271,6 +271,41 @@ def test_rollouts_in_the_toy_world(
     pd.testing.assert_frame_equal(*tables)
 
 
+TOYS = """
+from worldeval.worlds.toy import ToyPolicy
+
+
+class Toy(ToyPolicy):
+    def __init__(self, robot, name, mistakes):
+        super().__init__(robot=robot, name=name, mistakes=float(mistakes))
+"""
+
+
+@pytest.mark.heavy
+@pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGINT])
+def test_rollouts_until_the_order_is_sure(
+    number: signal.Signals, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """What was decided, when, and from which rollouts is the same with and without the kill."""
+    Suite(name="s", robot="toy", chunks=4, starts=toy.toy_starts(count=12)).save(
+        tmp_path / "s.json"
+    )
+    (tmp_path / "toys.py").write_text(TOYS)
+    words = f"--stop-when-sure --world toy --suite {tmp_path / 's.json'} --threads 1".split()
+    for name, mistakes in (("good", 0.0), ("fair", 0.5), ("bad", 1.0)):
+        words += ["--policy", f"python:{tmp_path}/toys.py:Toy?name={name}&mistakes={mistakes}"]
+    whole, cut = tmp_path / "whole", tmp_path / "cut"
+    again(["rank", str(whole), "--out", str(tmp_path / "whole-ranked"), *words], capsys)
+    words = ["rank", str(cut), "--out", str(tmp_path / "cut-ranked"), *words]
+    strike(words, number, lambda: len(list(cut.glob("data/*/*.parquet"))) >= 10)
+    assert len(EpisodeStore.open(cut)) < len(EpisodeStore.open(whole))
+    again(words, capsys)
+    keys = [set(EpisodeStore.open(folder).metadata()["key"]) for folder in (cut, whole)]
+    assert keys[0] == keys[1]
+    records = [json.loads((folder / "until-sure.json").read_text()) for folder in (cut, whole)]
+    assert records[0] == records[1]
+
+
 @pytest.mark.heavy
 def test_rollouts_in_imagination(
     whole_world_model: Path,
