@@ -1,7 +1,7 @@
 """One URI, one judge. No torch is imported until a learned judge is asked for.
 
 Enters: ``checkpoints/judge`` (the folder of a checkpoint; its kind says which judge it is),
-``human:labels.csv`` (``human.py``), ``vlm:http://host/v1?model=NAME`` (``vlm.py``).
+``human:labels.csv`` (``human.py``), ``vlm:http://host/v1?model=NAME`` (``vlm/``).
 Leaves: a ``types.Judge``.
 """
 
