@@ -30,6 +30,7 @@ _HOMES = {
     "World": "types",
     "WorldEvalError": "errors",
     "WorldStep": "types",
+    "load_judge": "judging.loading",
     "load_policy": "policies.loading",
     "run_suite": "rollout.engine",
 }
@@ -55,6 +56,7 @@ __all__ = [
     "WorldEvalError",
     "WorldStep",
     "__version__",
+    "load_judge",
     "load_policy",
     "run_suite",
 ]
@@ -63,6 +65,7 @@ if TYPE_CHECKING:
     from worldeval.data.episodes import EpisodeStore
     from worldeval.errors import WorldEvalError
     from worldeval.imagination.env import Imagination
+    from worldeval.judging.loading import load_judge
     from worldeval.policies.loading import load_policy
     from worldeval.robots import CameraSpec, RobotSpec
     from worldeval.rollout.engine import run as run_suite
