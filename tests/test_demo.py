@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import json
+import shutil
 from pathlib import Path
 
 import numpy as np
 import pandas as pd
 import pytest
 
-from worldeval import cli, demo, shipped
+from worldeval import cli, shipped
+from worldeval.commands import videos
 from worldeval.data.episodes import EpisodeStore
 from worldeval.data.video import read_mp4
 from worldeval.rollout.recording import open_rollouts, rollout_key
@@ -192,6 +194,25 @@ def test_the_circle_closes_and_a_second_run_only_adds_what_is_new(
     assert leaderboard(tmp_path / "r") == leaderboard(out)
 
 
+@pytest.mark.weights
+def test_what_was_calibrated_on_another_world_is_told_and_not_used(
+    world_folder: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    root = shutil.copytree(world_folder, tmp_path / "shipped")
+    for part in (shipped.TRUST, str(Path(shipped.CALIBRATION).parent)):
+        shutil.copytree(Path(__file__).parent.parent / "checkpoints" / part, root / part)
+    monkeypatch.setenv("WORLDEVAL_CHECKPOINTS", str(root))
+    out = tmp_path / "demo"
+    assert cli.main(["demo", "--out", str(out), "--threads", "1"]) == 0, capsys.readouterr().err
+    notes = json.loads((out / "leaderboard.json").read_text())["notes"]
+    assert any("not to trust cannot be told: trust was calibrated for" in note for note in notes)
+    assert any("not corrected for the judge's errors: the calibration is of" in n for n in notes)
+    assert all(row["corrected"] is None for row in leaderboard(out).values())
+
+
 def test_two_policies_of_one_name_are_refused(
     world: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -284,7 +305,7 @@ def test_replay_measures_every_variant(
 def test_videos_side_by_side_wait_for_the_longer_one() -> None:
     imagined = np.arange(3, dtype=np.uint8).reshape(3, 1, 1, 1).repeat(3, axis=3)
     true = np.full((5, 1, 1, 3), 9, np.uint8)
-    both = demo.beside(imagined, true)
+    both = videos.beside(imagined, true)
     assert both.shape == (5, 6, 1, 3)
     assert both[:, 0, 0, 0].tolist() == [0, 1, 2, 2, 2]
     assert (both[:, 5] == 9).all()
@@ -310,7 +331,7 @@ def test_read_mp4_of_a_demo_video_has_three_enlarged_views(tmp_path: Path) -> No
     from worldeval.data.video import write_mp4
 
     frames = np.zeros((2, len(ROBOT.views), *ROBOT.image_size, 3), np.uint8)
-    write_mp4(tmp_path / "a.mp4", demo.tiled(frames), ROBOT.frame_hz)
+    write_mp4(tmp_path / "a.mp4", videos.tiled(frames), ROBOT.frame_hz)
     height, width = ROBOT.image_size
-    expected = (2, height * demo.ENLARGE, 3 * width * demo.ENLARGE, 3)
+    expected = (2, height * videos.ENLARGE, 3 * width * videos.ENLARGE, 3)
     assert read_mp4(tmp_path / "a.mp4").shape == expected

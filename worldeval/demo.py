@@ -1,10 +1,11 @@
 """The whole circle in one command: imagine, judge, rank, and compare with what truly happened.
 
 Enters: the shipped world, candidates, judge, suite and true results (``shipped.py``), and policies
-that the user brings. Leaves, in ``out``: a store of imagined rollouts a policy, their verdicts,
-``leaderboard.json``, videos of imagined beside true rollouts, and ``report.html``. Every part that
-is there already, made by the same weights from the same start states, is kept: so an interrupted
-demo goes on, ``full`` extends a short one, and a changed policy is rolled out anew.
+that the user brings. Leaves, in ``out``: a store of imagined rollouts a policy, their verdicts and
+whether to trust them, ``leaderboard.json`` with rates corrected for the judge's errors, videos of
+imagined beside true rollouts, and ``report.html``. Every part that is there already, made by the
+same weights from the same start states, is kept: so an interrupted demo goes on, ``full`` extends a
+short one, and a changed policy is rolled out anew.
 """
 
 from __future__ import annotations
@@ -20,8 +21,6 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-import numpy as np
-
 from worldeval import shipped
 from worldeval.commands.opening import (
     ImaginationOptions,
@@ -30,23 +29,21 @@ from worldeval.commands.opening import (
     open_imagination,
     set_threads,
 )
-from worldeval.commands.verdicts import judge_folder, read_truth, write_ranking
-from worldeval.errors import ConfigError, MismatchError, StoreError
+from worldeval.commands.verdicts import judge_errors, judge_folder, read_truth, write_ranking
+from worldeval.commands.videos import make_clips
+from worldeval.errors import ConfigError, MismatchError
 
 if TYPE_CHECKING:
     import pandas as pd
 
     from worldeval.imagination.env import Imagination
     from worldeval.motion.adapters import Adapter
-    from worldeval.ranking.clips import Clip
     from worldeval.ranking.corrections import JudgeErrors
     from worldeval.rollout.suite import Suite
     from worldeval.types import Policy
 
 PER_TASK = 2
 """Start states of each task in a short demo, where the suite ships no selection of its own."""
-ENLARGE = 3
-"""Videos for people are so many times larger than what the models see."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -121,7 +118,8 @@ def run_demo(config: DemoConfig) -> Path:
         trust, doubtful = doubted(candidates, config)
     with clock.phase("rank"):
         true = truth[truth["start_id"].isin([start.start_id for start in suite.starts])]
-        clips = make_clips(candidates, imagined, true, config.out / "videos")
+        stores = {c.policy.spec.name: c.rollouts for c in candidates}
+        clips = make_clips(stores, imagined, true, config.out / "videos")
         facts = {**settings, "seconds": dict(clock.seconds), "judge": judge.name}
         errors, uncorrected = judged_wrongly(imagined, config.out)
         board = build_leaderboard(imagined, true, judge_errors=errors, trust=trust)
@@ -255,8 +253,6 @@ def doubted(
 
 def judged_wrongly(imagined: pd.DataFrame, out: Path) -> tuple[JudgeErrors | None, list[str]]:
     """How often the judge errs, and a note where that is not known of these rollouts."""
-    from worldeval.commands.verdicts import judge_errors
-
     place = shipped.folder() / shipped.CALIBRATION
     if not place.is_file():
         return None, [f"Rates are not corrected for the judge's errors: there is no {place}."]
@@ -264,76 +260,3 @@ def judged_wrongly(imagined: pd.DataFrame, out: Path) -> tuple[JudgeErrors | Non
         return judge_errors(place, imagined, out), []
     except MismatchError as error:
         return None, [f"Rates are not corrected for the judge's errors: {error}."]
-
-
-def make_clips(
-    candidates: Sequence[Candidate], imagined: pd.DataFrame, against: pd.DataFrame, folder: Path
-) -> list[Clip]:
-    """Videos of the best and the worst rollouts: imagined, true, and one beside the other."""
-    from worldeval.data.episodes import EpisodeStore
-    from worldeval.data.video import write_mp4
-    from worldeval.ranking.clips import Clip, choose_rollouts
-    from worldeval.rollout.recording import rollout_key
-
-    stores = {c.policy.spec.name: EpisodeStore.open(c.rollouts) for c in candidates}
-    place = shipped.folder() / shipped.TRUTH_CLIPS
-    true = EpisodeStore.open(place) if place.is_dir() else None
-    if true is not None:  # show what can be shown beside the truth
-        shown = imagined["key"].isin(true.keys) | ~imagined["policy"].isin(set(against["policy"]))
-        imagined = imagined[shown] if shown.any() else imagined
-    _make_folder(folder)
-    clips = []
-    for number, chosen in enumerate(choose_rollouts(imagined, against, per_group=6), start=1):
-        key = rollout_key(chosen.policy, chosen.start_id)
-        store = stores[chosen.policy]
-        name = re.sub(r"[^A-Za-z0-9.=-]", "_", f"{number:02d}-{key}")
-        dream = tiled(store.by_key(key).frames)
-        path = folder / f"{name}-imagined.mp4"
-        write_mp4(path, dream, store.layout.fps)
-        true_path = None
-        if true is not None and key in true:
-            fact = tiled(true.by_key(key).frames)
-            true_path = folder / f"{name}-true.mp4"
-            write_mp4(true_path, fact, store.layout.fps)
-            write_mp4(folder / f"{name}.mp4", beside(dream, fact), store.layout.fps)
-        clips.append(
-            Clip(
-                group=chosen.group,
-                policy=chosen.policy,
-                task=chosen.task,
-                imagined=path,
-                imagined_outcome=chosen.imagined_outcome,
-                true=true_path,
-                true_outcome=chosen.true_outcome,
-                probability=chosen.probability,
-                start_id=chosen.start_id,
-            )
-        )
-    return clips
-
-
-def tiled(frames: np.ndarray) -> np.ndarray:
-    """(T, V, H, W, 3) to (T, H', V * W', 3): the views in a row, enlarged without blurring."""
-    from worldeval.data.video import tile_views
-
-    return tile_views(frames).repeat(ENLARGE, axis=1).repeat(ENLARGE, axis=2)
-
-
-def beside(imagined: np.ndarray, true: np.ndarray) -> np.ndarray:
-    """Imagined above true, (T, 2 H + gap, W, 3); the shorter one stands still at its end."""
-    length = max(len(imagined), len(true))
-    above, below = (
-        np.concatenate([video, video[-1:].repeat(length - len(video), axis=0)])
-        for video in (imagined, true)
-    )
-    gap = np.full((length, 4, above.shape[2], 3), 255, np.uint8)
-    return np.concatenate([above, gap, below], axis=1)
-
-
-def _make_folder(folder: Path) -> None:
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise StoreError(
-            f"cannot make the folder {folder}: {error.strerror or error}; choose another --out"
-        ) from error
