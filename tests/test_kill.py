@@ -19,6 +19,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
+from tests.test_rank_until_sure import POLICIES
 from worldeval import cli
 from worldeval.data import checkpoint
 from worldeval.data.episodes import EpisodeStore
@@ -271,16 +272,6 @@ def test_rollouts_in_the_toy_world(
     pd.testing.assert_frame_equal(*tables)
 
 
-TOYS = """
-from worldeval.worlds.toy import ToyPolicy
-
-
-class Toy(ToyPolicy):
-    def __init__(self, robot, name, mistakes):
-        super().__init__(robot=robot, name=name, mistakes=float(mistakes))
-"""
-
-
 @pytest.mark.heavy
 @pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGINT])
 def test_rollouts_until_the_order_is_sure(
@@ -290,7 +281,7 @@ def test_rollouts_until_the_order_is_sure(
     Suite(name="s", robot="toy", chunks=4, starts=toy.toy_starts(count=12)).save(
         tmp_path / "s.json"
     )
-    (tmp_path / "toys.py").write_text(TOYS)
+    (tmp_path / "toys.py").write_text(POLICIES)
     words = f"--stop-when-sure --world toy --suite {tmp_path / 's.json'} --threads 1".split()
     for name, mistakes in (("good", 0.0), ("fair", 0.5), ("bad", 1.0)):
         words += ["--policy", f"python:{tmp_path}/toys.py:Toy?name={name}&mistakes={mistakes}"]

@@ -7,9 +7,11 @@ import numpy as np
 import pandas as pd
 import pytest
 
+from worldeval.data.finite import finite
 from worldeval.errors import ConfigError, DataError, MismatchError
 from worldeval.imagination.trust.calibration import (
     Evidence,
+    RateErrors,
     TrustCalibration,
     calibrate_trust,
     rate_errors,
@@ -22,7 +24,7 @@ from worldeval.imagination.trust.combining import (
     held_out_distrust,
 )
 from worldeval.imagination.trust.measuring import spearman, wrong_verdicts
-from worldeval.imagination.trust.report import calibration_report, evaluation_report
+from worldeval.imagination.trust.report import calibration_report, evaluation_report, rates_table
 from worldeval.ranking.roc import area, auroc
 
 
@@ -245,3 +247,23 @@ def test_what_cannot_be_calibrated_is_said() -> None:
         calibrate_trust(Evidence(table=one, truth=truth_of(one, wrong)), **settings)
     with pytest.raises(ConfigError, match="share is 1.5"):
         calibrate_trust(Evidence(table=table, truth=truth_of(table, wrong)), share=1.5, **settings)
+
+
+def test_a_policy_of_which_nothing_is_trusted_has_no_rate(tmp_path):
+    """It stands in the table as "-", and its calibration can be written and read again."""
+    nothing = RateErrors(
+        all_rollouts=1.0, kept=2.0, removed=3, by_policy={"a": (50.0, 40.0, float("nan"))}
+    )
+    assert "| a | 50.0 % | 40.0 % | - |" in rates_table(nothing)
+    calibration = TrustCalibration(
+        combination=Combination(verdicts={}),
+        threshold=0.5,
+        share=0.2,
+        world_model=None,
+        instrument="x",
+        judges=("j",),
+        held_out={"auroc": float("nan"), "rates": finite(nothing)},
+    )
+    again = TrustCalibration.load(calibration.save(tmp_path / "trust.json"))
+    assert again.held_out["auroc"] is None
+    assert rates_table(RateErrors(**again.held_out["rates"])) == rates_table(nothing)

@@ -9,7 +9,6 @@ with the recorded outcome): its errors there are other than on true video.
 from __future__ import annotations
 
 import json
-import math
 import time
 import zlib
 from collections.abc import Mapping, Sequence
@@ -22,6 +21,7 @@ import pandas as pd
 
 from worldeval.data.checkpoint import read_header
 from worldeval.data.episodes import EpisodeStore
+from worldeval.data.finite import finite
 from worldeval.errors import DataError
 from worldeval.judging.calibration import Calibration, calibrate, count, reliability
 from worldeval.judging.learned import LearnedJudge
@@ -156,14 +156,4 @@ def recalibrate(
 def write_validation(out: Path, rollouts: pd.DataFrame, summary: Mapping[str, Any]) -> None:
     """``validation.json`` and ``validation.parquet``; NaN becomes null."""
     rollouts.to_parquet(out / "validation.parquet", index=False)
-    (out / "validation.json").write_text(json.dumps(_finite(summary), indent=1) + "\n")
-
-
-def _finite(value: Any) -> Any:
-    if isinstance(value, Mapping):
-        return {name: _finite(item) for name, item in value.items()}
-    if isinstance(value, list | tuple):
-        return [_finite(item) for item in value]
-    if isinstance(value, float) and not math.isfinite(value):
-        return None
-    return value
+    (out / "validation.json").write_text(json.dumps(finite(summary), indent=1) + "\n")

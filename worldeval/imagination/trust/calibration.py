@@ -18,6 +18,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
+from worldeval.data.finite import finite
 from worldeval.errors import ConfigError, DataError, MismatchError
 from worldeval.imagination.trust.combining import (
     VERDICTS,
@@ -34,7 +35,7 @@ from worldeval.imagination.trust.measuring import (
 )
 from worldeval.imagination.trust.signals import NAMES
 from worldeval.ranking.roc import Area, auroc
-from worldeval.rollout.provenance import jsonable, write_atomically
+from worldeval.rollout.provenance import write_atomically
 from worldeval.types import Outcome
 
 FORMAT = "worldeval-trust-1"
@@ -92,9 +93,9 @@ class TrustCalibration:
         found = measured.against_policy
         return {
             "signal": measured.signal,
-            "auroc": _finite(found.value),
-            "low": _finite(found.low),
-            "high": _finite(found.high),
+            "auroc": finite(found.value),
+            "low": finite(found.low),
+            "high": finite(found.high),
             "counts": max(weights, default=0.0) >= COUNTS,
         }
 
@@ -127,7 +128,7 @@ class TrustCalibration:
         content["verdicts"] = {
             verdict: asdict(weights) for verdict, weights in self.combination.verdicts.items()
         }
-        text = json.dumps(_finite(jsonable(content)), indent=1, allow_nan=False)
+        text = json.dumps(finite(content), indent=1, allow_nan=False)
         return write_atomically(path, text + "\n")
 
     @classmethod
@@ -249,7 +250,7 @@ def calibrate_trust(
         world_model=world_model,
         instrument=instrument,
         judges=tuple(sorted(set(table["judge"]))),
-        held_out={"auroc": auroc(distrust, labels), "rates": jsonable(rates)},
+        held_out={"auroc": auroc(distrust, labels), "rates": finite(rates)},
         measured=tuple(measured),
     )
 
@@ -290,15 +291,6 @@ def rate_errors(table: pd.DataFrame, truth: pd.DataFrame) -> RateErrors:
         removed=int((~decided["trusted"]).sum()),
         by_policy=by_policy,
     )
-
-
-def _finite(value: Any) -> Any:
-    """NaN as null, which is all that JSON knows of it."""
-    if isinstance(value, dict):
-        return {name: _finite(item) for name, item in value.items()}
-    if isinstance(value, list):
-        return [_finite(item) for item in value]
-    return None if isinstance(value, float) and not np.isfinite(value) else value
 
 
 def _measured(row: Mapping[str, Any]) -> Measured:

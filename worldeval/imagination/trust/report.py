@@ -65,7 +65,7 @@ def rates_table(rates: RateErrors) -> str:
     """One row a policy: true rate, imagined rate of all rollouts and of the trusted ones."""
     rows = ["| policy | true | imagined | trusted only |", "|---|---|---|---|"]
     for policy, values in sorted(rates.by_policy.items(), key=lambda item: -item[1][0]):
-        rows.append(f"| {policy} | {' | '.join(f'{value:.1f} %' for value in values)} |")
+        rows.append(f"| {policy} | {' | '.join(map(_percent, values))} |")
     rows.append(
         f"| mean absolute error, {rates.removed} rollouts removed | | {rates.all_rollouts:.2f} "
         f"| {rates.kept:.2f} |"
@@ -91,3 +91,8 @@ def _area(area: Area | None) -> str:
 
 def _number(value: float | None) -> str:
     return "-" if value is None else f"{value:.2f}"
+
+
+def _percent(value: float | None) -> str:
+    """A policy of which no rollout is trusted has no rate: NaN, or null as it comes back."""
+    return "-" if value is None or value != value else f"{value:.1f} %"
