@@ -22,6 +22,7 @@ import pandas as pd
 
 from worldeval.commands.opening import stores_in
 from worldeval.commands.trust import Trust
+from worldeval.commands.verdicts import read_truth
 from worldeval.data.checkpoint import digest
 from worldeval.imagination.trust.calibration import (
     Evidence,
@@ -82,7 +83,7 @@ def evidence_of(verb: Trust, truth: Path) -> Evidence:
     measuring = verb._measuring(stores, digest(verb.checkpoint))
     found = [measuring.store(place) for place in stores]
     return measuring.evidence(
-        stores, [table for table, _ in found], [chunks for _, chunks in found], truth
+        stores, [table for table, _ in found], [chunks for _, chunks in found], read_truth(truth)
     )
 
 

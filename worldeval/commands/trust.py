@@ -68,7 +68,7 @@ class Trust:
     def run(self) -> None:
         from worldeval.commands import trust_tables as tables
         from worldeval.commands.opening import set_threads, stores_in, world_model_of
-        from worldeval.commands.verdicts import TRUST
+        from worldeval.commands.verdicts import TRUST, read_truth
         from worldeval.data.checkpoint import digest
         from worldeval.errors import ConfigError, MismatchError
         from worldeval.imagination.trust.report import evaluation_report
@@ -100,6 +100,7 @@ class Trust:
                 # The one that came with the checkpoint: signals can be measured without.
                 print(f"signals alone: {error}")
                 calibration = None
+        truth = None if self.against is None else read_truth(self.against)
         measuring = self._measuring(stores, instrument)
         chunks, told = [], []
         for place in stores:
@@ -110,9 +111,9 @@ class Trust:
             if calibration is not None:
                 said = f"{int((~told[-1]['trusted']).sum())} not trusted"
             print(f"{place / TRUST}: {len(signals)} rollouts, {said}")
-        if self.against is None:
+        if truth is None:
             return
-        evidence = measuring.evidence(stores, told, chunks, self.against, self.acted)
+        evidence = measuring.evidence(stores, told, chunks, truth, self.acted)
         if self.out is None:
             print(evaluation_report(evidence, calibration))
         else:

@@ -198,7 +198,7 @@ class Measuring:
         stores: Sequence[Path],
         tables: Sequence[pd.DataFrame],
         chunks: Sequence[pd.DataFrame],
-        against: Path,
+        truth: pd.DataFrame,
         acted: Path | None = None,
     ) -> Evidence:
         """Tables of rollouts and chunks with what truly happened; ``acted`` holds the imagined
@@ -211,7 +211,7 @@ class Measuring:
         outcomes, errors = read_acted(acted, stores, chunk)
         return Evidence(
             table=pd.concat(tables, ignore_index=True),
-            truth=read_truth(against),
+            truth=truth,
             acted=outcomes,
             chunks=pd.concat(chunks, ignore_index=True),
             errors=errors,
