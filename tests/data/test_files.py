@@ -1,0 +1,68 @@
+"""What is no regular file is told before it is opened: nothing waits for a pipe's other end."""
+
+from __future__ import annotations
+
+import os
+import socket
+from pathlib import Path
+
+import pytest
+
+from worldeval.data.files import parsed_json, read_json, read_text, regular_file
+from worldeval.errors import CheckpointError, DataError
+
+
+def test_a_file_and_a_link_to_one_are_regular(tmp_path: Path) -> None:
+    path = tmp_path / "a.json"
+    path.write_text('{"a": [1, null]}')
+    (tmp_path / "link").symlink_to(path)
+    assert regular_file(path) == path
+    assert read_json(tmp_path / "link") == {"a": [1, None]}
+
+
+def test_whatever_is_no_file_is_named(tmp_path: Path) -> None:
+    os.mkfifo(tmp_path / "pipe")
+    (tmp_path / "loop").symlink_to(tmp_path / "loop")
+    (tmp_path / "to-pipe").symlink_to(tmp_path / "pipe")
+    with socket.socket(socket.AF_UNIX) as listener:
+        listener.bind(str(tmp_path / "socket"))
+    for name, expected in {
+        "pipe": "is a named pipe, expected a regular file as film; write its content",
+        "to-pipe": "is a named pipe",
+        "socket": "is a socket",
+        "/dev/zero": "is a device",
+        ".": "is a folder",
+        "missing": "there is no film at",
+        "loop": "cannot be opened (",
+        "a\0b": "cannot be opened (embedded null byte)",
+        "a" * 300: "cannot be opened (File name too long)",
+    }.items():
+        with pytest.raises(CheckpointError) as told:
+            regular_file(tmp_path / name, "film", error=CheckpointError)
+        assert expected in str(told.value)
+
+
+def test_what_is_no_json_is_one_sentence(tmp_path: Path) -> None:
+    path = tmp_path / "a.json"
+    for content, expected in {
+        b'{"a": 1': "cannot be read as JSON (",
+        b"": "cannot be read as JSON (",
+        b"\xff\xfe{\0}\0": "is no text in utf-8 (byte 0)",
+        b"[" * 100_000: "its brackets nest too deeply",
+        b'{"a":' * 100_000: "its brackets nest too deeply",
+        b"9" * 10_000: "cannot be read as JSON (Exceeds the limit",
+    }.items():
+        path.write_bytes(content)
+        with pytest.raises(DataError, match="the suite") as told:
+            read_json(path, "suite")
+        assert expected in str(told.value)
+    with pytest.raises(ValueError, match="too deeply"):
+        parsed_json("[" * 100_000)
+
+
+def test_a_file_of_absurd_size_is_not_read(tmp_path: Path) -> None:
+    path = tmp_path / "a.txt"
+    with path.open("wb") as file:
+        file.truncate(2**40)  # sparse: it takes no room
+    with pytest.raises(DataError, match="has 1,099,511,627,776 bytes, expected at most"):
+        read_text(path)
