@@ -1,7 +1,7 @@
 """What a user may get wrong, on the real command line: one sentence, exit code 2, nothing lost.
 
-Each sentence names the thing, says what was expected, and what to do. A traceback fails the test,
-because ``cli.main`` lets through what it does not know.
+Each sentence names the thing, says what was expected, and what to do. What nobody expected fails
+the test, because ``cli.main`` ends it with an exit code of its own.
 """
 
 from __future__ import annotations

@@ -6,12 +6,14 @@ import dataclasses
 import errno
 import subprocess
 import sys
+import tempfile
 import time
 from importlib import import_module
+from pathlib import Path
 
 import pytest
 
-from worldeval import cli
+from worldeval import cli, fault
 from worldeval.errors import CheckpointError, ConfigError
 
 
@@ -123,10 +125,74 @@ def test_an_interrupt_says_how_to_continue(
     assert capsys.readouterr().err == expected
 
 
-def test_a_bug_of_ours_keeps_its_traceback(monkeypatch: pytest.MonkeyPatch) -> None:
-    raising(monkeypatch, RuntimeError("a bug"))
-    with pytest.raises(RuntimeError, match="a bug"):
-        cli.main(["doctor"])
+def test_a_fault_of_ours_is_one_line_and_a_file_to_send(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], tmp_path: Path
+) -> None:
+    raising(monkeypatch, RuntimeError("a \x1b[31mbug\nof ours"))
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
+    monkeypatch.setenv("OPENAI_API_KEY", "a-secret")
+    assert cli.main(["doctor"]) == fault.EXIT_CODE == 70
+    text = capsys.readouterr().err
+    assert text.count("\n") == 1
+    assert "a fault of worldeval, please report it: RuntimeError: a ?[31mbug of ours" in text
+    (path,) = tmp_path.glob("worldeval-fault-*.txt")
+    assert f"the details are in {path}" in text
+    details = path.read_text()
+    assert "command: worldeval doctor" in details
+    assert "Traceback (most recent call last)" in details and "Python 3." in details
+    assert "a-secret" not in details, "the environment holds keys"
+
+
+def test_a_fault_of_which_no_file_can_be_written(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], tmp_path: Path
+) -> None:
+    raising(monkeypatch, RecursionError("too deep"))
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path / "missing"))
+    assert cli.main(["doctor"]) == fault.EXIT_CODE
+    text = capsys.readouterr().err
+    assert text.count("\n") == 1
+    assert "no file with the details could be written (No such file or directory)" in text
+
+
+def test_all_is_shown_to_whoever_asks(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], tmp_path: Path
+) -> None:
+    raising(monkeypatch, ConfigError("batch is 0"))
+    monkeypatch.setenv("WORLDEVAL_TRACEBACK", "1")
+    assert cli.main(["doctor"]) == 2
+    text = capsys.readouterr().err
+    assert text.startswith("Traceback (most recent call last)")
+    assert text.endswith("worldeval: batch is 0\n")
+
+
+@pytest.mark.parametrize(
+    "error",
+    [
+        MemoryError("Unable to allocate 9.09 TiB for an array"),
+        RuntimeError("[enforce fail] DefaultCPUAllocator: can't allocate memory: you tried to"),
+    ],
+)
+def test_memory_that_ran_out_is_no_fault_of_ours(
+    error: Exception,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+    tmp_path: Path,
+) -> None:
+    raising(monkeypatch, error)
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
+    assert cli.main(["doctor"]) == 2
+    text = capsys.readouterr().err
+    assert text.startswith(f"worldeval: memory ran out ({str(error)[:20]}")
+    assert "take a smaller --batch" in text and text.count("\n") == 1
+
+
+def test_a_pipe_that_broke_inside_is_not_taken_for_success(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    """Only the reader of our own output may go away without a word."""
+    raising(monkeypatch, BrokenPipeError(errno.EPIPE, "Broken pipe"))
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
+    assert cli.main(["doctor"]) == fault.EXIT_CODE
 
 
 def test_the_version_is_printed(capsys: pytest.CaptureFixture[str]) -> None:

@@ -2,14 +2,22 @@
 
 Importing the package imports nothing else: every public name is loaded when it is first used, so
 that ``worldeval --help`` answers at once and a checkpoint-free install stays light.
+
+It sets OMP_WAIT_POLICY to PASSIVE, unless you set it or GOMP_SPINCOUNT. Else the threads of torch
+wait for each other at full speed, and on a busy machine they take the cores from the thread that
+they wait for. The variable is read when torch is loaded: import worldeval first.
 """
 
 from __future__ import annotations
 
+import os
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 __version__ = "0.1.0"
+
+if "GOMP_SPINCOUNT" not in os.environ:
+    os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
 
 _HOMES = {
     "ActionChunk": "types",

@@ -1,7 +1,8 @@
 """The command line: finds the verb, reads its options, runs it, and turns errors into sentences.
 
-What enters is ``argv``; what leaves is an exit code: 0 done, 2 something the user can mend (one
-line on stderr), 130 interrupted. A traceback always means a bug of ours.
+What enters is ``argv``; what leaves is an exit code: 0 done, 1 looked and found something damaged,
+2 something the user can mend (one line on stderr), 70 a fault of ours (one line, and a file to
+send), 130 interrupted.
 
 The table of verbs is literal and each verb is imported only when it is called, so that
 ``worldeval --help`` answers at once and imports neither torch nor tyro. A verb is a frozen
@@ -15,11 +16,14 @@ import errno
 import os
 import signal
 import sys
+import traceback
 from collections.abc import Sequence
 from importlib import import_module
 from typing import Any
 
+from worldeval import fault, terminal
 from worldeval.errors import WorldEvalError
+from worldeval.terminal import shortened
 
 # verb -> (module:class, one line for the help); a group's verbs have two words.
 VERBS = {
@@ -64,8 +68,10 @@ examples:
   worldeval rollout --policy random --world imagination --out runs/mine
   worldeval judge runs/mine && worldeval rank runs/mine --out runs/mine-ranked
 
-`worldeval VERB --help` explains the options of one verb. Exit codes: 0 done, 2 something to
-mend (one line says what), 130 interrupted: run the same command again to continue.
+`worldeval VERB --help` explains the options of one verb. Exit codes: 0 done; 1 looked, and found
+something damaged; 2 something to mend (one line says what); 70 a fault of worldeval (one line names
+a file to send, WORLDEVAL_TRACEBACK=1 shows all); 130 interrupted: run the same command again to
+continue.
 """
 
 # What the operating system refuses for reasons of the user's: said in one line, without traceback.
@@ -78,31 +84,67 @@ _REMEDIES = {
     errno.ENOENT: "check the spelling of the path",
     errno.ENOTDIR: "a file stands where a folder is expected; choose another path",
     errno.EISDIR: "a folder stands where a file is expected; choose another path",
+    errno.EEXIST: "a file stands where a folder is expected; choose another path",
+    errno.ENAMETOOLONG: "choose a shorter path",
+    errno.ELOOP: "links lead in a circle; choose another path",
+    errno.EFBIG: "allow larger files (`ulimit -f`) and run the same command again to continue",
+    errno.EMFILE: "allow more open files (`ulimit -n`) and run the same command again",
+    errno.ENFILE: "close other programs and run the same command again",
+    errno.EAGAIN: "allow more processes (`ulimit -u`), or take fewer --workers and --threads",
+    errno.EIO: "check the disk, and run the same command again to continue",
+    errno.ESTALE: "check the network disk, and run the same command again to continue",
 }
 
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run one command line and return its exit code."""
     words = list(sys.argv[1:] if argv is None else argv)
+    if argv is None:
+        terminal.fill_descriptors()
+    with terminal.guarded_streams() as (out, _):
+        code = _guarded(words, alone=argv is None)
+        out.flush()
+        if code == 0 and out.lost is not None and not isinstance(out.lost, BrokenPipeError):
+            reason = getattr(out.lost, "strerror", None) or out.lost
+            code = _refuse(
+                f"the work is done, but standard output took no more text ({reason}); give it "
+                "somewhere else to go and run the same command again to see it"
+            )
+    return code
+
+
+def _guarded(words: list[str], *, alone: bool) -> int:
+    """Run the words; whatever is raised becomes a sentence and an exit code.
+
+    alone: whether this process is ours, so that its signals are too.
+    """
     try:
         return _dispatch(words)
-    except WorldEvalError as error:
-        return _refuse(" ".join(str(error).split()))
     except KeyboardInterrupt as stop:  # the engine's says how much is kept
-        if argv is None:  # a second Ctrl-C shall not spoil the end of the program
+        if alone:  # a second Ctrl-C shall not spoil the end of the program
             signal.signal(signal.SIGINT, signal.SIG_IGN)
         said = str(stop) or "interrupted; run the same command again to continue"
         print(f"worldeval: {said}", file=sys.stderr)
         return 130
-    except BrokenPipeError:
-        # The reader of our output went away (`worldeval doctor | head`): nothing to report.
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        return 0
-    except OSError as error:
-        if error.errno not in _REMEDIES or os.environ.get("WORLDEVAL_TRACEBACK"):
-            raise
+    except Exception as error:
+        if os.environ.get("WORLDEVAL_TRACEBACK"):
+            traceback.print_exc()
+        return _told(error, words)
+
+
+def _told(error: Exception, words: list[str]) -> int:
+    if isinstance(error, WorldEvalError):
+        return _refuse(shortened(str(error), 4000))
+    if fault.is_memory(error):
+        return _refuse(
+            f"memory ran out ({shortened(str(error), 200) or 'no more was given'}); take a "
+            f"smaller --batch, fewer --chunks or smaller files; {fault.kept(error, words)}"
+        )
+    if isinstance(error, OSError) and error.errno in _REMEDIES:
         place = f"{error.filename}: " if error.filename else ""
         return _refuse(f"{place}{error.strerror}; {_REMEDIES[error.errno]}")
+    _refuse(fault.sentence(error, words))
+    return fault.EXIT_CODE
 
 
 def _dispatch(words: list[str]) -> int:
@@ -131,14 +173,20 @@ def _dispatch(words: list[str]) -> int:
 def _run(verb: str, options: list[str]) -> int:
     import tyro
 
+    from worldeval.commands.ranges import check_values, check_words
+
+    check_words(options)
     module, name = VERBS[verb][0].split(":")
     kind = getattr(import_module(f"worldeval.commands.{module}"), name)
     # A flag has no --no- twin to clutter the help.
     settings = (tyro.conf.FlagCreatePairsOff, tyro.conf.OmitSubcommandPrefixes)
     try:
-        command: Any = tyro.cli(kind, prog=f"worldeval {verb}", args=options, config=settings)
+        # The help may be coloured; an error repeats words of the command line, codes and all.
+        with terminal.colours(all(map(str.isprintable, options))):
+            command: Any = tyro.cli(kind, prog=f"worldeval {verb}", args=options, config=settings)
     except SystemExit as stop:  # the usage was printed
         return stop.code if isinstance(stop.code, int) else 2
+    check_values(command)
     return int(command.run() or 0)
 
 

@@ -67,7 +67,7 @@ def test_unreadable_files(suite: Suite, tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match="does not exist"):
         Suite.load(tmp_path / "none.json")
     (tmp_path / "bad.json").write_text("{")
-    with pytest.raises(ConfigError, match="is not JSON"):
+    with pytest.raises(ConfigError, match="cannot be read as JSON"):
         Suite.load(tmp_path / "bad.json")
     (tmp_path / "list.json").write_text(json.dumps([1]))
     with pytest.raises(ConfigError, match="expected a JSON object, got list"):

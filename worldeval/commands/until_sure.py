@@ -17,6 +17,7 @@ import tyro
 
 from worldeval import shipped
 from worldeval.commands.stage import StageOptions
+from worldeval.data.files import load_json
 from worldeval.errors import ConfigError, DataError
 
 if TYPE_CHECKING:
@@ -103,7 +104,7 @@ def stopping_notes(folder: Path, table: pd.DataFrame) -> tuple[str, ...]:
     if not path.is_file():
         return ()
     try:
-        record = json.loads(path.read_text(encoding="utf-8"))
+        record = load_json(path)
         starts, notes = int(record["starts"]), tuple(map(str, record["notes"]))
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise DataError(

@@ -6,13 +6,13 @@ leaderboard made from them. A store that this judge has judged already, wholly, 
 
 from __future__ import annotations
 
-import json
 import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from worldeval.commands.opening import stores_in, world_model_of
+from worldeval.data.files import load_json
 from worldeval.errors import ConfigError, DataError, MismatchError
 from worldeval.judging.tables import kept_verdicts, read_table, write_table
 
@@ -133,7 +133,7 @@ def read_weights(words: str) -> Weights:
             f"weights is {words!r}, expected rollouts, equal, or a .json file with a weight a task"
         )
     try:
-        content = json.loads(path.read_text(encoding="utf-8"))
+        content = load_json(path)
     except (OSError, ValueError) as error:
         raise DataError(
             f"the task weights {path} cannot be read ({error}); expected JSON such as "

@@ -101,6 +101,15 @@ def read_json(
         ) from refusal
 
 
+def load_json(path: str | Path) -> Any:
+    """Like ``read_json``, for rooms with sentences of their own: raises OSError and ValueError."""
+    os.stat(path)  # what is missing stays a FileNotFoundError
+    try:
+        return read_json(path)
+    except DataError as refusal:
+        raise ValueError(str(refusal)) from refusal
+
+
 def parsed_json(text: str) -> Any:
     """``json.loads``, but ValueError also where brackets nest deeper than Python can follow."""
     try:

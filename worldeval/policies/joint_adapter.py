@@ -12,7 +12,6 @@ written in its code and repeated here. Ours (kind "action-adapter") holds both.
 
 from __future__ import annotations
 
-import pickle
 from pathlib import Path
 from typing import Any
 
@@ -21,6 +20,7 @@ import torch
 from torch import Tensor, nn
 
 from worldeval.data import checkpoint
+from worldeval.data.files import regular_file
 from worldeval.errors import CheckpointError, MismatchError
 
 KIND = "action-adapter"
@@ -139,9 +139,10 @@ class LearnedAdapter:
 
 
 def _published(path: Path) -> AdapterNetwork:
+    regular_file(path, "adapter", error=CheckpointError)
     try:
         state = torch.load(path, map_location="cpu", weights_only=True)
-    except (pickle.UnpicklingError, RuntimeError, EOFError, OSError, ValueError) as error:
+    except Exception as error:  # whatever a pickle that is none makes torch do
         raise CheckpointError(
             f"{path} cannot be read as weights alone ({' '.join(str(error).split())[:160]}); give "
             "Ctrl-World's action adapter (.pth), or a folder that `worldeval train adapter` wrote"

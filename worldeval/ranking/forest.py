@@ -10,6 +10,7 @@ from dataclasses import dataclass
 
 from worldeval.ranking.board import Leaderboard, PolicyRow
 from worldeval.ranking.report_markup import escape, key
+from worldeval.terminal import printable
 
 LABELS = {
     "imagined": "imagined, as the judge saw it",
@@ -96,7 +97,7 @@ def _grid(bottom: float) -> str:
 
 
 def _name(name: str, y: float) -> str:
-    clean = "".join(letter if letter.isprintable() else "?" for letter in name)
+    clean = printable(name)
     short = clean if len(clean) <= _NAME_LETTERS else clean[: _NAME_LETTERS - 1] + "…"
     return (
         f'<text class="policy" x="{_LEFT - 16}" y="{y + 4.5:.1f}" text-anchor="end">'

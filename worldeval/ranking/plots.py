@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from worldeval.errors import MissingDependencyError, StoreError
+from worldeval.terminal import printable
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -231,7 +232,7 @@ def _point(row: PolicyRow) -> tuple[float, float] | None:
 
 
 def _label(row: PolicyRow) -> str:
-    clean = "".join(letter if letter.isprintable() else "?" for letter in row.name)
+    clean = printable(row.name)
     return clean if len(clean) <= LABEL_LETTERS else clean[: LABEL_LETTERS - 1] + "…"
 
 

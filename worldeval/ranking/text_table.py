@@ -13,6 +13,7 @@ from worldeval.ranking.board import Leaderboard, PolicyRow
 from worldeval.ranking.findings import findings, plans, weighting
 from worldeval.ranking.intervals import Interval
 from worldeval.ranking.tallies import Tally
+from worldeval.terminal import printable
 
 WIDTH = 106
 BAR_WIDTH = 14
@@ -217,7 +218,7 @@ def _shorten(name: str, width: int, unicode: bool) -> str:
 
 
 def _printable(text: str, unicode: bool) -> str:
-    clean = "".join(letter if letter.isprintable() else "?" for letter in text)
+    clean = printable(text)
     if not unicode:
         clean = clean.replace("–", "-").encode("ascii", "replace").decode()
     return clean

@@ -23,6 +23,7 @@ from pathlib import Path, PurePath
 from typing import Any
 
 import worldeval
+from worldeval.data.files import load_json
 from worldeval.errors import ConfigError, StoreError
 
 MANIFEST = "run.json"
@@ -95,7 +96,7 @@ def read_manifest(folder: str | Path) -> dict[str, Any]:
     """The manifest of an output folder. ConfigError if there is none or it is damaged."""
     path = Path(folder) / MANIFEST
     try:
-        manifest = json.loads(path.read_text(encoding="utf-8"))
+        manifest = load_json(path)
     except FileNotFoundError as error:
         raise ConfigError(
             f"{str(folder)!r} has no {MANIFEST}, expected the output folder of a worldeval command"

@@ -11,12 +11,14 @@ import dataclasses
 import difflib
 import hashlib
 import json
+import os
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from worldeval.data.files import read_json
 from worldeval.errors import ConfigError
 from worldeval.rollout.provenance import write_atomically
 from worldeval.types import StartState
@@ -121,19 +123,12 @@ class Suite:
 
     @classmethod
     def load(cls, path: str | Path) -> Suite:
-        try:
-            text = Path(path).read_text(encoding="utf-8")
-        except FileNotFoundError as error:
+        if not os.path.lexists(path):
             raise ConfigError(
                 f"suite file {str(path)!r} does not exist; name one that does, or "
                 "record start states first"
-            ) from error
-        except (OSError, UnicodeDecodeError) as error:
-            raise ConfigError(f"suite file {str(path)!r} cannot be read: {error}") from error
-        try:
-            values = json.loads(text)
-        except json.JSONDecodeError as error:
-            raise ConfigError(f"suite file {str(path)!r} is not JSON: {error}") from error
+            )
+        values = read_json(path, "suite file", error=ConfigError)
         return cls.from_json(values, source=f"suite file {str(path)!r}")
 
 

@@ -18,6 +18,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
+from worldeval.data.files import load_json
 from worldeval.data.finite import finite
 from worldeval.errors import ConfigError, DataError, MismatchError
 from worldeval.imagination.trust.combining import (
@@ -135,7 +136,7 @@ class TrustCalibration:
     def load(cls, path: str | Path) -> TrustCalibration:
         """Read what ``save`` wrote. Raises ConfigError for anything else."""
         try:
-            content = json.loads(Path(path).read_text(encoding="utf-8"))
+            content = load_json(path)
         except (OSError, ValueError) as error:
             raise ConfigError(
                 f"the trust calibration {str(path)!r} cannot be read ({error}); make one with "

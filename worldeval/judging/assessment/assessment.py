@@ -19,6 +19,7 @@ from itertools import product
 from pathlib import Path
 from typing import Any
 
+from worldeval.data.files import load_json
 from worldeval.errors import ConfigError, DataError, MismatchError
 from worldeval.judging.assessment.error_rates import (
     ErrorRates,
@@ -278,7 +279,7 @@ class Assessment:
         path = path / FILE if path.is_dir() else path
         remedy = "make it again with `worldeval calibrate`"
         try:
-            content = json.loads(path.read_text(encoding="utf-8"))
+            content = load_json(path)
         except FileNotFoundError as error:
             raise DataError(f"there is no calibration {path}; {remedy}") from error
         except (OSError, ValueError) as error:

@@ -13,6 +13,7 @@ from worldeval.judging.assessment.assessment import Assessment
 from worldeval.judging.assessment.error_rates import ErrorRates, negatives, positives
 from worldeval.ranking.intervals import Estimate, wilson_interval
 from worldeval.ranking.report_markup import escape
+from worldeval.terminal import printable
 
 STYLE = """
 .key .hit::before{background:var(--good)}
@@ -51,7 +52,7 @@ def rates_svg(groups: Sequence[tuple[str, ErrorRates]], label: str) -> str:
         )
     for number, (name, rates) in enumerate(groups):
         y = _TOP + _ROW * (number + 0.5)
-        clean = "".join(letter if letter.isprintable() else "?" for letter in name)
+        clean = printable(name)
         short = clean if len(clean) <= _NAME_LETTERS else clean[: _NAME_LETTERS - 1] + "…"
         parts.append(
             f'<text class="group" x="{_LEFT - 16}" y="{y + 4.5:.1f}" text-anchor="end">'

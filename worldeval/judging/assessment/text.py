@@ -13,6 +13,7 @@ from worldeval.judging.assessment.error_rates import ErrorRates, negatives, posi
 from worldeval.judging.assessment.raters import Coefficient, RaterAgreement
 from worldeval.judging.assessment.thresholds import Threshold
 from worldeval.ranking.intervals import Estimate
+from worldeval.terminal import printable
 
 NAME_WIDTH = 32
 THRESHOLDS = {
@@ -216,7 +217,7 @@ def table(heads: Sequence[str], rows: Sequence[Sequence[str]], *, unicode: bool)
 
 def _plain(name: str) -> str:
     """Control characters out (a policy's name must not move the cursor), long names cut."""
-    clean = "".join(letter if letter.isprintable() else "?" for letter in name)
+    clean = printable(name)
     return clean if len(clean) <= 2 * NAME_WIDTH else clean[: 2 * NAME_WIDTH - 1] + "~"
 
 

@@ -18,6 +18,7 @@ from dataclasses import asdict
 from pathlib import Path
 
 from worldeval.data.atomic import write_atomically
+from worldeval.data.files import load_json
 from worldeval.errors import StoreError
 from worldeval.judging.vlm.reply import Choice, Reply
 
@@ -39,7 +40,7 @@ class AnswerCache:
         """The answer kept under ``key``; None where there is none. Raises StoreError."""
         path = self._path(key)
         try:
-            kept = json.loads(path.read_text(encoding="utf-8"))
+            kept = load_json(path)
             if kept.pop("format") != FORMAT:
                 raise ValueError("of another format")
             choices = tuple(Choice(**choice) for choice in kept.pop("choices"))

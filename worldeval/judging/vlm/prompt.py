@@ -13,13 +13,13 @@ A rubric file is JSON, a text for all tasks and, where wanted, others for some::
 from __future__ import annotations
 
 import difflib
-import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from types import MappingProxyType
 from typing import Any
 
+from worldeval.data.files import load_json
 from worldeval.errors import ConfigError
 from worldeval.judging.vlm.pictures import PictureConfig
 from worldeval.types import Episode
@@ -69,7 +69,7 @@ class Rubric:
     def load(cls, path: str | Path) -> Rubric:
         """Read a rubric file. Raises ConfigError, saying what is wrong with it."""
         try:
-            given = json.loads(Path(path).read_text(encoding="utf-8"))
+            given = load_json(path)
         except OSError as error:
             raise ConfigError(
                 f"cannot read the rubric {path}: {error.strerror or error}; check its path"

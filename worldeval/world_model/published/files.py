@@ -6,7 +6,6 @@ CheckpointError that says what is wrong with the file.
 
 from __future__ import annotations
 
-import json
 import pickle
 import warnings
 from pathlib import Path
@@ -15,6 +14,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from worldeval.data.files import load_json
 from worldeval.errors import CheckpointError
 
 SHOWN = 4
@@ -81,7 +81,7 @@ def weights_in(folder: Path, *stems: str) -> list[Path]:
 def read_json(path: Path) -> dict[str, Any]:
     """A JSON object."""
     try:
-        content = json.loads(path.read_text())
+        content = load_json(path)
     except (OSError, ValueError) as error:
         raise CheckpointError(
             f"{path} cannot be read ({getattr(error, 'strerror', None) or error}); give the "
