@@ -39,11 +39,12 @@ import torch
 from worldeval.commands.opening import stores_in
 from worldeval.commands.verdicts import read_truth
 from worldeval.data.episodes import EpisodeStore
+from worldeval.data.tables import read_parquet
 from worldeval.judging.assessment import Assessment
 from worldeval.judging.assessment.assessing import assess
 from worldeval.judging.assessment.text import spell
 from worldeval.judging.loading import load_judge
-from worldeval.judging.tables import judge_store, kept_path, read_table
+from worldeval.judging.tables import judge_store, kept_path
 from worldeval.ranking import Estimate, JudgeCalibration, PeerErrors, mmrv
 from worldeval.ranking.tallies import Tally
 from worldeval.types import Judge
@@ -91,7 +92,7 @@ def verdicts(judge: Judge, folder: Path, keep: Path) -> pd.DataFrame:
         if not path.is_file():
             path.parent.mkdir(parents=True, exist_ok=True)
             judge_store(judge, EpisodeStore.open(place), path)
-        tables.append(read_table(path))
+        tables.append(read_parquet(path))
     return pd.concat(tables, ignore_index=True)
 
 

@@ -104,7 +104,7 @@ VERDICTS = "run/rollouts/two/verdicts.parquet"
         (lambda runs: (runs / "truth.parquet").unlink(), "holds no rollouts"),
         (
             lambda runs: pd.DataFrame({"a": [1]}).to_parquet(runs / "truth.parquet"),
-            "expected policy",
+            "expected at least ['policy'",
         ),
     ],
 )

@@ -95,9 +95,9 @@ def test_a_few_true_trials_from_a_csv(runs: Path, capsys: pytest.CaptureFixture[
     few.assign(start_id="elsewhere/" + few["start_id"]).to_csv(path)
     assert "were not imagined" in refused(runs, capsys, "--real", str(path))
     path.write_text("")
-    assert "cannot be read as a table of true trials" in refused(runs, capsys, "--real", str(path))
+    assert "few.csv is empty" in refused(runs, capsys, "--real", str(path))
     missing = str(runs / "no.csv")
-    assert "no.csv cannot be read" in refused(runs, capsys, "--real", missing)
+    assert "there is no table at" in refused(runs, capsys, "--real", missing)
 
 
 def test_weights(runs: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -88,7 +88,7 @@ def test_a_panel_of_three(store: Path) -> None:
     [
         (["--panel", "majority"], "expected two judges or more"),
         (["--judge", "labels.csv:human"], "expected the folder of a checkpoint, human:LABELS.csv"),
-        (["--judge", "human:none.csv"], "cannot read the labels none.csv"),
+        (["--judge", "human:none.csv"], "there is no table at none.csv"),
         (["--panel", "median", "--judge", "x"], ""),
     ],
 )

@@ -34,7 +34,7 @@ def test_labels_are_a_judge(tmp_path: Path) -> None:
     append_label(tmp_path / "labels.csv", key="k", rater="ann", outcome="success")
     judge = load_judge(f"human:{tmp_path / 'labels.csv'}")
     assert isinstance(judge, HumanJudge) and judge.name.startswith("human@")
-    with pytest.raises(DataError, match="cannot read the labels"):
+    with pytest.raises(DataError, match="there is no table at"):
         load_judge(f"human:{tmp_path / 'none.csv'}")
 
 

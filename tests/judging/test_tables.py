@@ -6,13 +6,12 @@ import pandas as pd
 import pytest
 
 from worldeval.data.episodes import EpisodeStore
+from worldeval.data.tables import VERDICT_COLUMNS, read_parquet
 from worldeval.errors import DataError, StoreError
 from worldeval.judging.tables import (
-    VERDICT_COLUMNS,
     judge_store,
     kept_path,
     kept_verdicts,
-    read_table,
     verdicts_of,
 )
 from worldeval.types import Cost, Episode, Outcome, Verdict
@@ -54,7 +53,7 @@ def test_a_row_holds_all_of_a_verdict_and_gives_it_back(
     assert set(table["policy"]) == {"p"} and set(table["world"]) == {"recorded"}
     assert table["dollars"].isna().sum() == 8 == table["probability"].isna().sum()
     assert table["dollars"].sum() == 8 * 0.25
-    pd.testing.assert_frame_equal(read_table(tmp_path / "deep" / "verdicts.parquet"), table)
+    pd.testing.assert_frame_equal(read_parquet(tmp_path / "deep" / "verdicts.parquet"), table)
 
     back = verdicts_of(table)
     one = next(verdict for verdict in back if verdict.outcome is Outcome.SUCCESS)
@@ -112,7 +111,7 @@ def test_an_empty_store_gives_an_empty_table(make_store: MakeStore) -> None:
 def test_what_cannot_be_read_or_written_is_said(make_store: MakeStore, tmp_path: Path) -> None:
     (tmp_path / "t.parquet").write_bytes(np.arange(9).tobytes())
     with pytest.raises(DataError, match=r"t\.parquet cannot be read as a parquet table"):
-        read_table(tmp_path / "t.parquet")
+        read_parquet(tmp_path / "t.parquet")
     (tmp_path / "file").touch()
     with pytest.raises(StoreError, match="cannot write the verdict table"):
         judge_store(Fixed(), make_store("s", range(1, 2)), tmp_path / "file" / "v.parquet")

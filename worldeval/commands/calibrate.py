@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -14,6 +15,8 @@ from worldeval.judging.assessment.assessing import AssessConfig
 
 if TYPE_CHECKING:
     import pandas as pd
+
+    from worldeval.judging.human import Label
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -36,8 +39,8 @@ class Calibrate:
     """Folder of rollouts, judged by `worldeval judge`, or a verdict table (parquet)."""
     truth: Path
     """What truly happened from the same start states: a folder of rollouts in a world that knows,
-    a verdict table (parquet), or a csv file: labels of people (key or policy, task,
-    start_id; rater; outcome), or true trials (policy, task, start_id, success 0 or 1)."""
+    or a table (CSV as spreadsheets save it, or parquet): labels of people (key or policy, task,
+    start_id; rater; outcome), or true trials (policy, task, start_id, success 1 or 0)."""
     out: Path
     """Folder to write the calibration to."""
     labels: tyro.conf.UseAppendAction[tuple[Path, ...]] = ()
@@ -60,7 +63,9 @@ class Calibrate:
         name = choose(judged, self.judge)
         others = {other: table for other, table in judged.items() if other != name}
         for path in self.labels:
-            for rater, table in tables_by_rater(read_labels(path), judged[name]).items():
+            labels = read_labels(path)
+            _tell_unplaced(labels, judged[name], path)
+            for rater, table in tables_by_rater(labels, judged[name]).items():
                 others[rater if rater not in others else f"{rater} ({path.stem})"] = table
         assessment = assess(
             judged[name],
@@ -88,7 +93,8 @@ def judged_by(place: Path) -> dict[str, pd.DataFrame]:
 
     from worldeval.commands.opening import stores_in
     from worldeval.commands.verdicts import VERDICTS
-    from worldeval.judging.tables import FOLDER, read_table
+    from worldeval.data.tables import read_verdict_table
+    from worldeval.judging.tables import FOLDER
 
     paths = [place]
     if not place.is_file():
@@ -100,7 +106,7 @@ def judged_by(place: Path) -> dict[str, pd.DataFrame]:
         paths += [path for store in stores for path in sorted((store / FOLDER).glob("*.parquet"))]
     parts: dict[str, list[pd.DataFrame]] = {}
     for path in paths:
-        table = read_table(path)
+        table = read_verdict_table(path)
         missing_columns = [name for name in ("judge", "key") if name not in table.columns]
         if missing_columns:
             raise DataError(
@@ -133,20 +139,26 @@ def choose(judged: dict[str, pd.DataFrame], wanted: str | None) -> str:
 def true_outcomes(place: Path, judged: pd.DataFrame) -> pd.DataFrame:
     """What truly happened to the judged rollouts.
 
-    place: a folder of rollouts or a verdict table, else a CSV file: labels of people (with a
-    column ``rater``; of several raters the majority counts), or true trials.
+    place: a folder of rollouts, or a table (parquet or CSV): of verdicts, of true trials, or, with
+    a column ``rater``, labels of people, of whom the majority counts.
     """
-    import pandas as pd
-
     from worldeval.commands import verdicts
+    from worldeval.data.tables import Table
     from worldeval.judging.assessment.label_tables import majority_table
-    from worldeval.judging.human import CELL, read_labels
-    from worldeval.ranking.verdict_table import read_trials
+    from worldeval.judging.human import read_labels
 
-    if place.suffix.lower() != ".csv":
+    if not place.is_file():
         return verdicts.read_truth(place)
-    trials = verdicts.read_trials(place)
-    if "rater" in trials.columns:
-        return majority_table(read_labels(place), judged).assign(judge=place.name)
-    rows = [(*cell, outcome.value) for cell, outcome in read_trials(trials).items()]
-    return pd.DataFrame(rows, columns=[*CELL, "outcome"]).assign(judge=place.name)
+    if "rater" in Table.read(place).columns:
+        labels = read_labels(place)
+        _tell_unplaced(labels, judged, place)
+        return majority_table(labels, judged).assign(judge=place.name)
+    truth = verdicts.read_truth(place)
+    return truth if "judge" in truth or "world" in truth else truth.assign(judge=place.name)
+
+
+def _tell_unplaced(labels: Sequence[Label], judged: pd.DataFrame, path: Path) -> None:
+    from worldeval.judging.assessment.label_tables import unplaced
+
+    if told := unplaced(labels, judged):
+        print(f"{path}: {told}")

@@ -39,12 +39,12 @@ class Rank:
     out: Path
     """Folder to write the leaderboard to."""
     against: Path | None = None
-    """What truly happened from the same start states: a verdict table (parquet), or a folder of
-    rollouts in a world that knows. Measures how well imagination and truth agree."""
+    """What truly happened from the same start states: a table (CSV or parquet, as for --real), or
+    a folder of rollouts in a world that knows. Measures how well imagination and truth agree."""
     real: Path | None = None
-    """A few true trials (CSV or parquet; columns policy, task, start_id, and success 0 or 1, or
-    outcome), of start states chosen without looking at outcomes. Gives true rates: these trials
-    joined with the imagined rollouts."""
+    """A few true trials (CSV as spreadsheets save it, or parquet; columns policy, task, start_id,
+    and success, 1 or 0, or outcome), of start states chosen without looking at outcomes. Gives
+    true rates: these trials joined with the imagined rollouts."""
     calibration: Path | None = None
     """How often the judge errs: the calibration.json (or its folder) of `worldeval calibrate`.
     Refused if it is of another judge, world model or task. A policy that was not calibrated is
@@ -73,13 +73,13 @@ class Rank:
     def run(self) -> None:
         from worldeval.commands.verdicts import (
             judge_errors,
-            read_trials,
             read_trust,
             read_truth,
             read_verdicts,
             read_weights,
             write_ranking,
         )
+        from worldeval.data.tables import read_truth_table
         from worldeval.ranking.leaderboard import build_leaderboard
         from worldeval.rollout.provenance import write_manifest
 
@@ -98,7 +98,7 @@ class Rank:
         board = build_leaderboard(
             imagined,
             None if self.against is None else read_truth(self.against),
-            real=None if self.real is None else read_trials(self.real),
+            real=None if self.real is None else read_truth_table(self.real),
             judge_errors=errors,
             trust=read_trust(self.folder),
             weights=weights,

@@ -21,8 +21,9 @@ from worldeval.commands.opening import (
     world_model_of,
 )
 from worldeval.commands.verdicts import TRUST, VERDICTS, read_truth
+from worldeval.data.tables import read_parquet, read_verdict_table
 from worldeval.errors import ConfigError, DataError, MismatchError
-from worldeval.judging.tables import kept_verdicts, read_table, write_table
+from worldeval.judging.tables import kept_verdicts, write_table
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -161,7 +162,7 @@ class Measuring:
     def _chunks(self, store: EpisodeStore, path: Path) -> pd.DataFrame:
         """Signals of chunks, of which the disk may have those of the frames, or all."""
         again = " ".join(str(s.root.resolve()) for seed in self.seeds for s in seed.stores)
-        kept = read_table(path) if path.is_file() else None
+        kept = read_parquet(path) if path.is_file() else None
         known = sorted(store.keys)
         if kept is not None:
             # What a store was measured with stands in the table itself, also if it has no rows.
@@ -239,7 +240,7 @@ def read_store_verdicts(place: Path) -> pd.DataFrame:
         raise DataError(
             f"{place} is not judged, and trust doubts verdicts; run `worldeval judge {place}` first"
         )
-    return read_table(path)
+    return read_verdict_table(path)
 
 
 def judges_of(stores: Sequence[Path]) -> set[str]:

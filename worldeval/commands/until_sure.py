@@ -49,7 +49,7 @@ class UntilSureOptions:
 
     def run(self, folder: Path, *, alpha: float, verb: Any) -> SureReport:
         """Roll out into ``folder`` until the order is decided with a chance of error of alpha."""
-        from worldeval.commands.verdicts import VERDICTS, write_table
+        from worldeval.commands.verdicts import VERDICTS, check_labels, write_table
         from worldeval.judging.loading import load_judge
         from worldeval.judging.tables import kept_verdicts
         from worldeval.rollout.provenance import write_atomically
@@ -71,6 +71,8 @@ class UntilSureOptions:
             judge = load_judge(self.judge or shipped.path(shipped.JUDGE))
 
         def verdicts(store: EpisodeStore) -> pd.DataFrame:
+            if judge is not None and len(store):
+                check_labels([judge], [store.root], folder)
             table = rollout_table(store) if judge is None else kept_verdicts(judge, store)
             write_table(table, folder / VERDICTS)
             return table

@@ -13,8 +13,17 @@ from typing import TYPE_CHECKING, Any
 
 from worldeval.commands.opening import stores_in, world_model_of
 from worldeval.data.files import load_json
+from worldeval.data.tables import (
+    CELL,
+    DISTRUST,
+    TRUSTED,
+    Table,
+    read_parquet,
+    read_truth_table,
+    read_verdict_table,
+)
 from worldeval.errors import ConfigError, DataError, MismatchError
-from worldeval.judging.tables import kept_verdicts, read_table, write_table
+from worldeval.judging.tables import kept_verdicts, write_table
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -42,48 +51,52 @@ def judge_folder(judge: Judge, place: Path) -> pd.DataFrame:
     return table
 
 
+def check_labels(judges: Sequence[Judge], places: Sequence[Path], where: Path) -> list[str]:
+    """Sentences on people's labels that name no rollout of the stores at ``places``.
+
+    Raises MismatchError if none of a judge's labels does, before anything is written.
+    """
+    from worldeval.data.episodes import EpisodeStore
+    from worldeval.judging.human import HumanJudge
+
+    people = [judge for judge in judges if isinstance(judge, HumanJudge)]
+    if not people:
+        return []
+    rollouts: list[dict[str, Any]] = []
+    for place in places:
+        store = EpisodeStore.open(place)
+        if len(store):
+            table = store.metadata()
+            names = [name for name in ("key", *CELL) if name in table.columns]
+            rollouts += table[names].to_dict("records")
+    return [told for judge in people if (told := judge.check(rollouts, str(where)))]
+
+
 def read_verdicts(folder: Path) -> pd.DataFrame:
     """The verdicts on all rollouts of a folder, or a verdict table itself."""
     import pandas as pd
 
     if folder.is_file():
-        return read_table(folder)
+        return read_verdict_table(folder)
     tables = []
     for place in stores_in(folder):
         if not (place / VERDICTS).is_file():
             raise DataError(f"{place} is not judged; run `worldeval judge {folder}` first")
-        tables.append(read_table(place / VERDICTS))
+        tables.append(read_verdict_table(place / VERDICTS))
     return pd.concat(tables, ignore_index=True)
 
 
 def read_truth(place: Path) -> pd.DataFrame:
-    """What truly happened: a verdict table, or what the world said in a folder of rollouts."""
+    """What truly happened: a table (``data.tables``), or what the world said in a folder."""
     import pandas as pd
 
     from worldeval.data.episodes import EpisodeStore
     from worldeval.rollout.table import rollout_table
 
     if place.is_file():
-        return read_table(place)
+        return read_truth_table(place)
     tables = [rollout_table(EpisodeStore.open(store)) for store in stores_in(place)]
     return pd.concat(tables, ignore_index=True)
-
-
-def read_trials(path: Path) -> pd.DataFrame:
-    """A few true trials: CSV or parquet, columns policy, task, start_id, outcome or success."""
-    import pandas as pd
-
-    if path.suffix.lower() in (".parquet", ".pq"):
-        return read_table(path)
-    try:
-        # As text: a start state called 0003 must not become 3.
-        return pd.read_csv(path, dtype=str, keep_default_na=False, skipinitialspace=True)
-    except (OSError, ValueError) as error:
-        reason = str(error).splitlines()[0]
-        raise DataError(
-            f"{path} cannot be read as a table of true trials ({reason}); give a CSV file with the "
-            f"columns policy, task, start_id and success (0 or 1)"
-        ) from error
 
 
 def read_trust(folder: Path) -> pd.DataFrame | None:
@@ -105,14 +118,23 @@ def read_trust(folder: Path) -> pd.DataFrame | None:
             f"{len(known)} of {len(stores)} stores in {folder} have a {TRUST}, {without} has none; "
             f"run `worldeval trust {folder}` for all of them"
         )
-    parts = [read_table(place / TRUST) for place in known]
+    parts = [read_parquet(place / TRUST) for place in known]
+    for place, part in zip(known, parts, strict=True):
+        if TRUSTED in part.columns:
+            found = Table.of(part, str(place / TRUST))
+            part[TRUSTED], part[DISTRUST] = found.flags(TRUSTED), found.numbers(DISTRUST)
     table = pd.concat(parts, ignore_index=True)
     table.attrs = parts[0].attrs  # what the signals were worth where they were calibrated
-    if "trusted" not in table.columns or table["trusted"].isna().any():
+    if TRUSTED not in table.columns or table[TRUSTED].isna().all():
         return None
+    if unknown := int(table[TRUSTED].isna().sum()):
+        raise DataError(
+            f"{TRUST} says of {unknown} of {len(table)} rollouts in {folder} not whether they are "
+            f"trusted; run `worldeval trust {folder}` for all of them again"
+        )
     if "judge" in table.columns:  # verdicts are doubted, so it matters whose
         doubted = set(table["judge"])
-        given = {str(n) for place in stores for n in read_table(place / VERDICTS)["judge"]}
+        given = {str(n) for place in stores for n in read_parquet(place / VERDICTS)["judge"]}
         if doubted != given:
             raise MismatchError(
                 f"{folder} was judged by {sorted(given)}, but {TRUST} doubts the verdicts of "

@@ -1,13 +1,14 @@
 """``HumanJudge``: what people said who watched rollouts; and how a label is written down.
 
-Enters: a CSV file with one label a line::
+Enters: a table (``data.tables``) with one label a line::
 
     key,rater,outcome,reason,time                       as ``append_label`` writes it, or
     policy,task,start_id,rater,outcome[,reason][,time]   as one writes it by hand
 
-outcome is success, failure or undecided. ``key`` names the rollout in its store, or is its
-``blind_id``, which tells a rater nothing about the policy. Of a rater's several labels on one
-rollout the last counts: a correction is appended, nothing is ever rewritten.
+outcome is success, failure or undecided, or a word for these (``data.cells``). ``key`` names the
+rollout in its store, or is its ``blind_id``, which tells a rater nothing about the policy. Of a
+rater's several labels on one rollout the last counts: a correction is appended, nothing is ever
+rewritten.
 Leaves: verdicts, by the majority of the raters.
 """
 
@@ -17,21 +18,23 @@ import csv
 import hashlib
 import io
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Self
+from typing import Any, Self
 
 from worldeval.data.atomic import WriterLock, write_atomically
-from worldeval.errors import ConfigError, DataError, StoreError
+from worldeval.data.cells import is_missing, outcome_of
+from worldeval.data.matching import near, such_as
+from worldeval.data.spreadsheet import tidy
+from worldeval.data.tables import CELL, KEY, KNOWN, LABEL_COLUMNS, SUCCESS, Table
+from worldeval.errors import ConfigError, DataError, MismatchError, StoreError
 from worldeval.judging.panel import DECIDED, majority
 from worldeval.types import Cost, Episode, Outcome, Verdict
 
-WRITTEN = ("key", "rater", "outcome", "reason", "time")
-CELL = ("policy", "task", "start_id")
-ALLOWED = (*DECIDED, Outcome.UNDECIDED)
+ALLOWED = [outcome.value for outcome in (*DECIDED, Outcome.UNDECIDED)]
 WAIT_S = 10.0  # for another writer of the same file; one needs some milliseconds
 
 Rollout = tuple[str, ...]
@@ -63,6 +66,8 @@ class HumanJudge:
     def read(cls, path: str | Path) -> Self:
         """The labels in a file; the name holds a digest of it, so new labels are a new judge."""
         labels = read_labels(path)
+        if not labels:
+            raise DataError(f"{path} has no label, expected one a line below the names of columns")
         digest = hashlib.sha256(Path(path).read_bytes()).hexdigest()[:12]
         return cls(labels, name=f"human@{digest}")
 
@@ -72,12 +77,33 @@ class HumanJudge:
 
     def labels_on(self, episode: Episode) -> list[Label]:
         """The label of every rater who labelled this rollout, by rater."""
-        extra = episode.extra
-        cell = (str(extra.get("policy", "")), episode.task, str(extra.get("start_id", "")))
+        facts = {**episode.extra, "key": episode.key, "task": episode.task}
         found: dict[str, Label] = {}
-        for name in (cell, (blind_id(episode.key),), (episode.key,)):
+        for name in names_of(facts):
             found |= self._said.get(name, {})
         return [found[rater] for rater in sorted(found)]
+
+    def check(self, rollouts: Iterable[Mapping[str, Any]], where: str) -> str:
+        """A sentence on the labels that name none of the rollouts; empty if each names one.
+
+        rollouts: their key, policy, task and start_id. Raises MismatchError if no label does.
+        """
+        names = [names_of(rollout) for rollout in rollouts]
+        known = {name for some in names for name in some}
+        strange = [name for name in self._said if name not in known]
+        if not strange:
+            return ""
+        shown = [name for some in names for name in (some[0], some[-1])]
+        if len(strange) == len(self._said):
+            raise MismatchError(
+                f"the labels of {self.name} name none of the {len(names)} rollouts of {where}, "
+                f"{such_as(strange, shown)}; give labels of these rollouts (their key, blind id, "
+                "or policy, task and start_id)"
+            )
+        return (
+            f"{len(strange)} of {len(self._said)} labelled rollouts are not in {where}, "
+            f"{such_as(strange, shown)}"
+        )
 
     def _verdict(self, episode: Episode) -> Verdict:
         labels = self.labels_on(episode)
@@ -96,39 +122,45 @@ class HumanJudge:
         )
 
 
+def names_of(rollout: Mapping[str, Any]) -> tuple[Rollout, ...]:
+    """What a label may call a rollout: its cell, its blind id, its key; the last counts most."""
+    cell = tuple(tidy(str(rollout.get(name, ""))) for name in CELL)
+    key = str(rollout["key"])
+    return cell, (blind_id(key),), (tidy(key),)
+
+
 def blind_id(key: str) -> str:
     """A name for a rollout that does not tell the policy, always the same: 16 digits."""
     return hashlib.sha256(key.encode()).hexdigest()[:16]
 
 
 def read_labels(path: str | Path) -> list[Label]:
-    """All labels of a CSV file, in its order.
+    """All labels of a table (``data.tables``), in its order.
 
     Raises DataError naming the line and what is wrong with it: nothing is skipped or guessed.
     """
-    path = Path(path)
-    try:
-        text = path.read_text(encoding="utf-8-sig")  # with the mark that Excel puts first, or not
-    except OSError as error:
-        raise DataError(
-            f"cannot read the labels {path}: {error.strerror or error}; give a CSV file with the "
-            f"columns {', '.join(WRITTEN)}"
-        ) from error
-    except UnicodeDecodeError as error:
-        raise DataError(f"{path} is not text in UTF-8; save it as CSV (UTF-8)") from error
-    reader = csv.reader(io.StringIO(text, newline=""), strict=True)
-    try:
-        header = [name.strip() for name in next(reader, [])]
-        names = _naming(path, header)
-        return [
-            _label(dict(zip(header, row, strict=True)), names, f"{path} line {reader.line_num}")
-            for row in _rows(reader, header, path)
-        ]
-    except csv.Error as error:
-        raise DataError(
-            f"{path} line {reader.line_num} is not CSV ({error}); put cells that hold a comma or a "
-            "quotation mark into double quotes"
-        ) from error
+    table = Table.read(path)
+    columns = KEY if "key" in table.columns else CELL
+    table.need((*columns, "rater", *(() if SUCCESS in table.columns else ("outcome",))))
+    _refuse_misspelt(table)
+    outcomes = table.outcomes()
+    for row, outcome in enumerate(outcomes):
+        said = [table.columns[name][row] for name in ("outcome", SUCCESS) if name in table.columns]
+        if outcome is Outcome.ERROR or all(outcome_of(cell) is None for cell in said):
+            raise DataError(
+                f"{table.at(row)} has the outcome {said[0]!r}, expected one of {ALLOWED}; take the "
+                "row out if nobody has labelled it yet"
+            )
+    raters = [rater for (rater,) in table.names(("rater",))]
+    reasons = table.columns.get("reason", [""] * table.rows)
+    return [
+        Label(
+            rollout=name, rater=rater, outcome=outcome, reason="" if is_missing(why) else str(why)
+        )
+        for name, rater, outcome, why in zip(
+            table.names(columns), raters, outcomes, reasons, strict=True
+        )
+    ]
 
 
 def append_label(
@@ -150,21 +182,18 @@ def append_label(
     cells["time"] = datetime.now(UTC).isoformat(timespec="seconds")
     # One label, one line, whatever a rater types into the field for the reason.
     cells = {name: " ".join(value.split()) for name, value in cells.items()}
-    try:
-        _label(cells, ("key",), "the label")
-    except DataError as error:
-        raise ConfigError(str(error)) from None
+    _check(cells)
     line = io.StringIO()
     csv.writer(line, lineterminator="\n").writerow(cells.values())
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         with _alone(path):
             before = path.read_text(encoding="utf-8") if path.is_file() else ""
-            before = before or ",".join(WRITTEN) + "\n"
-            if before.splitlines()[0] != ",".join(WRITTEN) or not before.endswith("\n"):
+            before = before or ",".join(LABEL_COLUMNS) + "\n"
+            if before.splitlines()[0] != ",".join(LABEL_COLUMNS) or not before.endswith("\n"):
                 raise DataError(
-                    f"{path} does not begin with the columns {','.join(WRITTEN)} or ends within a "
-                    "line; write labels to another file"
+                    f"{path} does not begin with the columns {','.join(LABEL_COLUMNS)} or ends "
+                    "within a line; write labels to another file"
                 )
             write_atomically(path, lambda part: _write(part, before + line.getvalue()))
     except OSError as error:
@@ -174,51 +203,27 @@ def append_label(
         ) from error
 
 
-def _naming(path: Path, header: list[str]) -> tuple[str, ...]:
-    """The columns by which a file names rollouts, after checking all of them."""
-    known = (*CELL, *WRITTEN)
-    wrong = [name for name in header if name not in known or header.count(name) > 1]
-    names = ("key",) if "key" in header else CELL
-    missing = [name for name in (*names, "rater", "outcome") if name not in header]
-    if not header or wrong or missing:
-        fault = f"has the columns {header}"
-        fault += f", of which {wrong} are unknown or there twice" if wrong else ""
-        fault += f" and lacks {missing}" if missing else ""
-        raise DataError(
-            f"{path} {fault}; expected key (or {', '.join(CELL)}), rater, outcome, and where you "
-            "like reason and time"
-        )
-    return names
-
-
-def _rows(reader: Iterator[list[str]], header: list[str], path: Path) -> Iterator[list[str]]:
-    for row in reader:
-        if not row:
-            continue  # an empty line says nothing
-        if len(row) != len(header):
-            line = getattr(reader, "line_num", "?")
+def _refuse_misspelt(table: Table) -> None:
+    """A column of which one letter is wrong would be left out without a word."""
+    for name in table.columns:
+        meant = near(name, set(LABEL_COLUMNS) - set(table.columns))
+        if name not in KNOWN and meant:
             raise DataError(
-                f"{path} line {line} has {len(row)} cells, expected {len(header)} "
-                f"({', '.join(header)}); complete it or take it out"
+                f"{table.what} has the column {name!r}, which is unknown; did you mean {meant!r}?"
             )
-        yield [cell.strip() for cell in row]
 
 
-def _label(cells: dict[str, str], names: tuple[str, ...], where: str) -> Label:
-    for name in (*names, "rater"):
-        if not cells[name]:
-            raise DataError(f"{where} has no {name}; say which rollout it is about and who labels")
+def _check(cells: dict[str, str]) -> None:
+    """Raise ConfigError for a label that could not be read back."""
+    for name in ("key", "rater"):
+        if not tidy(cells[name]):
+            raise ConfigError(
+                f"the label has no {name}; say which rollout it is about and who labels"
+            )
     if cells["outcome"] not in ALLOWED:
-        raise DataError(
-            f"{where} has the outcome {cells['outcome']!r}, expected one of "
-            f"{[outcome.value for outcome in ALLOWED]}"
+        raise ConfigError(
+            f"the label has the outcome {cells['outcome']!r}, expected one of {ALLOWED}"
         )
-    return Label(
-        rollout=tuple(cells[name] for name in names),
-        rater=cells["rater"],
-        outcome=Outcome(cells["outcome"]),
-        reason=cells.get("reason", ""),
-    )
 
 
 @contextmanager

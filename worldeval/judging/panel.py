@@ -118,7 +118,8 @@ class Panel:
         """
         import pandas as pd
 
-        from worldeval.judging.tables import VERDICT_COLUMNS, row_of, verdicts_of
+        from worldeval.data.tables import VERDICT_COLUMNS
+        from worldeval.judging.tables import row_of, verdicts_of
 
         asked = [set(table["key"]) for table in tables]
         differing = sorted(set.union(*asked) - set.intersection(*asked))

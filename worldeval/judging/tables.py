@@ -17,6 +17,7 @@ import numpy as np
 from tqdm import tqdm
 
 from worldeval.data.atomic import write_atomically
+from worldeval.data.tables import KEY, VERDICT_COLUMNS, Table, read_parquet
 from worldeval.errors import DataError, StoreError
 from worldeval.types import Cost, Judge, Outcome, Verdict
 
@@ -24,13 +25,6 @@ if TYPE_CHECKING:
     import pandas as pd
 
     from worldeval.data.episodes import EpisodeStore
-
-VERDICT_COLUMNS = (
-    "key", "policy", "task", "start_id", "world", "judge", "outcome", "probability",
-    "reason", "frames", "seconds", "tokens", "dollars",
-)  # fmt: skip
-"""frames: the numbers of those looked at ("1 3 5"); tokens: asked and answered together; dollars:
-NaN where the price is not known; probability: NaN where there is none."""
 
 FOLDER = "verdicts"
 AT_ONCE = 8  # episodes handed to a judge together: one that waits for answers can ask for them all
@@ -80,17 +74,29 @@ def judge_store(
 
 def kept_verdicts(judge: Judge, store: EpisodeStore) -> pd.DataFrame:
     """The judge's table on all rollouts of a store; it is asked about those only that its table on
-    the disk lacks."""
+    the disk lacks.
+
+    Raises DataError for a table that no judge writes (an outcome that is none, a probability beyond
+    [0, 1], a rollout twice): what it said before may have cost money, so it is not thrown away.
+    """
     path = kept_path(judge.name, store.root)
     known = None
     if path.is_file():
-        table = read_table(path)
+        table = read_parquet(path)
         # A table of an earlier version has fewer columns.
         if set(VERDICT_COLUMNS) <= set(table) and set(table["judge"]) <= {judge.name}:
+            check_verdicts(table, str(path))
             known = table[table["key"].isin(store.keys)]
     if known is not None and len(known) == len(store):
         return known.reset_index(drop=True)
     return judge_store(judge, store, path, known=known)
+
+
+def check_verdicts(table: pd.DataFrame, what: str) -> None:
+    """Raise DataError, naming the row, for verdicts that no judge gives."""
+    found = Table.of(table, what)
+    found.once(found.verdicts(), KEY)
+    found.numbers("probability", 0, 1)
 
 
 def kept_path(name: str, root: Path) -> Path:
@@ -138,20 +144,6 @@ def verdicts_of(table: pd.DataFrame) -> list[Verdict]:
         )
         for row in table.to_dict("records")
     ]
-
-
-def read_table(path: Path) -> pd.DataFrame:
-    """A parquet table; DataError if it cannot be read."""
-    import pandas as pd
-    import pyarrow as pa
-
-    try:
-        return pd.read_parquet(path)
-    except (OSError, pa.ArrowException) as error:
-        reason = str(error).splitlines()[0]
-        raise DataError(
-            f"{path} cannot be read as a parquet table ({reason}); make it again"
-        ) from error
 
 
 def write_table(table: pd.DataFrame, path: Path) -> None:

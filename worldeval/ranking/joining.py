@@ -32,6 +32,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from worldeval.data.matching import such_as
 from worldeval.errors import DataError, MismatchError
 from worldeval.ranking.intervals import Estimate, wilson_interval
 from worldeval.ranking.verdict_table import Cell
@@ -104,9 +105,8 @@ def join_real(
     strange = [cell for cell in real if cell not in imagined]
     if strange:
         raise MismatchError(
-            f"{len(strange)} of {len(real)} true trials were not imagined, such as policy "
-            f"{strange[0][0]!r} from {strange[0][2]!r}; imagine these start states too, or leave "
-            f"the trials out"
+            f"{len(strange)} of {len(real)} true trials were not imagined, "
+            f"{such_as(strange, imagined)}; imagine these start states too, or leave the trials out"
         )
     trials, names = _columns(imagined, real, probabilities or {})
     if not trials.tried.any():

@@ -47,11 +47,13 @@ from worldeval.ranking.verdict_table import (
     column_names,
     distrust,
     pair_outcomes,
+    read_cells,
     read_column,
     read_outcomes,
     read_trials,
     starts_of,
     uneven_starts,
+    unmatched,
 )
 from worldeval.types import Outcome
 
@@ -104,17 +106,26 @@ def build_leaderboard(
         check_same_starts(imagined_from)
     notes = uneven_starts(imagined_from)
 
-    true = {} if against is None else pair_outcomes(said, read_outcomes(against, "true"))
+    true: dict[Cell, Outcome] = {}
+    if against is not None:
+        known = read_trials(against, "the true verdict table")
+        true = pair_outcomes(said, known)
+        notes += unmatched(said, known, "true result is", "true results are")
     by_task = tally_by_task(said, confidence)
     true_by_task = tally_by_task(true, confidence)
     overall = {name: over_tasks(parts, weights) for name, parts in by_task.items()}
     order = sorted(overall, key=lambda name: (_below(overall[name].rate), name))
 
     believed, summary = _trusted(said, true, trust, weights, confidence)
+    if trust is not None:
+        doubted = read_cells(trust, "the trust table")
+        notes += unmatched(said, doubted, "row of trust is", "rows of trust are")
     joined = {} if real is None else _join(said, imagined, real, confidence)
     uneven = any(
         t.weighted and abs(t.weighted[0] - t.successes / t.decided) > 1e-9 for t in overall.values()
     )
+    if joined and (untried := [name for name in order if name not in joined]):
+        notes.append(f"No decided true trial of {', '.join(untried)}.")
     if joined and uneven:
         notes.append("The joined rates weigh every start state the same, not by task.")
     corrected, why_not = correct_rates(by_task, judge_errors, weights, confidence)

@@ -20,6 +20,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
 
+from worldeval.data.matching import near
 from worldeval.errors import ConfigError, MismatchError
 from worldeval.ranking.intervals import Interval, wilson_interval
 from worldeval.types import Outcome
@@ -161,10 +162,12 @@ def check_weights(weights: Weights, tasks: Sequence[str]) -> None:
     without = sorted(set(tasks) - set(weights))
     strange = sorted(set(weights) - set(tasks))
     if without or strange:
+        found = [name for name in (near(task, without) for task in strange) if name]
+        meant = f" (did you mean {found}?)" if found else ""
         raise MismatchError(
             "the task weights do not fit the rollouts: "
             + (f"no weight for {without}; " if without else "")
-            + (f"no rollouts of {strange}; " if strange else "")
+            + (f"no rollouts of {strange}{meant}; " if strange else "")
             + "give exactly one weight for each task (0 leaves a task out)"
         )
     if not any(weights.values()):

@@ -1,27 +1,26 @@
 """Verdict tables, read strictly: one known outcome per (policy, task, start state).
 
-In: pandas tables with at least the columns ``policy, task, start_id, outcome`` (of true trials
-also ``success``, 0 or 1, in its place).
+In: pandas tables with at least the columns ``policy, task, start_id, outcome`` (of what truly
+happened also ``success`` in its place), read by ``data.tables``.
 Out: mappings from cell to Outcome, in the order of the table.
 """
 
 from __future__ import annotations
 
 import math
-from collections import Counter
-from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING, Any
+from collections.abc import Collection, Mapping, Sequence
+from typing import TYPE_CHECKING
 
 import numpy as np
 
-from worldeval.errors import DataError, MismatchError
+from worldeval.data.matching import spell, such_as
+from worldeval.data.spreadsheet import tidy
+from worldeval.data.tables import CELL, SUCCESS, TRUSTED, Table
+from worldeval.errors import MismatchError
 from worldeval.types import Outcome
 
 if TYPE_CHECKING:
     import pandas as pd
-
-NAMES = ("policy", "task", "start_id")
-COLUMNS = (*NAMES, "outcome")
 
 Cell = tuple[str, str, str]
 """(policy, task, start_id)"""
@@ -30,47 +29,39 @@ Start = tuple[str, str]
 
 
 def read_outcomes(table: pd.DataFrame, side: str) -> dict[Cell, Outcome]:
-    """The outcome of each cell; ``side`` (imagined or true) is for the messages."""
-    cells = _cells(table, COLUMNS, side)
-    known = {str(outcome): outcome for outcome in Outcome}
-    # NaN and True are no outcomes; they become words that are none.
-    words = [str(value) for value in table["outcome"].tolist()]
-    for cell, word, value in zip(cells, words, table["outcome"].tolist(), strict=True):
-        if word not in known:
-            raise DataError(
-                f"the {side} verdict of {spell(cell)} is {value!r}, expected one of {sorted(known)}"
-            )
-    return _unique(cells, [known[word] for word in words], side)
+    """The verdict on each cell; ``side`` (imagined or true) is for the messages."""
+    found = Table.of(table, f"the {side} verdict table")
+    found.need((*CELL, "outcome"))
+    return found.once(found.verdicts())  # type: ignore[return-value]
 
 
-def read_trials(table: pd.DataFrame) -> dict[Cell, Outcome]:
-    """The outcome of each true trial, from ``outcome`` or from ``success`` (0, 1 or empty)."""
-    if "outcome" in table.columns or "success" not in table.columns:
-        return read_outcomes(table, "true")
-    cells = _cells(table, (*NAMES, "success"), "true")
-    meanings = {1.0: Outcome.SUCCESS, 0.0: Outcome.FAILURE}
-    outcomes = []
-    for cell, value in zip(cells, table["success"].tolist(), strict=True):
-        word = str(value).strip().lower()
-        try:
-            number = float({"true": 1, "false": 0, "": np.nan}.get(word, word))
-        except ValueError:
-            number = np.inf
-        if number not in meanings and not np.isnan(number):
-            raise DataError(
-                f"the true trial of {spell(cell)} has success {value!r}, expected 0, 1, or nothing "
-                f"where it was not decided"
-            )
-        outcomes.append(meanings.get(number, Outcome.UNDECIDED))
-    return _unique(cells, outcomes, "true")
+def read_cells(table: pd.DataFrame, what: str) -> dict[Cell, None]:
+    """The cells that a table names, in its order."""
+    return dict.fromkeys(Table.of(table, what).names())  # type: ignore[arg-type]
+
+
+def read_trials(table: pd.DataFrame, what: str = "the table of true trials") -> dict[Cell, Outcome]:
+    """What truly happened in each cell, from ``outcome``, ``success`` or both of them."""
+    found = Table.of(table, what)
+    found.need((*CELL, *(() if "outcome" in found.columns else (SUCCESS,))))
+    return found.once(found.outcomes())  # type: ignore[return-value]
 
 
 def pair_outcomes(
     said: Mapping[Cell, Outcome], true: Mapping[Cell, Outcome]
 ) -> dict[Cell, Outcome]:
-    """True outcomes of the imagined cells, of those policies that have any."""
+    """True outcomes of the imagined cells, of those policies that have any.
+
+    Raises MismatchError if a policy has some but not all of them, or if no policy has any.
+    """
     with_truth = {cell[0] for cell in true}
     wanted = [cell for cell in said if cell[0] in with_truth]
+    if not wanted:
+        shown = such_as(list(true), said) if true else "since it is empty"
+        raise MismatchError(
+            f"the {len(true)} true results are of none of the imagined policies, {shown}; give "
+            "what truly happened to these policies from these start states"
+        )
     missing = [cell for cell in wanted if cell not in true]
     if missing:
         shown = "; ".join(spell(cell) for cell in missing[:5])
@@ -83,18 +74,34 @@ def pair_outcomes(
     return {cell: true[cell] for cell in wanted}
 
 
+def unmatched(
+    said: Collection[Cell], others: Collection[Cell], one: str, several: str
+) -> list[str]:
+    """A sentence on the rows of another table that name no imagined rollout, if there are any.
+
+    one, several: what such a row is called, with its verb ("true result is").
+    """
+    strange = [cell for cell in others if cell not in said]
+    if not strange:
+        return []
+    return [
+        f"{len(strange)} of {len(others)} {one if len(strange) == 1 else several} of no imagined "
+        f"rollout, {such_as(strange, said)}, and not used."
+    ]
+
+
 def distrust(said: Mapping[Cell, Outcome], trust: pd.DataFrame) -> dict[Cell, Outcome]:
     """The outcomes, those of distrusted rollouts UNDECIDED.
 
     trust: columns policy, task, start_id and ``trusted`` (bool), with a row for every rollout.
     """
-    cells = _cells(trust, (*NAMES, "trusted"), "trust")
-    believed = _unique(cells, trust["trusted"].astype(bool).tolist(), "trust")
-    missing = [cell for cell in said if cell not in believed]
+    table = Table.of(trust, "the trust table")
+    believed = table.once(table.flags(TRUSTED))
+    missing = [cell for cell in said if believed.get(cell) is None]
     if missing:
         raise MismatchError(
-            f"{len(missing)} of {len(said)} imagined rollouts have no trust, the first is "
-            f"{spell(missing[0])}; run `worldeval trust` on the folder again"
+            f"{len(missing)} of {len(said)} imagined rollouts have no trust, "
+            f"{such_as(missing, believed)}; run `worldeval trust` on the folder again"
         )
     decided = (Outcome.SUCCESS, Outcome.FAILURE)
     return {
@@ -108,12 +115,10 @@ def read_column(table: pd.DataFrame, name: str) -> dict[Cell, float]:
     the cells that have one."""
     if name not in table.columns:
         return {}
-    cells = _cells(table, NAMES, name)
-    return {
-        cell: float(value)
-        for cell, value in zip(cells, table[name].tolist(), strict=True)
-        if isinstance(value, int | float) and not math.isnan(value)
-    }
+    found = Table.of(table, f"the table with {name}")
+    limits = (0.0, 1.0) if name == "probability" else (-math.inf, math.inf)
+    pairs = zip(found.names(), found.numbers(name, *limits), strict=True)
+    return {cell: number for cell, number in pairs if not math.isnan(number)}  # type: ignore[misc]
 
 
 def score_grid(
@@ -169,36 +174,4 @@ def column_names(table: pd.DataFrame | None, column: str) -> tuple[str, ...]:
     """The distinct values of a column that may be absent."""
     if table is None or column not in table.columns:
         return ()
-    return tuple(sorted({str(value) for value in table[column].unique()}))
-
-
-def spell(cell: Cell) -> str:
-    return f"policy {cell[0]!r}, task {cell[1]!r}, start {cell[2]!r}"
-
-
-def _cells(table: pd.DataFrame, columns: Sequence[str], side: str) -> list[Cell]:
-    missing = [name for name in columns if name not in table.columns]
-    if missing:
-        raise DataError(
-            f"the {side} verdict table lacks the columns {missing}; it has {list(table.columns)}, "
-            f"expected at least {list(columns)}"
-        )
-    empty = table[list(NAMES)].isna().any(axis=1).to_numpy()
-    if empty.any():
-        raise DataError(
-            f"row {int(empty.argmax()) + 1} of the {side} table has no policy, task or start_id; "
-            f"fill in all three"
-        )
-    words = ([str(value) for value in table[name].tolist()] for name in NAMES)
-    return list(zip(*words, strict=True))
-
-
-def _unique(cells: list[Cell], values: list[Any], side: str) -> dict[Cell, Any]:
-    found = dict(zip(cells, values, strict=True))
-    if len(found) < len(cells):
-        twice = next(cell for cell, count in Counter(cells).items() if count > 1)
-        raise DataError(
-            f"the {side} verdict table has {spell(twice)} more than once; keep one verdict "
-            f"per rollout (one judge, one attempt)"
-        )
-    return found
+    return tuple(sorted({tidy(str(value)) for value in table[column].unique()}))

@@ -12,10 +12,10 @@ from typing import Any
 import pandas as pd
 
 from worldeval.data.episodes import EpisodeStore
+from worldeval.data.tables import OUTCOME_COLUMNS
 from worldeval.errors import DataError
 from worldeval.types import Outcome
 
-VERDICT_COLUMNS = ("key", "policy", "task", "start_id", "world", "judge", "outcome", "probability")
 TRUTH = "world"
 """Name of the judge in tables of what the world's own flag says."""
 
@@ -31,7 +31,7 @@ def rollout_table(store: EpisodeStore) -> pd.DataFrame:
     absent = [c for c in ("policy", "start_id", "world", "outcome") if c not in rollouts.columns]
     if absent:
         if len(rollouts) == 0:
-            return pd.DataFrame(columns=list(VERDICT_COLUMNS))
+            return pd.DataFrame(columns=list(OUTCOME_COLUMNS))
         raise DataError(
             f"the store has no column {absent[0]!r}, expected a store of rollouts; make one with "
             "`worldeval rollout`"

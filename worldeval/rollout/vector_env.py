@@ -12,12 +12,14 @@ SAME_STEP, the only mode in which ``info["final_info"]["is_success"]`` survives 
 
 Rollout i after ``reset(seed=s)`` equals ``WorldEnv.reset(seed=s + i)``: it begins at start state
 ``(s + i) mod len(suite.starts)`` and goes on in strides of ``num_envs``, so that evaluating visits
-all start states; ``options={"start_ids": [...]}`` chooses them by name.
+all start states; ``options={"start_ids": [...]}`` chooses them by name, and ``{"reset_mask":
+mask}`` begins those rollouts anew for which it is True, as gymnasium's own vectors do. Other
+options are refused.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import gymnasium
@@ -30,6 +32,7 @@ from gymnasium.vector.utils import batch_space
 from worldeval.errors import ConfigError
 from worldeval.robots import RobotSpec
 from worldeval.rollout.env_rollouts import EnvRollouts, JudgeCall, chunk_steps
+from worldeval.rollout.reset_options import check_options, start_ids
 from worldeval.rollout.suite import Suite
 from worldeval.types import World
 
@@ -79,21 +82,26 @@ class WorldVectorEnv(VectorEnv):
         )
         if len(seeds) != self.num_envs:
             raise ConfigError(f"{len(seeds)} seeds were given for {self.num_envs} rollouts")
+        # All options are looked at before anything changes.
+        check_options(options, ("start_id", "start_ids", "reset_mask"))
+        rows = self._masked(options)
+        chosen = start_ids(options, self.num_envs)
+        for i in rows:
+            self._rows.start(0, chosen[i])
         if isinstance(seed, int | np.integer):
             super().reset(seed=int(seed))
         begun = bool(self._chances)
         self._chances = self._chances or [np.random.default_rng(0)] * self.num_envs
         self._places = self._places or [0] * self.num_envs
-        for i, one in enumerate(seeds):
+        for i in rows:
+            one = seeds[i]
             if one is not None or not begun:
                 self._chances[i], used = seeding.np_random(one)
                 self._places[i] = used
             else:
                 self._places[i] += self.num_envs
-        rows = list(range(self.num_envs))
-        chosen = (options or {}).get("start_ids")
         infos: dict[str, Any] = {}
-        for i, info in enumerate(self._begin(rows, chosen)):
+        for i, info in zip(rows, self._begin(rows, chosen), strict=True):
             infos = self._add_info(infos, info, i)
         return self._rows.observe_all(), infos
 
@@ -110,7 +118,8 @@ class WorldVectorEnv(VectorEnv):
             last = {"final_obs": self._rows.observe(i), "final_info": answers[i].info}
             infos = self._add_info(infos, last, i)
             self._places[i] += self.num_envs
-        fresh = dict(zip(ended, self._begin(ended, None), strict=True)) if ended else {}
+        nowhere = [None] * self.num_envs
+        fresh = dict(zip(ended, self._begin(ended, nowhere), strict=True)) if ended else {}
         for i, answer in enumerate(answers):
             infos = self._add_info(infos, fresh.get(i, answer.info), i)
         return self._rows.observe_all(), rewards, terminated, truncated, infos
@@ -132,11 +141,26 @@ class WorldVectorEnv(VectorEnv):
     def close_extras(self, **kwargs: Any) -> None:
         self._rows.world.close()
 
-    def _begin(self, rows: Sequence[int], start_ids: Sequence[str] | None) -> list[dict[str, Any]]:
-        starts = [
-            self._rows.start(self._places[i], None if start_ids is None else start_ids[i])
-            for i in rows
-        ]
+    def _masked(self, options: Mapping[str, Any] | None) -> list[int]:
+        """The rollouts to begin: those of ``reset_mask``, or all."""
+        mask = (options or {}).get("reset_mask")
+        if mask is None:
+            return list(range(self.num_envs))
+        array = np.asarray(mask)
+        if array.shape != (self.num_envs,) or array.dtype != np.bool_ or not array.any():
+            raise ConfigError(
+                f"reset_mask is {mask!r}, expected {self.num_envs} of True and False, at least one "
+                "of them True"
+            )
+        if not self._rows.rows and not array.all():
+            raise ConfigError(
+                f"reset_mask is {mask!r} before any rollout has begun; reset all of them first"
+            )
+        return [int(i) for i in np.flatnonzero(array)]
+
+    def _begin(self, rows: Sequence[int], chosen: Sequence[str | None]) -> list[dict[str, Any]]:
+        """chosen: the start state of every rollout there is; None for the next in turn."""
+        starts = [self._rows.start(self._places[i], chosen[i]) for i in rows]
         seeds = [int(self._chances[i].integers(2**32)) for i in rows]
         return self._rows.begin(rows, starts, seeds)
 
@@ -168,7 +192,8 @@ class RolloutView:
 class WorldEnv(gymnasium.Env):
     """One rollout of a world; passes ``gymnasium.utils.env_checker.check_env``.
 
-    ``options={"start_id": ...}`` chooses the start state by name. stride: how many start states
+    ``options={"start_id": ...}`` chooses the start state by name, an option that is not known is
+    refused. stride: how many start states
     later the next rollout begins, for use beside others of its kind (``SyncVectorEnv``).
     """
 
@@ -193,12 +218,15 @@ class WorldEnv(gymnasium.Env):
     def reset(
         self, *, seed: int | None = None, options: dict[str, Any] | None = None
     ) -> tuple[dict[str, Any], dict[str, Any]]:
+        check_options(options, ("start_id", "start_ids"))
+        (chosen,) = start_ids(options, 1)
+        self._rows.start(0, chosen)  # before anything changes
         super().reset(seed=seed)
         if seed is not None or self._place is None:
             self._place = seed if seed is not None else int(self.np_random.integers(2**32))
         else:
             self._place += self._stride
-        start = self._rows.start(self._place, (options or {}).get("start_id"))
+        start = self._rows.start(self._place, chosen)
         infos = self._rows.begin([0], [start], [int(self.np_random.integers(2**32))])
         return self._rows.observe(0), infos[0]
 

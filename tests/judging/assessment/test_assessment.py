@@ -284,7 +284,7 @@ def test_bad_tables_are_told() -> None:
         (said, true.assign(policy="other " + true["policy"]),
          "the truth knows none of the 80 judged rollouts"),
         (said, true.assign(outcome="undecided"), "undecided for all 80"),
-        (said, true.assign(outcome="yes"), "outcome 'yes'"),
+        (said, true.assign(outcome="perhaps"), "outcome 'perhaps'"),
         (said, pd.concat([true, true]), "the truth has .* more than once"),
         (pd.concat([said, said]), true, "the verdict table has .* more than once"),
         (said, true.drop(columns=["outcome"]), r"the truth .* lacks \['outcome'\]"),
@@ -293,7 +293,7 @@ def test_bad_tables_are_told() -> None:
         (pd.concat([said, said.assign(judge="b", world="x")]), true, "of 2 judges"),
         (said.iloc[:0], true, "the verdict table is empty"),
         (said.assign(probability=1.5), true, "probability 1.5"),
-        (said.assign(probability="high"), true, "no numbers"),
+        (said.assign(probability="high"), true, "probability 'high', expected a number in"),
     ]  # fmt: skip
     for verdicts, truth, message in cases:
         with pytest.raises(DataError, match=message):

@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from worldeval.data.tables import Table
 from worldeval.errors import ConfigError, DataError, MismatchError
 from worldeval.judging.assessment.assessment import Assessment, CellKey
 from worldeval.judging.assessment.error_rates import Reliability
@@ -24,7 +25,6 @@ from worldeval.judging.assessment.thresholds import Threshold, choose_thresholds
 from worldeval.judging.assessment.truth import (
     Joined,
     first_of,
-    items_of,
     join,
     join_columns,
     need,
@@ -176,9 +176,9 @@ def _raters(
         },
     }
     for name, other in others.items():
-        by = join_columns(other)
+        by = join_columns(other, f"the table of {name}")
         known = outcomes_by(other, by, f"the table of {name}")
-        items = items_of(table, by)
+        items = Table.of(table, "the verdict table").names(by)
         ratings: dict[Hashable, Outcome] = {
             row: known[item] for row, item in enumerate(items) if item in known
         }
@@ -204,6 +204,8 @@ def _notes(joined: Joined, outcomes: Sequence[Outcome], rated: np.ndarray) -> li
             notes.append(f"1 {one} and is left out.")
         elif number:
             notes.append(f"{number} {several} and are left out.")
+    if joined.unused:
+        notes.append(joined.unused)
     if joined.unknown:
         rollouts = "rollout" if joined.unknown == 1 else "rollouts"
         notes.append(f"The truth of {joined.unknown} {rollouts} is undecided; left out.")

@@ -10,8 +10,10 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
+from worldeval.data.matching import such_as
+from worldeval.data.tables import CELL
 from worldeval.errors import MismatchError
-from worldeval.judging.human import CELL, Label, Rollout, blind_id
+from worldeval.judging.human import Label, Rollout, names_of
 from worldeval.judging.panel import majority
 from worldeval.types import Outcome
 
@@ -38,21 +40,37 @@ def majority_table(labels: Sequence[Label], verdicts: pd.DataFrame) -> pd.DataFr
     return _table({cell: majority(list(votes.values()))[0] for cell, votes in said.items()})
 
 
+def unplaced(labels: Sequence[Label], verdicts: pd.DataFrame) -> str:
+    """A sentence on the labels that name none of the rollouts in ``verdicts``; empty if all do."""
+    known = _known(verdicts)
+    strange = list(dict.fromkeys(one.rollout for one in labels if one.rollout not in known))
+    if not strange:
+        return ""
+    count = sum(label.rollout not in known for label in labels)
+    return (
+        f"{count} of {len(labels)} labels are of rollouts that were not judged, "
+        f"{such_as(strange, list(known))}"
+    )
+
+
 def _placed(labels: Sequence[Label], verdicts: pd.DataFrame) -> list[tuple[Label, Rollout]]:
     """Each label with the cell of the judged rollout that it names."""
-    columns = (verdicts[name].astype(str) for name in ("key", *CELL))
-    names: dict[Rollout, Rollout] = {}
-    for key, *rest in zip(*columns, strict=True):
-        cell = tuple(rest)
-        names |= {(key,): cell, (blind_id(key),): cell, cell: cell}
+    names = _known(verdicts)
     placed = [(label, names[label.rollout]) for label in labels if label.rollout in names]
     if not placed:
-        one = repr(labels[0].rollout) if labels else "none at all"
+        ones = list(dict.fromkeys(label.rollout for label in labels))
+        shown = f"but of others, {such_as(ones, list(names))}" if ones else "since there are none"
         raise MismatchError(
-            f"the labels are of none of the {len(verdicts)} judged rollouts, but of {one}; give "
+            f"the labels are of none of the {len(verdicts)} judged rollouts, {shown}; give "
             "labels of these rollouts (their key, blind id, or policy, task and start_id)"
         )
     return placed
+
+
+def _known(verdicts: pd.DataFrame) -> dict[Rollout, Rollout]:
+    """Every name of a judged rollout, and its cell."""
+    rows = verdicts[["key", *CELL]].to_dict("records")
+    return {name: tuple(row[n] for n in CELL) for row in rows for name in names_of(row)}
 
 
 def _table(outcomes: dict[Rollout, Outcome]) -> pd.DataFrame:

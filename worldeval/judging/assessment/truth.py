@@ -7,19 +7,21 @@ the truth names them, else by key.
 
 from __future__ import annotations
 
-from collections.abc import Hashable, Sequence
+from collections.abc import Hashable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from worldeval.data.matching import such_as
+from worldeval.data.spreadsheet import tidy
+from worldeval.data.tables import CELL, Name, Table
 from worldeval.errors import DataError, MismatchError
 from worldeval.types import Outcome
 
 if TYPE_CHECKING:
     import pandas as pd
 
-CELL = ("policy", "task", "start_id")
 DECIDED = (Outcome.SUCCESS, Outcome.FAILURE)
 
 
@@ -28,12 +30,14 @@ class Joined:
     """Verdicts beside the truth, row by row; only rollouts whose truth is decided.
 
     table: the verdict columns and ``true`` (bool). unmatched: rollouts without truth. unknown:
-    rollouts whose truth is undecided or an error.
+    rollouts whose truth is undecided or an error. unused: a sentence on true results that are of
+    none of the rollouts, if there are any.
     """
 
     table: pd.DataFrame
     unmatched: int = 0
     unknown: int = 0
+    unused: str = ""
     by: tuple[str, ...] = field(default=CELL)
 
 
@@ -43,17 +47,21 @@ def join(verdicts: pd.DataFrame, truth: pd.DataFrame) -> Joined:
     by = join_columns(truth)
     true = outcomes_by(truth, by, "the truth")
     worlds = verdicts["world"] if "world" in verdicts else [""] * len(verdicts)
-    items = items_of(verdicts, by)
+    judged = Table.of(verdicts, "the verdict table")
+    items = judged.names(by)
     _refuse_twice(list(zip(worlds, items, strict=True)), "the verdict table")
     table = verdicts.assign(world=worlds).reset_index(drop=True)
-    table["probability"] = _probabilities(verdicts)
+    table["outcome"] = [outcome.value for outcome in judged.verdicts()]
+    table["probability"] = judged.numbers("probability", 0, 1)
+    for name in CELL:
+        table[name] = [tidy(str(value)) for value in table[name]]
     found = [true.get(item) for item in items]
     matched = np.array([outcome is not None for outcome in found], bool)
     if not matched.any():
         raise MismatchError(
             f"the truth knows none of the {len(table)} judged rollouts: they are like "
-            f"{first_of(items)} and the truth like {first_of(list(true))}, compared by {list(by)}; "
-            "give the truth of these very start states and policies"
+            f"{first_of(items)}, the truth is of others, {such_as(list(true), items)}, compared by "
+            f"{list(by)}; give the truth of these very start states and policies"
         )
     known = np.array([outcome in DECIDED for outcome in found], bool)
     if not known.any():
@@ -68,56 +76,32 @@ def join(verdicts: pd.DataFrame, truth: pd.DataFrame) -> Joined:
         table=table.reset_index(drop=True),
         unmatched=int((~matched).sum()),
         unknown=int((matched & ~known).sum()),
+        unused=_unused(items, true),
         by=by,
     )
 
 
-def join_columns(table: pd.DataFrame) -> tuple[str, ...]:
+def join_columns(table: pd.DataFrame, what: str = "the truth") -> tuple[str, ...]:
     """By what a table of outcomes names its rollouts: the cell where it can, else the key."""
-    for columns in (CELL, ("key",)):
-        if set(columns) <= set(table.columns) and (table[list(columns)].notna() & (
-            table[list(columns)] != "")).to_numpy().all():  # fmt: skip
-            return columns
-    raise DataError(
-        f"the truth has the columns {list(table.columns)}, expected policy, task and start_id, or "
-        "key, filled in every row, and outcome"
-    )
+    return Table.of(table, what).named_by()
 
 
-def outcomes_by(table: pd.DataFrame, by: Sequence[str], what: str) -> dict[Hashable, Outcome]:
+def outcomes_by(table: pd.DataFrame, by: Sequence[str], what: str) -> dict[Name, Outcome]:
     """The outcome of each rollout of a table, named by the columns ``by``."""
     need(table, (*by, "outcome"), what)
-    items = items_of(table, by)
-    _refuse_twice(items, what)
-    known = {outcome.value for outcome in Outcome}
-    strange = [word for word in table["outcome"] if word not in known]
-    if strange:
-        raise DataError(
-            f"{what} has outcome {strange[0]!r}, expected one of {sorted(known)}; correct it"
-        )
-    return {item: Outcome(word) for item, word in zip(items, table["outcome"], strict=True)}
+    found = Table.of(table, what)
+    return found.once(found.outcomes(), by)
 
 
-def items_of(table: pd.DataFrame, by: Sequence[str]) -> list[Hashable]:
-    """What names each row."""
-    return list(zip(*(table[column].astype(str) for column in by), strict=True))
-
-
-def _probabilities(verdicts: pd.DataFrame) -> Any:
-    import pandas as pd
-
-    if "probability" not in verdicts.columns:
-        return np.nan
-    try:
-        values = pd.to_numeric(verdicts["probability"]).to_numpy(np.float64)
-    except (TypeError, ValueError) as error:
-        raise DataError(f"the column probability has no numbers ({error}); correct it") from error
-    strange = values[(values < 0) | (values > 1)]
-    if len(strange):
-        raise DataError(
-            f"a verdict has probability {strange[0]}, expected a number in [0, 1]; judge again"
-        )
-    return values
+def _unused(items: Sequence[Name], true: Mapping[Name, Outcome]) -> str:
+    known = set(items)
+    strange = [item for item in true if item not in known]
+    if not strange:
+        return ""
+    return (
+        f"{len(strange)} of {len(true)} true results are of rollouts that were not judged, "
+        f"{such_as(strange, items)}, and are not used."
+    )
 
 
 def need(table: pd.DataFrame, columns: Sequence[str], what: str) -> None:
