@@ -111,12 +111,17 @@ class MetaWorld:
         info = []
         for place, row in enumerate(rows):
             simulation, begun = self._rollouts[row], time.perf_counter()
+            distances = []
             for t in range(count):
+                nearest = float("inf")
                 for action in actions[place, t * stride : (t + 1) * stride]:
                     success[place, t] |= simulation.step(action)
+                    nearest = min(nearest, simulation.goal_distance_m)
+                distances.append(round(nearest, 5))
                 frames[place, t] = self.draw(simulation)
                 poses[place, t] = simulation.pose
-            info.append({"seconds": time.perf_counter() - begun})
+            seconds = time.perf_counter() - begun
+            info.append({"seconds": seconds, "goal_distance_m": distances})
         return WorldStep(frames=frames, poses=poses, success=success, info=info)
 
     def close(self) -> None:

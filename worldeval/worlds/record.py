@@ -31,13 +31,24 @@ from worldeval.worlds.sawyer import ROBOT, SPLITS, TASKS, start_state
 if TYPE_CHECKING:
     from worldeval.worlds.metaworld import MetaWorld
 
-KINDS = ("expert", "noisy", "failing", "random", "memory", "revisit")
+KINDS = (
+    "expert",
+    "noisy",
+    "failing",
+    "random",
+    "memory",
+    "revisit",
+    "border",
+    "faulty",
+    "counterfactual",
+)
 _GOLDEN = 0.6180339887498949
 
 
 @dataclass(frozen=True, kw_only=True)
 class RecordConfig:
-    """What to record. mix: weight of each kind of driver (``worlds/experts.py``)."""
+    """What to record. mix: weight of each kind of driver (``worlds/experts.py``, and for border,
+    faulty and counterfactual ``worlds/counterfactuals.py``)."""
 
     tasks: tuple[str, ...] = tuple(TASKS)
     episodes_per_task: int = 90
@@ -122,6 +133,7 @@ def jobs(config: RecordConfig) -> list[Job]:
 
 def record_episode(job: Job, world: MetaWorld) -> Episode:
     """Run one episode. The frame count is fixed: after success, experts hold still."""
+    from worldeval.worlds import counterfactuals
     from worldeval.worlds.experts import Expert, driver_of
 
     start = start_state(job.split, job.task, job.index)
@@ -129,22 +141,29 @@ def record_episode(job: Job, world: MetaWorld) -> Episode:
     rng = np.random.default_rng(int.from_bytes(digest[:8], "big"))
     simulation = world.simulation(job.task)
     simulation.reset(start.seed)
-    driver, expert = driver_of(job.kind, simulation, rng), Expert(job.task)
     count, stride = job.chunks * ROBOT.frames_per_chunk, ROBOT.steps_per_frame
+    if job.kind in counterfactuals.KINDS:
+        driver = counterfactuals.driver_of(job.kind, simulation, start.seed, rng, count * stride)
+    else:
+        driver = driver_of(job.kind, simulation, rng)
+    expert = Expert(job.task)
     frames = [world.draw(simulation)]
     poses = [simulation.pose.copy()]
     success = [simulation.success]
+    distances = [simulation.goal_distance_m]
     actions = np.zeros((count, stride, ROBOT.action_dim), np.float32)
     expert_actions = np.zeros_like(actions)
     for t in range(count):
-        reached = False
+        reached, nearest = False, np.inf
         for s in range(stride):
             expert_actions[t, s] = expert.act(simulation)
             actions[t, s] = driver.act(simulation)
             reached |= simulation.step(actions[t, s])
+            nearest = min(nearest, simulation.goal_distance_m)
         frames.append(world.draw(simulation))
         poses.append(simulation.pose.copy())
         success.append(reached)
+        distances.append(nearest)
     return Episode(
         key=job.key,
         task=job.task,
@@ -162,6 +181,8 @@ def record_episode(job: Job, world: MetaWorld) -> Episode:
             "split": job.split,
             "start_id": start.start_id,
             "scene": simulation.task.scene,
+            "goal_distance_m": [round(float(x), 5) for x in distances],
+            "success_distance_m": simulation.success_distance_m,
         },
     )
 

@@ -45,6 +45,20 @@ ARM_JOINTS = 9
 JOINTS = {"drawer": "goal_slidey", "window": "window_slide", "faucet": "knob_Joint_1"}
 """Joints that a layout sets."""
 
+SUCCESS_DISTANCE_M = {
+    "drawer-open": 0.03,
+    "drawer-close": 0.065,
+    "window-open": 0.05,
+    "window-close": 0.05,
+    "faucet-open": 0.07,
+    "faucet-close": 0.07,
+    "button-press": 0.024,
+    "reach": 0.05,
+    "push": 0.05,
+    "pick-place": 0.07,
+}
+"""Meta-World calls a state a success where the goal is no further than this."""
+
 # Opposed tasks of Meta-World name different points of one object as "the object".
 OBJECT_POINT_M = {
     "drawer-open": (0.0, 0.0, 0.0),
@@ -59,8 +73,9 @@ OBJECT_POINT_M = {
 class Simulation:
     """One Meta-World environment that is reset to seeds and stepped control step by control step.
 
-    Public state: ``pose`` (4,) float64 commanded pose; ``success`` after the last control step;
-    ``layout`` of the last reset; ``env``, ``model`` and ``data`` of the simulator underneath.
+    Public state: ``pose`` (4,) float64 commanded pose; ``success`` after the last control step and
+    ``goal_distance_m``, the measure behind that flag (of handle, button, puck or fingertips to
+    where they should be); ``layout`` of the last reset; ``env``, ``model`` and ``data`` of the simulator underneath.
     """
 
     def __init__(self, task: Task) -> None:
@@ -79,6 +94,12 @@ class Simulation:
         self.layout: Layout
         self.pose = np.zeros(ROBOT.pose_dim)
         self.success = False
+        self.goal_distance_m = float("inf")
+
+    @property
+    def success_distance_m(self) -> float:
+        """The largest ``goal_distance_m`` that is a success."""
+        return SUCCESS_DISTANCE_M[self.task.name]
 
     def _hold(self, hand_m: np.ndarray, steps: int) -> None:
         for _ in range(steps):
@@ -125,6 +146,7 @@ class Simulation:
 
     def _evaluate(self, action: np.ndarray) -> bool:
         _, info = self.env.evaluate_state(self.observation(), action)
+        self.goal_distance_m = float(info["obj_to_target"])
         return bool(info["success"])
 
     def observation(self) -> np.ndarray:
