@@ -41,6 +41,10 @@ VERBS = {
     "train ctrl-world": ("train_ctrl_world:TrainCtrlWorld", "fine-tune at full size, many GPUs"),
     "train adapter": ("train_adapter:TrainAdapter", "joint velocities to joint positions"),
     "train policy": ("train_policy:TrainPolicy", "clone behaviour from recorded episodes"),
+    "train population": (
+        "train_population:TrainPopulation",
+        "make a population of truly different policies",
+    ),
     "train judge": ("train_judge:TrainJudge", "tell success from failure"),
     "train progress": ("train_progress:TrainProgress", "how far along a task is, frame by frame"),
     "train trust": ("train_trust:TrainTrust", "when not to believe the imagination"),

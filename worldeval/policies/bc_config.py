@@ -16,6 +16,8 @@ from worldeval.errors import ConfigError
 from worldeval.learning.config import LoopConfig
 from worldeval.robots import RobotSpec
 
+FAMILIES = ("film", "plain", "keypoints", "patches", "thumbnails", "nearest")
+"""Networks that can be cloned into; the first is the shipped candidates'."""
 GROUP_CHANNELS = 8
 """Channels that are normalised together."""
 
@@ -34,6 +36,10 @@ class BCConfig:
     rate_hz: float
     chunk: int
     execute: int
+    family: str = "film"
+    """Which network, see ``bc_families.py``."""
+    remembered: int = 0
+    """Samples that the family "nearest" keeps."""
     use_text: bool = True
     use_state: bool = True
     channels: tuple[int, int, int] = (16, 32, 64)
@@ -54,6 +60,13 @@ class BCConfig:
             "channels",
         ):  # JSON gives lists
             object.__setattr__(self, name, tuple(getattr(self, name)))
+        if self.family not in FAMILIES:
+            raise ConfigError(f"family is {self.family!r}, expected one of {', '.join(FAMILIES)}")
+        if (self.family == "nearest") != (self.remembered > 0):
+            raise ConfigError(
+                f"remembered is {self.remembered} in the family {self.family!r}, expected 1 or "
+                "more in the family nearest and 0 in all others"
+            )
         if not self.cameras:
             raise ConfigError("cameras is empty, expected at least one view")
         if any(size < 16 or size % 8 for size in self.image_size):
@@ -140,6 +153,10 @@ class BCTrainConfig:
     """Standard deviation of the error of a sloppy demonstrator, in the robot's action units."""
     label_gain: float = 1.0
     """Factor on demonstrated motion: below 1 it is too slow, above too fast."""
+    family: str = "film"
+    """Which network, see ``bc_families.py``."""
+    remembered: int = 0
+    """Samples that the family "nearest" keeps; it is not trained."""
     cameras: tuple[str, ...] | None = None
     """Views it sees; None all of the robot's."""
     use_text: bool = True
@@ -217,6 +234,8 @@ class BCTrainConfig:
         return BCConfig.for_robot(
             robot,
             cameras=self.cameras or robot.views,
+            family=self.family,
+            remembered=self.remembered,
             use_text=self.use_text,
             use_state=self.use_state,
             channels=self.channels,

@@ -26,7 +26,8 @@ from worldeval.policies import behaviour_cloning
 from worldeval.policies.bc_augment import blur, jitter, shift
 from worldeval.policies.bc_config import BCTrainConfig
 from worldeval.policies.bc_data import Corruption, Demonstrations, choose
-from worldeval.policies.bc_network import BCNetwork, buckets_of, scaled
+from worldeval.policies.bc_families import NearestNetwork, network_of
+from worldeval.policies.bc_network import buckets_of, scaled
 from worldeval.robots import RobotSpec
 
 HUBER_BETA = 0.1
@@ -117,9 +118,10 @@ class _Training:
         self.error = data.label_error(config.label_noise, seed) if config.label_noise else None
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(seed)
-            self.model = BCNetwork(network)
+            self.model = network_of(network)
         self.loop = Loop(self.model, config.loop, out / "training", settings=config.identity())
         self.device = self.loop.device
+        self.network = network
         self.words, self.word_weights = (
             t.to(self.device) for t in buckets_of(data.texts, network.text_buckets)
         )
@@ -128,7 +130,10 @@ class _Training:
         def validate(step: int) -> dict[str, Any]:
             return {"held_out_error": self.held_out_error()}
 
-        self.loop.run(self.step_loss, validate, title=self.name, progress=progress)
+        if isinstance(self.model, NearestNetwork):
+            self._remember(self.model)
+        else:
+            self.loop.run(self.step_loss, validate, title=self.name, progress=progress)
         with self.loop.averaged_weights():
             card = {
                 "training": self.config.identity(),
@@ -143,6 +148,36 @@ class _Training:
         (self.loop.folder / STATE_FILE).unlink(missing_ok=True)
         return self.out
 
+    def _remember(self, model: NearestNetwork) -> None:
+        """Samples spread evenly over the rows, in place of training."""
+        count = self.network.remembered
+        if count > len(self.rows):
+            raise ConfigError(
+                f"remembered is {count}, but {self.episodes} demonstrations have {len(self.rows)} "
+                "samples; remember fewer or take more demonstrations"
+            )
+        rows = self.rows[np.linspace(0, len(self.rows) - 1, count).astype(int)]
+        drawn = self.data.batch(
+            rows,
+            views=self.views,
+            chunk=self.network.chunk,
+            labels=self.config.labels,
+            label_error=self.error,
+        )
+        text = torch.from_numpy(drawn.texts)
+        motion = drawn.targets.copy()
+        motion[..., :-1] *= self.config.label_gain
+        targets = scaled(
+            torch.from_numpy(motion), self.network.action_low, self.network.action_high
+        )
+        model.remember(
+            torch.from_numpy(to_model(drawn.frames)),
+            self._poses(drawn.poses),
+            self.words[text],
+            self.word_weights[text],
+            targets.clamp(-1, 1),
+        )
+
     def step_loss(
         self, module: nn.Module, step: int, generator: torch.Generator
     ) -> tuple[Tensor, dict[str, float]]:
@@ -152,7 +187,7 @@ class _Training:
         drawn = self.data.batch(
             rows,
             views=self.views,
-            chunk=self.model.config.chunk,
+            chunk=self.network.chunk,
             labels=config.labels,
             hold_weight=config.hold_weight,
             blurred=rng.random(len(rows)) < 0.5,
@@ -173,7 +208,7 @@ class _Training:
     def _loss(self, predicted: Tensor, targets: np.ndarray, weights: np.ndarray) -> Tensor:
         motion = targets.copy()
         motion[..., :-1] *= self.config.label_gain
-        network = self.model.config
+        network = self.network
         target = scaled(torch.from_numpy(motion), network.action_low, network.action_high)
         target = target.clamp(-1, 1).to(self.device)
         # beyond a bound all actions are one and the same: no pull back from there
@@ -195,7 +230,7 @@ class _Training:
             np.linspace(0, len(self.held_out) - 1, min(most, len(self.held_out))).astype(int)
         ]
         total = count = 0.0
-        network = self.model.config
+        network = self.network
         for part in np.array_split(rows, -(-len(rows) // 128)):
             drawn = self.data.batch(part, views=self.views, chunk=network.chunk)
             text = torch.from_numpy(drawn.texts).to(self.device)
@@ -216,7 +251,7 @@ class _Training:
         return total / count
 
     def _poses(self, poses: np.ndarray) -> Tensor:
-        network = self.model.config
+        network = self.network
         return scaled(torch.from_numpy(poses), network.pose_low, network.pose_high).to(self.device)
 
     def _tensor(self, values: np.ndarray) -> Tensor:

@@ -14,12 +14,14 @@ from typing import Any
 
 import numpy as np
 import torch
+from torch import nn
 
 from worldeval.data import checkpoint
 from worldeval.data.video import to_model
 from worldeval.errors import PolicyError
 from worldeval.policies.bc_config import BCConfig
-from worldeval.policies.bc_network import BCNetwork, buckets_of, scaled, unscaled
+from worldeval.policies.bc_families import network_of
+from worldeval.policies.bc_network import buckets_of, scaled, unscaled
 from worldeval.policies.checking import POSE
 from worldeval.robots import RobotSpec
 from worldeval.types import Observation, PolicySpec
@@ -28,9 +30,9 @@ KIND = "policy-bc"
 
 
 class BehaviourCloning:
-    """A BCNetwork behind the Policy protocol."""
+    """A network of any family behind the Policy protocol."""
 
-    def __init__(self, network: BCNetwork, *, name: str) -> None:
+    def __init__(self, network: nn.Module, *, name: str) -> None:
         config = network.config
         self.network = network.eval()
         self.spec = PolicySpec(
@@ -53,7 +55,7 @@ class BehaviourCloning:
     @torch.inference_mode()
     def act(self, observations: Sequence[Observation]) -> np.ndarray:
         config = self.network.config
-        device = self.network.out.weight.device
+        device = next(iter(self.network.state_dict().values())).device
         images = torch.from_numpy(to_model(np.stack([self._views(o) for o in observations])))
         if config.use_state:
             poses = torch.from_numpy(np.stack([self._pose(o) for o in observations]))
@@ -102,7 +104,7 @@ class BehaviourCloning:
 
 
 def save(
-    folder: str | Path, network: BCNetwork, *, name: str, card: Mapping[str, Any] | None = None
+    folder: str | Path, network: nn.Module, *, name: str, card: Mapping[str, Any] | None = None
 ) -> Path:
     """Write ``network`` as a checkpoint named ``name``."""
     tensors = {
@@ -134,7 +136,7 @@ def load(
     with checkpoint.fitting(folder):
         settings = dict(config["network"])
         written = str(config["name"])
-        network = BCNetwork(BCConfig.from_json(settings))
+        network = network_of(BCConfig.from_json(settings))
         network.load_state_dict(
             {key: torch.from_numpy(value.astype(np.float32)) for key, value in tensors.items()}
         )

@@ -7,6 +7,7 @@ Enters: a URI and the robot. Leaves: a policy that ``check_policy`` has accepted
     replay:STORE_DIR                         recorded actions; ?policy=NAME says whose
     replay-shuffled:STORE_DIR                other episodes' actions, as a control
     bc:CHECKPOINT_DIR   or the plain path    a cloned policy; ?name=NAME renames it
+    faulty:FOLDER?gain=0.5                   a policy with something wrong, see faulty.py
     openpi://HOST:PORT                       a policy behind an openpi server, see openpi.py
     roboarena://HOST:PORT                    ... or a RoboArena server, see roboarena.py
     python:path/to/file.py:ClassName?k=v     a class or factory in a file
@@ -52,6 +53,7 @@ WITH_PLACE: dict[str, str] = {
     "replay": "worldeval.policies.replay:ReplayPolicy",
     "replay-shuffled": "worldeval.policies.replay:ShuffledReplayPolicy",
     "bc": "worldeval.policies.behaviour_cloning:load",
+    "faulty": "worldeval.policies.faulty:load",
     "openpi": "worldeval.policies.openpi:load",
     "roboarena": "worldeval.policies.roboarena:load",
 }

@@ -89,6 +89,17 @@ def load_frames(
     )
 
 
+def joined(one: FrameTable, other: FrameTable) -> FrameTable:
+    """The episodes of two tables in one."""
+    return FrameTable(
+        frames=np.concatenate([one.frames, other.frames]),
+        poses=np.concatenate([one.poses, other.poses]),
+        first=np.concatenate([one.first, other.first[1:] + one.first[-1]]),
+        keys=one.keys + other.keys,
+        start_ids=one.start_ids + other.start_ids,
+    )
+
+
 def step_rows(count: int, wanted: int) -> np.ndarray:
     """At most ``wanted`` rows, evenly spread over ``count``."""
     return np.unique(np.linspace(0, count - 1, min(wanted, count)).astype(np.int64))

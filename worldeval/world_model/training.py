@@ -33,6 +33,7 @@ from worldeval.world_model.clips import (
     FrameTable,
     cache_latents,
     given_latents,
+    joined,
     load_frames,
     measure_denoiser,
 )
@@ -52,6 +53,8 @@ class WorldModelTrainConfig:
 
     store: str
     autoencoder: str
+    also: tuple[str, ...] = ()
+    """More stores to train on, of the same robot."""
     validation: str | None = None
     """Store of held-out episodes; None validates on nothing."""
     backbone: BackboneConfig = field(default_factory=lambda: BackboneConfig(widths=(64, 128)))
@@ -71,6 +74,9 @@ class WorldModelTrainConfig:
     relative: bool = False
     """Count an error against how far the view is from the first memory frame, as a gain in dB over
     it does: to disturb a view at rest then costs as much as to miss a motion."""
+    motion_weight: float = 0.0
+    """Further weight of an error where the view changes, in units of the clip's own mean change: a
+    puck of a few pixels would else count no more than the table beside it."""
     current_noise: float = 0.25
     """Conditioning noise of a sample is uniform below this (in units of the latents' spread)."""
     imagined: tuple[str, ...] = ()
@@ -104,16 +110,18 @@ def clip_loss(
     device: torch.device,
     expectation: bool = False,
     relative: bool = False,
+    motion_weight: float = 0.0,
 ) -> tuple[Tensor, Tensor]:
     """EDM loss of ``rows`` of a global batch of ``count``; (scalar, mean error per view (V,)).
 
     All chance is drawn for the global batch and then cut, so that the loss does not depend on how
-    many processes share it. expectation, relative: as in ``WorldModelTrainConfig``.
+    many processes share it. expectation, relative, motion_weight: as in ``WorldModelTrainConfig``.
     """
 
     def normal(like: Tensor) -> Tensor:
         return torch.randn((count, *like.shape[1:]), generator=generator)[rows]
 
+    weight = 1 + motion_weight * moved(context.current, future).to(device) if motion_weight else 1.0
     level = (torch.rand(count, generator=generator) * noise_below)[rows]
     still = context.memory[:, :1] if context.memory.shape[1] else context.current[:, None]
     context = replace(
@@ -135,10 +143,20 @@ def clip_loss(
         )
     error = weighted_error(module(prepared, noisy, sigma), clean, sigma, model.config.denoiser)
     by_view = error.detach().mean(dim=(0, 1, 3, 4, 5))
+    error = error * weight
     if relative:
         apart = (future - still).square().mean(dim=(1, 3, 4, 5), keepdim=True)
         error = error * (model.config.denoiser.sigma_data**2 / (apart + STILL)).to(device)
     return error.mean(), by_view
+
+
+def moved(current: Tensor, future: Tensor) -> Tensor:
+    """Where a clip changes: (B, F, V, 1, h, w), mean 1 over a clip, at most 8.
+
+    current: (B, V, C, h, w), future: (B, F, V, C, h, w) latents.
+    """
+    change = (future - current[:, None]).square().mean(3, keepdim=True).sqrt()
+    return (change / change.mean(dim=(1, 2, 3, 4, 5), keepdim=True).clamp(min=1e-6)).clamp(max=8.0)
 
 
 class _Denoise(nn.Module):
@@ -164,7 +182,7 @@ def train_world_model(
     out = Path(out)
     stores = {
         folder: EpisodeStore.open(folder)
-        for folder in (config.store, config.validation, *config.imagined)
+        for folder in (config.store, *config.also, config.validation, *config.imagined)
         if folder is not None
     }
     for store in stores.values():
@@ -172,6 +190,10 @@ def train_world_model(
     autoencoder, digest = _codec(config), latents_of(Path(config.autoencoder))
     check_size(robot.image_size, autoencoder.config.image_size)
     table, latents = _latents_of_store(config, stores[config.store], autoencoder, digest, out)
+    for number, folder in enumerate(config.also):
+        name = f"latents-{number + 1}.npy"
+        more = _latents_of_store(config, stores[folder], autoencoder, digest, out, name=name)
+        table, latents = joined(table, more[0]), np.concatenate([latents, more[1]])
     torch.manual_seed(config.loop.seed)
     calibrated = all(camera.mount != "uncalibrated" for camera in robot.cameras)
     settings = WorldModelConfig.for_robot(
@@ -200,7 +222,6 @@ def train_world_model(
     if isinstance(autoencoder, Autoencoder):
         for folder in config.imagined:
             source.add_imagined(stores[folder], autoencoder)
-    del table.frames
     started = time.time()
     loop = Loop(_Denoise(model), config.loop, out / "training")
     device = loop.device
@@ -223,6 +244,7 @@ def train_world_model(
             device,
             config.expectation,
             config.relative,
+            config.motion_weight,
         )
         return value, {f"loss_{v}": float(e) for v, e in zip(views, per_view, strict=True)}
 
@@ -280,6 +302,7 @@ def _latents_of_store(
     digest: str,
     out: Path,
     keys: Collection[str] = (),
+    name: str = "latents.npy",
 ) -> tuple[FrameTable, np.ndarray]:
     """Frames with their latents (N, V, C, h, w): of ``keys``, by default all but those held out.
 
@@ -287,15 +310,17 @@ def _latents_of_store(
     """
     known = [str(key) for key in store.metadata()["key"]]
     unknown = sorted(set(config.held_out) - set(known))
-    if unknown:
+    if unknown and store.root == Path(config.store):
         raise DataError(f"held_out has {unknown}, {store.root} has such as {known[:3]}")
     wanted = keys or [key for key in known if key not in config.held_out]
     encodes = isinstance(codec, Autoencoder)
     table = load_frames(store, config.max_episodes, keys_wanted=wanted, pixels=encodes)
     if not isinstance(codec, Autoencoder):
         return table, given_latents(table, store, digest)
-    path = out / "training" / ("held-out.npy" if keys else "latents.npy")
-    return table, cache_latents(table, codec, path, digest)
+    path = out / "training" / ("held-out.npy" if keys else name)
+    latents = cache_latents(table, codec, path, digest)
+    table.frames = np.empty((len(table.frames), 0), np.uint8)  # gigabytes that nobody needs now
+    return table, latents
 
 
 def _card(config: WorldModelTrainConfig, table: FrameTable, loop: Loop, started: float) -> dict:

@@ -1,13 +1,13 @@
 """Recordings of what experts seldom show: near misses, faults, and motions with another gripper.
 
-What enters: a simulation at its start and a generator. What leaves: a driver (``worlds/experts.py``)
-for the episode. A world model that has only seen hands which close where experts close them learns
-that a window moves *because* the gripper closed; a judge that has only seen clear failures takes a
-puck two centimetres beside its goal for a success. Three kinds of episode answer that:
+What enters: a simulation at its start and a generator. What leaves: a driver for the episode
+(``worlds/experts.py``). A world model that has only seen hands which close where experts close
+them learns that a window moves *because* the gripper closed; a judge that has only seen clear
+failures takes a puck two centimetres beside its goal for a success. Three kinds answer that:
 
 border: an expert, perhaps a slow one, that stops, at a distance to the goal drawn around the limit
     of success or anywhere on the way, and then holds, leaves or lets go.
-faulty: an expert, or one that aims a few centimetres beside, behind a fault of ``motion/faults.py``.
+faulty: an expert, or one that aims some centimetres beside, behind a fault (``motion/faults.py``).
 counterfactual: the very motion of a successful expert, step by step, with the gripper held open,
     held closed, closed late, weakly, or opened again half way.
 """

@@ -75,7 +75,8 @@ class Simulation:
 
     Public state: ``pose`` (4,) float64 commanded pose; ``success`` after the last control step and
     ``goal_distance_m``, the measure behind that flag (of handle, button, puck or fingertips to
-    where they should be); ``layout`` of the last reset; ``env``, ``model`` and ``data`` of the simulator underneath.
+    where they should be); ``layout`` of the last reset; ``env``, ``model`` and ``data`` of the
+    simulator underneath.
     """
 
     def __init__(self, task: Task) -> None:

@@ -1,0 +1,48 @@
+"""``worldeval train population``."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+import tyro
+
+
+@dataclass(frozen=True, kw_only=True)
+class TrainPopulation:
+    """Make a population of truly different policies to train and to test a ranking on.
+
+    Networks of several families (policies/bc_families.py), with little and much data, and faults of
+    them: half speed, a weak grip, late or missing pictures ... Whole families have one role each:
+    training, validation or reported. Writes population.json with the name, family, role and URI of
+    each. An interrupted training goes on where it stopped.
+
+    For example:
+      worldeval train population --store recordings/training --out runs/population
+      worldeval train population --store recordings/training --out runs/look --steps-factor 0.05
+    """
+
+    store: Path
+    """Store of demonstrations with experts' actions (worldeval record)."""
+    out: Path
+    """Folder of the population."""
+    role: tyro.conf.UseAppendAction[tuple[str, ...]] = ()
+    """training, validation or reported; repeat it for several. All, if it is not given."""
+    steps_factor: float = 1.0
+    """Factor on every training length, for a quick look."""
+    threads: int = 1
+    """Threads that train."""
+
+    def run(self) -> None:
+        from worldeval.policies.population import ROLES, train_population
+        from worldeval.worlds.sawyer import ROBOT
+
+        for member in train_population(
+            self.store,
+            self.out,
+            ROBOT,
+            roles=self.role or ROLES,
+            steps_factor=self.steps_factor,
+            threads=self.threads,
+        ):
+            print(f"{member.role:10} {member.family:18} {member.name:26} {member.uri}")
