@@ -174,6 +174,7 @@ def test_precision_may_change_between_trainings_where_there_are_units_for_it(
 ) -> None:
     half = replace(CONFIG, mixed_precision="bf16", steps=1)
     monkeypatch.setattr(torch.cpu, "_is_amx_tile_supported", lambda: False)
+    monkeypatch.setattr(torch.cpu, "_is_avx512_bf16_supported", lambda: False)
     with pytest.raises(ConfigError, match="no bfloat16"):
         Loop(network(), half, tmp_path / "half")
     monkeypatch.setattr(torch.cpu, "_is_amx_tile_supported", lambda: True)
