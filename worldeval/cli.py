@@ -47,6 +47,7 @@ VERBS = {
     ),
     "train judge": ("train_judge:TrainJudge", "tell success from failure"),
     "train progress": ("train_progress:TrainProgress", "how far along a task is, frame by frame"),
+    "train margin": ("train_margin:TrainMargin", "how near each frame is to success"),
     "train trust": ("train_trust:TrainTrust", "when not to believe the imagination"),
     "rollout": ("rollout:Rollout", "run policies from a suite's start states in a world"),
     "replay": ("replay:Replay", "imagine recorded episodes again and measure the difference"),

@@ -17,6 +17,7 @@ from worldeval.types import Judge
 LEARNED = {
     "judge": "classifier:SuccessClassifier",
     "progress-judge": "progress:ProgressJudge",
+    "margin-judge": "margin:MarginJudge",
 }
 """Kind of the checkpoint -> module and class."""
 

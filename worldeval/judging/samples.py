@@ -31,6 +31,8 @@ from worldeval.judging.learned import moments_of
 from worldeval.types import Episode
 
 UNKNOWN = -1
+BORDER = 0.5
+"""Margins below this, either way, are near the limit of success."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -52,7 +54,9 @@ class Batch:
 
     images: (B, moments, V, C, H, W) in [-1, 1]. poses: (B, 2, P). labels: (B,) float32, 1 solved by
     this frame. distances: (B,) int64, frames to go until it is solved where ``known`` (B,) bool,
-    elsewhere the frames within which it was seen not to be.
+    elsewhere the frames within which it was seen not to be. holds: (B,) float32, 1 where the task is
+    solved at this very frame. margins: (B,) float32 log(limit / distance to the goal), NaN where
+    nobody measured it.
     """
 
     images: np.ndarray
@@ -60,6 +64,8 @@ class Batch:
     labels: np.ndarray
     distances: np.ndarray
     known: np.ndarray
+    holds: np.ndarray
+    margins: np.ndarray
     instructions: list[str]
 
 
@@ -67,7 +73,8 @@ class FrameCache:
     """All frames of several stores, decoded once into one memory-mapped file.
 
     frames: (N, V, H, W, C) uint8; poses: (N, P); solved: (N,) int8, 1 solved by this frame, 0 not
-    yet, -1 unknown; holds: (N,) int8, the same for the world's flag at this very frame.
+    yet, -1 unknown; holds: (N,) int8, the same for the world's flag at this very frame; margins:
+    (N,) float32, see ``margins_of``.
     """
 
     def __init__(self, folder: Path) -> None:
@@ -79,6 +86,7 @@ class FrameCache:
         self.poses = np.load(folder / "poses.npy")
         self.solved = np.load(folder / "solved.npy")
         self.holds = np.load(folder / "holds.npy")
+        self.margins = np.load(folder / "margins.npy")
 
     @classmethod
     def build(
@@ -125,6 +133,7 @@ class Sampler:
         near_frames: int,
         opposed_share: float,
         rewording_share: float,
+        border_share: float = 0.0,
         instructions: Mapping[str, Sequence[str]],
         opposed: Mapping[str, str],
     ) -> None:
@@ -137,15 +146,16 @@ class Sampler:
         self.cache, self.lag, self.batch, self.seed = cache, lag, batch, seed
         self.solved_share, self.near_share = solved_share, near_share
         self.near_frames, self.opposed_share = near_frames, opposed_share
-        self.rewording_share = rewording_share
+        self.rewording_share, self.border_share = rewording_share, border_share
         self.instructions, self.opposed = dict(instructions), dict(opposed)
-        self._solved, self._open, self._held = [], [], []
+        self._solved, self._open, self._held, self._border = [], [], [], []
         groups: dict[tuple[str, bool, str], list[int]] = {}
         for index, row in enumerate(cache.rows):
             span = slice(row.first, row.first + row.length)
             self._solved.append(np.flatnonzero(cache.solved[span] == 1))
             self._open.append(np.flatnonzero(cache.solved[span] == 0))
             self._held.append(np.flatnonzero(cache.holds[span] == 1))
+            self._border.append(np.flatnonzero(np.abs(cache.margins[span]) < BORDER))
             if len(self._solved[-1]) + len(self._open[-1]):
                 groups.setdefault((row.task, row.success, row.world), []).append(index)
         if {success for _, success, _ in groups} != {True, False}:
@@ -159,16 +169,18 @@ class Sampler:
     def draw(self, step: int) -> Batch:
         """The batch of training step ``step``."""
         rng = np.random.default_rng([self.seed, step])
-        episodes, times, distances, known, instructions = [], [], [], [], []
+        episodes, times, distances, known, own, instructions = [], [], [], [], [], []
         for _ in range(self.batch):
             members = self._members[int(rng.integers(len(self._members)))]
             index = int(members[rng.integers(len(members))])
-            time, (distance, sure), instruction = self._draw_frame(index, rng)
+            time, (distance, sure), instruction, asked = self._draw_frame(index, rng)
             episodes.append(self.cache.rows[index].first)
             times.append(time)
             distances.append(distance)
             known.append(sure)
+            own.append(asked)
             instructions.append(instruction)
+        rows, asked_for = np.array(episodes) + np.array(times), np.array(own)
         moments = moments_of(np.array(times), self.lag) + np.array(episodes)[:, None]
         return Batch(
             images=to_model(self.cache.frames[moments]),
@@ -176,36 +188,48 @@ class Sampler:
             labels=(np.array(known) & (np.array(distances) == 0)).astype(np.float32),
             distances=np.array(distances, np.int64),
             known=np.array(known),
+            holds=(asked_for & (self._holding(rows) == 1)).astype(np.float32),
+            margins=np.where(asked_for, self.cache.margins[rows], np.nan).astype(np.float32),
             instructions=instructions,
         )
 
+    def _holding(self, rows: np.ndarray) -> np.ndarray:
+        """Whether the task is solved at these very frames, as far as anybody knows."""
+        holds = self.cache.holds[rows]
+        return np.where(holds == UNKNOWN, self.cache.solved[rows], holds)
+
     def _draw_frame(
         self, index: int, rng: np.random.Generator
-    ) -> tuple[int, tuple[int, bool], str]:
-        """A frame of an episode, its distance and whether that is known, and an instruction."""
+    ) -> tuple[int, tuple[int, bool], str, bool]:
+        """A frame of an episode, its distance and whether that is known, an instruction, and
+        whether that is of the episode's own task."""
         row = self.cache.rows[index]
         held = self._held[index]
         other = self.opposed.get(row.task)
         if other and len(held) and rng.random() < self.opposed_share:
             words = self.instructions[other]
-            return int(rng.choice(held)), (0, False), words[int(rng.integers(len(words)))]
+            return int(rng.choice(held)), (0, False), words[int(rng.integers(len(words)))], False
         instruction = row.instruction
         wordings = self.instructions.get(row.task)
         if wordings and rng.random() < self.rewording_share:
             instruction = wordings[int(rng.integers(len(wordings)))]
+        border = self._border[index]
+        if self.border_share and len(border) and rng.random() < self.border_share:
+            time = int(rng.choice(border))
+            return time, self._distance(index, time), instruction, True
         solved, pending = self._solved[index], self._open[index]
         if len(solved) and (not len(pending) or rng.random() < self.solved_share):
-            return int(rng.choice(solved)), (0, True), instruction
+            return int(rng.choice(solved)), (0, True), instruction, True
         if rng.random() < self.near_share:  # almost solved, or where a failure ended up
             pending = pending[-self.near_frames :]
         time = int(rng.choice(pending))
-        return time, self._distance(index, time), instruction
+        return time, self._distance(index, time), instruction, True
 
     def _distance(self, index: int, time: int) -> tuple[int, bool]:
         """Frames to go at an unsolved frame, or (of a failure) those left, and which it is."""
         solved = self._solved[index]
         if len(solved):
-            return int(solved[0]) - time, True
+            return max(0, int(solved[0]) - time), True
         return self.cache.rows[index].length - 1 - time, False
 
 
@@ -222,6 +246,27 @@ def labels_of(episode: Episode) -> tuple[np.ndarray, np.ndarray]:
     return solved, np.full(episode.length, UNKNOWN, np.int8)
 
 
+def margins_of(episode: Episode) -> np.ndarray:
+    """(T+1,) float32 log(limit / distance to the goal) of every frame; NaN where not measured.
+
+    Recordings keep the distance of every frame, rollouts that of every chunk's frames in its log.
+    """
+    extra = episode.extra
+    margins = np.full(episode.length, np.nan, np.float32)
+    if extra.get("goal_distance_m") is not None:
+        distance, limit = extra["goal_distance_m"], extra["success_distance_m"]
+        margins[:] = -np.log(np.maximum(np.asarray(distance, np.float32), 1e-4) / limit)
+        return margins
+    first = 1
+    for chunk in json.loads(extra.get("chunks") or "[]"):
+        distance = np.asarray(chunk.get("goal_distance_m") or [], np.float32)
+        if len(distance):
+            after = slice(first, first + len(distance))
+            margins[after] = -np.log(np.maximum(distance, 1e-4) / chunk["success_distance_m"])
+            first += len(distance)
+    return margins
+
+
 def world_of(episode: Episode) -> str:
     return str(episode.extra.get("world") or "recorded")
 
@@ -234,7 +279,12 @@ def _decode(
     stores: Sequence[EpisodeStore], folder: Path, views: tuple[str, ...]
 ) -> tuple[list[EpisodeRow], tuple[int, ...]]:
     rows: list[EpisodeRow] = []
-    parts: dict[str, list[np.ndarray]] = {"poses": [], "solved": [], "holds": []}
+    parts: dict[str, list[np.ndarray]] = {
+        "poses": [],
+        "solved": [],
+        "holds": [],
+        "margins": [],
+    }
     shape: tuple[int, ...] | None = None
     first = 0
     with (folder / "frames.bin").open("wb") as file:
@@ -262,6 +312,7 @@ def _decode(
                 parts["poses"].append(episode.poses.astype(np.float32))
                 parts["solved"].append(solved)
                 parts["holds"].append(holds)
+                parts["margins"].append(margins_of(episode))
                 success = bool(episode.success) if episode.success is not None else solved[-1] == 1
                 rows.append(
                     EpisodeRow(

@@ -66,6 +66,8 @@ class JudgeTrainConfig:
     """Of the draws from successes of an opposed task, those shown with the opposite words."""
     rewording_share: float = 0.5
     """Draws that use another wording of their own task."""
+    border_share: float = 0.0
+    """Draws from frames near the limit of success, where the distance to it is known."""
     pose_dropout: float = 0.3
     """Draws whose poses are hidden, lest the pixels be ignored."""
     start_from: Path | None = None
@@ -82,7 +84,7 @@ class JudgeTrainConfig:
             if getattr(self, name) < 1:
                 raise ConfigError(f"{name} is {getattr(self, name)!r}, expected at least 1")
         for name in ("solved_share", "near_share", "opposed_share", "rewording_share",
-                     "pose_dropout", "target_precision", "max_abstention"):  # fmt: skip
+                     "border_share", "pose_dropout", "target_precision", "max_abstention"):  # fmt: skip
             if not 0 <= getattr(self, name) <= 1:
                 raise ConfigError(f"{name} is {getattr(self, name)!r}, expected between 0 and 1")
 
@@ -163,6 +165,7 @@ def train_learned(
         near_frames=training.near_frames,
         opposed_share=training.opposed_share,
         rewording_share=training.rewording_share,
+        border_share=training.border_share,
         instructions=instructions or {},
         opposed=opposed or {},
     )

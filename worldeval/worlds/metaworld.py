@@ -121,7 +121,13 @@ class MetaWorld:
                 frames[place, t] = self.draw(simulation)
                 poses[place, t] = simulation.pose
             seconds = time.perf_counter() - begun
-            info.append({"seconds": seconds, "goal_distance_m": distances})
+            info.append(
+                {
+                    "seconds": seconds,
+                    "goal_distance_m": distances,
+                    "success_distance_m": simulation.success_distance_m,
+                }
+            )
         return WorldStep(frames=frames, poses=poses, success=success, info=info)
 
     def close(self) -> None:
