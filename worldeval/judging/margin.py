@@ -5,11 +5,11 @@ answers one number a frame, the margin::
 
     m = log(limit / distance)      (0: exactly at the limit; positive: success; -0.7: twice too far)
 
-learned from worlds that know the distance behind their flag (of a handle, a puck, the fingertips to
-where they should be), and, where only the flag is known, from its sign alone, by logistic regression
-on m / SOFTNESS. A picture that is a centimetre from success is then something else than one that is
-far from it, which a flag does not teach. The score of a rollout is the highest moving average of
-m / SOFTNESS; it is calibrated as the classifier's.
+learned from worlds that know the distance behind their flag (of a handle, a puck, the fingertips
+to where they should be), and, where only the flag is known, from its sign alone, by logistic
+regression on m / SOFTNESS. A picture that is a centimetre from success is then something else than
+one that is far from it, which a flag does not teach. The score of a rollout is the highest moving
+average of m / SOFTNESS; it is calibrated as the classifier's.
 """
 
 from __future__ import annotations

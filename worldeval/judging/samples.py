@@ -54,8 +54,8 @@ class Batch:
 
     images: (B, moments, V, C, H, W) in [-1, 1]. poses: (B, 2, P). labels: (B,) float32, 1 solved by
     this frame. distances: (B,) int64, frames to go until it is solved where ``known`` (B,) bool,
-    elsewhere the frames within which it was seen not to be. holds: (B,) float32, 1 where the task is
-    solved at this very frame. margins: (B,) float32 log(limit / distance to the goal), NaN where
+    elsewhere the frames within which it was seen not to be. holds: (B,) float32, 1 where the task
+    is solved at this very frame. margins: (B,) float32 log(limit / distance to the goal), NaN where
     nobody measured it.
     """
 

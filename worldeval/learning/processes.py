@@ -45,7 +45,7 @@ def accelerator_of(config: LoopConfig) -> Accelerator:
     device = "cuda" if torch.cuda.is_available() and config.device != "cpu" else "cpu"
     if config.mixed_precision == "bf16" and not has_bfloat16_units(device):
         raise ConfigError(
-            "mixed_precision is 'bf16', but this CPU has no bfloat16 units (AMX or AVX-512 BF16), so "
+            "mixed_precision is 'bf16', but this CPU has no bfloat16 units (AMX, AVX-512 BF16), so "
             "it would be far slower; use 'no', or a GPU"
         )
     if AcceleratorState._shared_state:
