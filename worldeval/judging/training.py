@@ -83,8 +83,9 @@ class JudgeTrainConfig:
         for name in ("near_frames", "stride", "smooth"):
             if getattr(self, name) < 1:
                 raise ConfigError(f"{name} is {getattr(self, name)!r}, expected at least 1")
-        for name in ("solved_share", "near_share", "opposed_share", "rewording_share", "border_share",
-                     "pose_dropout", "target_precision", "max_abstention"):  # fmt: skip
+        for name in ("solved_share", "near_share", "opposed_share", "rewording_share",
+                     "border_share", "pose_dropout", "target_precision",
+                     "max_abstention"):  # fmt: skip
             if not 0 <= getattr(self, name) <= 1:
                 raise ConfigError(f"{name} is {getattr(self, name)!r}, expected between 0 and 1")
 

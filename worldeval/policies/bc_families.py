@@ -64,7 +64,7 @@ class PlainNetwork(_Instructed):
     def __init__(self, config: BCConfig) -> None:
         height, width = config.image_size
         c1, c2, c3 = config.channels
-        super().__init__(config, c3 * (height // 16) * (width // 16))
+        super().__init__(config, c3 * -(-height // 16) * -(-width // 16))
         self.see = nn.Sequential(
             nn.Conv2d(3 * len(config.cameras), c1, 5, stride=2, padding=2),
             nn.ReLU(),
