@@ -18,24 +18,23 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from worldeval.policies.bc_config import BCConfig
-from worldeval.policies.bc_network import BCNetwork
+from worldeval.policies.bc_network import BCNetwork, PolicyNetwork
 
 PATCH = 8
 THUMBNAIL = 16
 NEIGHBOURS = 3
 
 
-def network_of(config: BCConfig) -> nn.Module:
+def network_of(config: BCConfig) -> PolicyNetwork:
     """A fresh network of the family that the configuration names."""
     return FAMILIES[config.family](config)
 
 
-class _Instructed(nn.Module):
+class _Instructed(PolicyNetwork):
     """Words to a vector, and the layers that every family ends with."""
 
     def __init__(self, config: BCConfig, seen: int) -> None:
-        super().__init__()
-        self.config = config
+        super().__init__(config)
         self.words = nn.Embedding(config.text_buckets, config.text_dim)
         pose = len(config.pose_low) if config.use_state else 0
         text = config.text_dim if config.use_text else 0
@@ -138,14 +137,13 @@ class ThumbnailNetwork(_Instructed):
         return self.answer(thumbnails(images), poses, self.read(words, weights))
 
 
-class NearestNetwork(nn.Module):
+class NearestNetwork(PolicyNetwork):
     """Remembers samples. ``remember`` fills it; a distance counts pictures, pose and words."""
 
     SIZE = 12
 
     def __init__(self, config: BCConfig) -> None:
-        super().__init__()
-        self.config = config
+        super().__init__(config)
         width = 3 * self.SIZE**2 * len(config.cameras)
         self.sharpness = nn.Parameter(torch.tensor(8.0))
         empty = torch.zeros
@@ -190,7 +188,7 @@ def thumbnails(images: Tensor, size: int = THUMBNAIL) -> Tensor:
     return small.flatten(1)
 
 
-FAMILIES = {
+FAMILIES: dict[str, type[PolicyNetwork]] = {
     "film": BCNetwork,
     "plain": PlainNetwork,
     "keypoints": KeypointNetwork,

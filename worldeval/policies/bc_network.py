@@ -66,12 +66,19 @@ class ViewEncoder(nn.Module):
         return torch.cat([points.flatten(1), functional.relu(self.flat(x)).flatten(1)], dim=1)
 
 
-class BCNetwork(nn.Module):
-    """Encoders of all views, then an MLP from (views, words, pose) to the chunk."""
+class PolicyNetwork(nn.Module):
+    """What all families are: (images, poses, words, weights) to a chunk, by a configuration."""
 
     def __init__(self, config: BCConfig) -> None:
         super().__init__()
         self.config = config
+
+
+class BCNetwork(PolicyNetwork):
+    """Encoders of all views, then an MLP from (views, words, pose) to the chunk."""
+
+    def __init__(self, config: BCConfig) -> None:
+        super().__init__(config)
         dim = config.text_dim
         self.words = nn.Embedding(config.text_buckets, dim) if config.use_text else None
         self.context = nn.Sequential(nn.Linear(dim, dim), nn.ReLU(), nn.Linear(dim, dim))

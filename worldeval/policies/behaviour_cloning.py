@@ -14,14 +14,13 @@ from typing import Any
 
 import numpy as np
 import torch
-from torch import nn
 
 from worldeval.data import checkpoint
 from worldeval.data.video import to_model
 from worldeval.errors import PolicyError
 from worldeval.policies.bc_config import BCConfig
 from worldeval.policies.bc_families import network_of
-from worldeval.policies.bc_network import buckets_of, scaled, unscaled
+from worldeval.policies.bc_network import PolicyNetwork, buckets_of, scaled, unscaled
 from worldeval.policies.checking import POSE
 from worldeval.robots import RobotSpec
 from worldeval.types import Observation, PolicySpec
@@ -32,7 +31,7 @@ KIND = "policy-bc"
 class BehaviourCloning:
     """A network of any family behind the Policy protocol."""
 
-    def __init__(self, network: nn.Module, *, name: str) -> None:
+    def __init__(self, network: PolicyNetwork, *, name: str) -> None:
         config = network.config
         self.network = network.eval()
         self.spec = PolicySpec(
@@ -104,7 +103,7 @@ class BehaviourCloning:
 
 
 def save(
-    folder: str | Path, network: nn.Module, *, name: str, card: Mapping[str, Any] | None = None
+    folder: str | Path, network: PolicyNetwork, *, name: str, card: Mapping[str, Any] | None = None
 ) -> Path:
     """Write ``network`` as a checkpoint named ``name``."""
     tensors = {
