@@ -93,6 +93,26 @@ def test_true_trials_in_a_csv_are_truth(runs: Path) -> None:
     assert Assessment.load(runs / "out").rates().specificity.rate == pytest.approx(10 / 12)
 
 
+def test_what_meets_nothing_is_told(runs: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    table = pd.read_parquet(runs / "truth.parquet")
+    truth = table.assign(policy=table["policy"].replace("two", "Two"))
+    truth[[*CELL, "outcome"]].to_csv(runs / "truth.csv", index=False, sep=";")
+    labels = truth[[*CELL, "outcome"]].assign(rater="ann")
+    labels.to_csv(runs / "ann.csv", index=False, sep=";")
+    words = ["--truth", str(runs / "truth.csv"), "--labels", str(runs / "ann.csv")]
+    assert calibrate(runs, *words) == 0
+    said = " ".join(capsys.readouterr().out.split())
+    assert "ann.csv: 12 of 24 labels are of rollouts that were not judged" in said
+    assert "12 of 24 true results are of rollouts that were not judged" in said
+    assert said.count("did you mean policy 'two'?") == 2
+    table.assign(policy=table["policy"].str.title()).to_parquet(runs / "truth.parquet")
+    assert calibrate(runs, "--truth", str(runs / "truth.parquet")) == 2
+    assert "did you mean policy 'one'?" in capsys.readouterr().err
+    labels.assign(key="one/open/1", policy="two").to_csv(runs / "ann.csv")
+    assert calibrate(runs, *words) == 2
+    assert "ann's label on 'one/open/1' contradicts itself" in capsys.readouterr().err
+
+
 VERDICTS = "run/rollouts/two/verdicts.parquet"
 
 

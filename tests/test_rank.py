@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import time
 from pathlib import Path
 
@@ -100,6 +101,87 @@ def test_a_few_true_trials_from_a_csv(runs: Path, capsys: pytest.CaptureFixture[
     assert "there is no table at" in refused(runs, capsys, "--real", missing)
 
 
+def test_trials_are_taken_as_spreadsheets_save_them(
+    runs: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    few = verdicts(RATES, seed=2)
+    few = few[few["start_id"].str.endswith(("3", "7"))]
+    few = few.assign(success=(few["outcome"] == "success").map({True: "TRUE", False: "FALSE"}))
+    path = runs.parent / "few.csv"
+    columns = ["policy", "task", "start_id", "success"]
+    few[columns].to_csv(path, index=False)
+    text = path.read_text()
+    wanted = rank(runs, "--real", str(path))["policies"]
+    for written in (
+        "\ufeff" + text.replace(",", ";").replace("\n", "\r\n"),
+        "sep=\t\n" + text.replace(",", "\t"),
+        text.replace(",", " , ").replace("policy", "Policy").replace("start_id", "Start ID"),
+        text.replace("\n", "\n,,,\n"),
+        text.replace("\n", ",,\n"),
+    ):
+        path.write_text(written, encoding="utf-8", newline="")
+        assert rank(runs, "--real", str(path))["policies"] == wanted
+    few.drop(columns="success").to_parquet(path)
+    assert rank(runs, "--real", str(path))["policies"] == wanted
+
+    few.assign(success=few["outcome"].ne("success"))[[*columns, "outcome"]].to_csv(path)
+    said = refused(runs, capsys, "--real", str(path))
+    assert "few.csv line 2 (policy" in said and "contradicts itself" in said
+    other = {"success": "Success", "TRUE": "FALSE", "FALSE": "TRUE"}
+    lines = [f"{line},{other[line.rpartition(',')[2]]}" for line in text.splitlines()]
+    path.write_text("\n".join(lines))
+    assert "has the column 'success' twice" in refused(runs, capsys, "--real", str(path))
+    path.write_text(text + ",,,12\n")
+    assert f"line {len(few) + 2} (policy '', task '', start '') has no policy" in refused(
+        runs, capsys, "--real", str(path)
+    )
+    path.write_text(text.replace("push/0003", "push/3").replace("good", "Good"))
+    said = refused(runs, capsys, "--real", str(path))
+    assert "14 of 12" not in said and "did you mean policy 'good', start 'push/0003'?" in said
+
+
+def test_what_meets_nothing_is_told(runs: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    truth = runs.parent / "truth.csv"
+    table = verdicts(RATES, seed=1).assign(world="metaworld")
+    table.assign(policy=table["policy"].replace("bad", "Bad ")).to_csv(truth, index=False)
+    board = rank(runs, "--against", str(truth))
+    assert board["policies"]["bad"]["true"] is None and board["agreement"]["policies"] == 2
+    assert board["notes"][0].startswith(
+        "40 of 120 true results are of no imagined rollout, such as"
+    )
+    assert "did you mean policy 'bad'?" in board["notes"][0]
+    table.assign(policy=table["policy"].str.upper()).to_csv(truth, index=False)
+    said = refused(runs, capsys, "--against", str(truth))
+    assert "the 120 true results are of none of the imagined policies" in said
+    assert "did you mean policy 'good'?" in said
+    few = runs.parent / "few.csv"
+    table[(table["policy"] != "bad") & table["start_id"].str.endswith("3")].to_csv(few)
+    assert "No decided true trial of bad." in rank(runs, "--real", str(few))["notes"]
+    weights = runs.parent / "weights.json"
+    weights.write_text('{"push": 3, "Pull ": 1}')
+    said = refused(runs, capsys, "--weights", str(weights))
+    assert "no rollouts of ['Pull '] (did you mean ['pull']?)" in said
+    weights.write_text('{"push": 3, "pull": 1, "push": 1}')
+    assert "it has 'push' twice" in refused(runs, capsys, "--weights", str(weights))
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"probability": 1.5}, "row 1 of .*verdicts.parquet .* has probability 1.5"),
+        ({"outcome": "banana"}, "row 1 of .*verdicts.parquet .* has the outcome 'banana'"),
+        ({"start_id": "push/0003"}, "more than once"),
+        ({"policy": float("nan")}, "has no policy"),
+    ],
+)
+def test_verdicts_that_no_judge_gives(
+    runs: Path, change: dict, message: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    path = runs / "rollouts" / "bad" / "verdicts.parquet"
+    pd.read_parquet(path).assign(**change).to_parquet(path)
+    assert re.search(message, refused(runs, capsys))
+
+
 def test_weights(runs: Path, capsys: pytest.CaptureFixture[str]) -> None:
     path = runs.parent / "weights.json"
     path.write_text('{"push": 3, "pull": 1}')
@@ -167,6 +249,16 @@ def test_distrusted_rollouts(runs: Path, capsys: pytest.CaptureFixture[str]) -> 
         unknown = pd.array([pd.NA] * len(table), dtype="boolean")
         table.assign(distrust=np.nan, trusted=unknown).to_parquet(store / "trust.parquet")
     assert rank(runs)["trust"] is None
+    table.assign(trusted=[None, *["False"] * (len(table) - 1)]).to_parquet(
+        stores[0] / "trust.parquet"
+    )
+    assert "says of 81 of 120 rollouts" in refused(runs, capsys)
+    for store in stores:  # "False" is not true
+        table = pd.read_parquet(store / "verdicts.parquet")[["key", "policy", "task", "start_id"]]
+        table.assign(distrust="0,5", trusted="False").to_parquet(store / "trust.parquet")
+    assert rank(runs)["trust"]["distrusted"] == 120
+    table.assign(distrust="0,5", trusted="perhaps").to_parquet(store / "trust.parquet")
+    assert "has trusted 'perhaps', expected true or false" in refused(runs, capsys)
     (stores[0] / "trust.parquet").unlink()
     assert "2 of 3 stores" in refused(runs, capsys)
 

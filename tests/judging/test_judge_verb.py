@@ -53,7 +53,32 @@ def test_each_judge_is_kept_and_the_last_one_is_ranked(
     assert table["reason"].str.contains("of the way at frame").all()
     assert len(list((store / "verdicts").glob("*.parquet"))) == 2
     printed = capsys.readouterr().out.splitlines()
-    assert len(printed) == 3 and "human@" in printed[0] and "verdicts.parquet" in printed[2]
+    assert len(printed) == 4 and "human@" in printed[1] and "verdicts.parquet" in printed[3]
+    assert printed[0].startswith("1 of 4 rollouts of ") and "'recorded/right/left/1'" in printed[0]
+
+
+def test_labels_that_name_no_rollout_are_told_before_anything_is_written(
+    store: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    labels = store.parent / "typed.csv"
+    words = ["judge", str(store), "--threads", "1", "--judge", f"human:{labels}"]
+    labels.write_text("key;rater;outcome\nRecorded/left/left/1;ann;yes\n")
+    assert cli.main(words) == 2
+    said = capsys.readouterr().err
+    assert "name none of the 4 rollouts" in said and "mean 'recorded/left/left/1'?" in said
+    labels.write_text("key;rater;outcome\n")
+    assert cli.main(words) == 2 and "has no label" in capsys.readouterr().err
+    assert not (store / "verdicts.parquet").exists() and not (store / "verdicts").exists()
+    labels.write_text(
+        "key,task,rater,success\nrecorded/left/left/1,left,ann,TRUE\nelsewhere,,ann,FALSE\n"
+    )
+    assert cli.main(words) == 0
+    told = capsys.readouterr().out
+    assert "1 of 2 labelled rollouts are not in" in told and "'elsewhere'" in told
+    assert "3 of 4 rollouts" in told and "1 success, 3 undecided" in told
+    labels.write_text("key,task,rater,success\nrecorded/left/left/1,right,ann,1\n")
+    assert cli.main(words) == 2
+    assert "label on 'recorded/left/left/1' contradicts itself" in capsys.readouterr().err
 
 
 def test_a_panel_of_three(store: Path) -> None:

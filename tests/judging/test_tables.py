@@ -84,6 +84,28 @@ def test_no_judge_is_asked_twice_and_none_overwrites_another(make_store: MakeSto
     assert first.asked == 9
 
 
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"outcome": "banana"}, "row 1 of .* has the outcome 'banana', expected one of"),
+        ({"outcome": None}, "has the outcome"),
+        ({"probability": 1.5}, r"row 1 of .* has probability 1.5, expected a number in \[0, 1\]"),
+        ({"probability": float("inf")}, "has probability inf"),
+        ({"key": "recorded/left/left/1"}, "has 'recorded/left/left/1' more than once"),
+    ],
+)
+def test_a_kept_table_that_no_judge_writes_is_refused(
+    make_store: MakeStore, change: dict[str, object], message: str
+) -> None:
+    store, judge = make_store("s", range(1, 2)), Fixed()
+    table = kept_verdicts(judge, store)
+    assert "recorded/left/left/1" in set(table["key"])
+    table.assign(**change).to_parquet(kept_path(judge.name, store.root))
+    with pytest.raises(DataError, match=message):
+        kept_verdicts(judge, store)
+    assert judge.asked == 4
+
+
 def test_names_of_judges_become_different_files(tmp_path: Path) -> None:
     names = ["a b", "a/b", "a-b", "a:b", "../../a-b", "x" * 300, "x" * 301]
     paths = {kept_path(name, tmp_path) for name in names}

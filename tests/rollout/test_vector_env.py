@@ -187,6 +187,87 @@ def test_start_states_by_name_and_seeds() -> None:
         env.reset(seed=[1, 2, 3])
 
 
+def test_one_option_under_two_names() -> None:
+    names = ["touch-green/evaluation/0002", "touch-red/evaluation/0001"]
+    env = WorldVectorEnv(ToyWorld(robot=ROBOT), SUITE, num_envs=2)
+    for chosen in (
+        {"start_id": names},
+        {"start_ids": tuple(names)},
+        {"start_ids": np.array(names)},
+    ):
+        env.reset(seed=0)
+        assert list(env.reset(options=chosen)[1]["start_id"]) == names
+    assert list(env.reset(options={"start_id": names[0]})[1]["start_id"]) == names[:1] * 2
+    env.reset(seed=0)
+    assert list(env.reset(options={"start_ids": [None, names[0]]})[1]["start_id"]) == [
+        "touch-red/evaluation/0002", names[0],
+    ]  # fmt: skip
+    one = WorldEnv(ToyWorld(robot=ROBOT), SUITE)
+    for chosen in ({"start_id": names[0]}, {"start_ids": names[:1]}):
+        assert one.reset(seed=0, options=chosen)[1]["start_id"] == names[0]
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"start_id": ["touch-red/evaluation/0001"]}, "start_id of reset is .* for 2 rollouts"),
+        ({"start_ids": []}, "for 2 rollouts, expected the name"),
+        ({"start_ids": [3, 4]}, "for 2 rollouts, expected the name"),
+        ({"start_ids": 3}, "start_ids of reset is 3, expected the names"),
+        ({"start_id": "a", "start_ids": "b"}, "start_id and start_ids, expected one"),
+        ({"start_idx": 1}, r"'start_idx' \(did you mean 'start_id'\?\), expected one of"),
+        ({"seed": 1}, r"option 'seed', expected one of \['start_id', 'start_ids', 'reset_mask'\]"),
+        ({"reset_mask": np.array([1, 0])}, "reset_mask is .*expected 2 of True and False"),
+        ({"reset_mask": np.array([True])}, "reset_mask is .*expected 2 of True and False"),
+        ({"reset_mask": np.array([False, False])}, "at least one"),
+        (["start_id"], "options of reset are a list"),
+    ],
+)
+def test_options_that_are_not_known_change_nothing(options: Any, message: str) -> None:
+    env = WorldVectorEnv(ToyWorld(robot=ROBOT, jitter_m=0.02), SUITE, num_envs=2)
+    same = WorldVectorEnv(ToyWorld(robot=ROBOT, jitter_m=0.02), SUITE, num_envs=2)
+    env.reset(seed=0)
+    same.reset(seed=0)
+    with pytest.raises(ConfigError, match=message):
+        env.reset(options=options)
+    assert data_equivalence(env.reset(), same.reset(), exact=True)
+
+
+def test_options_of_one_rollout() -> None:
+    env = WorldEnv(ToyWorld(robot=ROBOT), SUITE)
+    with pytest.raises(ConfigError, match=r"'reset_mask', expected one of \['start_id', "):
+        env.reset(options={"reset_mask": np.array([True])})
+    with pytest.raises(ConfigError, match="for 1 rollout, expected"):
+        env.reset(options={"start_ids": ["a", "b"]})
+    with pytest.raises(ConfigError, match="before any rollout has begun"):
+        WorldVectorEnv(ToyWorld(robot=ROBOT), SUITE, num_envs=2).reset(
+            options={"reset_mask": np.array([True, False])}
+        )
+
+
+@pytest.mark.parametrize("whole", [False, True])
+def test_a_mask_begins_some_anew_as_gymnasium_does(whole: bool) -> None:
+    count = 3
+    world: Any = WholeWorld() if whole else ToyWorld(robot=ROBOT, jitter_m=0.02)
+    ours = WorldVectorEnv(world, SUITE, num_envs=count)
+    theirs = SyncVectorEnv(
+        [lambda: WorldEnv(ToyWorld(robot=ROBOT, jitter_m=0.02), SUITE, stride=count)] * count,
+        autoreset_mode=AutoresetMode.SAME_STEP,
+    )
+    ours.reset(seed=5)
+    theirs.reset(seed=5)
+    masks = [[True, False, True], [False, True, False], [True, True, True]]
+    for number, (mask, seed) in enumerate(zip(masks, (None, 7, [1, None, 2]), strict=True)):
+        ours.step(towards(ours, number))
+        theirs.step(towards(theirs, number))
+        a = ours.reset(seed=seed, options={"reset_mask": np.array(mask)})
+        b = theirs.reset(seed=seed, options={"reset_mask": np.array(mask)})
+        assert data_equivalence(a, b, exact=True), number
+        for _ in range(2):
+            a, b = ours.step(towards(ours, number)), theirs.step(towards(theirs, number))
+            assert data_equivalence(a, b, exact=True), number
+
+
 def test_what_lerobot_asks_for() -> None:
     env = WorldVectorEnv(ToyWorld(robot=ROBOT), SUITE, num_envs=2)
     assert env.call("_max_episode_steps") == (3, 3)

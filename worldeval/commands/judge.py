@@ -43,6 +43,7 @@ class JudgeVerb:
     def run(self) -> None:
         from worldeval.commands.opening import set_threads, stores_in
         from worldeval.commands.verdicts import VERDICTS, check_labels, judge_folder
+        from worldeval.data.episodes import EpisodeStore
         from worldeval.judging.loading import load_judge
         from worldeval.judging.panel import Panel
         from worldeval.judging.tables import kept_path, write_table
@@ -51,7 +52,8 @@ class JudgeVerb:
         stores = stores_in(self.folder)
         judges = [load_judge(uri) for uri in self.judge or [shipped.folder() / shipped.JUDGE]]
         panel = Panel(judges, rule=self.panel) if self.panel else None
-        for told in check_labels(judges, stores, self.folder):
+        opened = (EpisodeStore.open(place) for place in stores)
+        for told in check_labels(judges, opened, self.folder):
             print(told)
         for place in stores:
             tables = [judge_folder(judge, place) for judge in judges]

@@ -72,7 +72,7 @@ class UntilSureOptions:
 
         def verdicts(store: EpisodeStore) -> pd.DataFrame:
             if judge is not None and len(store):
-                check_labels([judge], [store.root], folder)
+                check_labels([judge], [store], folder)
             table = rollout_table(store) if judge is None else kept_verdicts(judge, store)
             write_table(table, folder / VERDICTS)
             return table

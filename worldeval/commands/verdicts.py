@@ -7,7 +7,7 @@ leaderboard made from them. A store that this judge has judged already, wholly, 
 from __future__ import annotations
 
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -28,6 +28,7 @@ from worldeval.judging.tables import kept_verdicts, write_table
 if TYPE_CHECKING:
     import pandas as pd
 
+    from worldeval.data.episodes import EpisodeStore
     from worldeval.ranking.board import Leaderboard
     from worldeval.ranking.clips import Clip
     from worldeval.ranking.corrections import JudgeErrors
@@ -51,25 +52,23 @@ def judge_folder(judge: Judge, place: Path) -> pd.DataFrame:
     return table
 
 
-def check_labels(judges: Sequence[Judge], places: Sequence[Path], where: Path) -> list[str]:
-    """Sentences on people's labels that name no rollout of the stores at ``places``.
+def check_labels(judges: Sequence[Judge], stores: Iterable[EpisodeStore], where: Path) -> list[str]:
+    """Sentences on people's labels and the rollouts of ``stores`` that do not meet.
 
-    Raises MismatchError if none of a judge's labels does, before anything is written.
+    Raises MismatchError if none of a judge's labels names one, before anything is written.
     """
-    from worldeval.data.episodes import EpisodeStore
     from worldeval.judging.human import HumanJudge
 
     people = [judge for judge in judges if isinstance(judge, HumanJudge)]
     if not people:
         return []
     rollouts: list[dict[str, Any]] = []
-    for place in places:
-        store = EpisodeStore.open(place)
+    for store in stores:
         if len(store):
             table = store.metadata()
             names = [name for name in ("key", *CELL) if name in table.columns]
             rollouts += table[names].to_dict("records")
-    return [told for judge in people if (told := judge.check(rollouts, str(where)))]
+    return [told for judge in people for told in judge.check(rollouts, str(where))]
 
 
 def read_verdicts(folder: Path) -> pd.DataFrame:

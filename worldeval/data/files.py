@@ -111,8 +111,18 @@ def load_json(path: str | Path) -> Any:
 
 
 def parsed_json(text: str) -> Any:
-    """``json.loads``, but ValueError also where brackets nest deeper than Python can follow."""
+    """``json.loads``, but ValueError also where brackets nest deeper than Python can follow, and
+    where one name is given two values, of which Python would keep the last."""
     try:
-        return json.loads(text)
+        return json.loads(text, object_pairs_hook=_once)
     except RecursionError:
         raise ValueError("its brackets nest too deeply") from None
+
+
+def _once(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    found = dict(pairs)
+    if len(found) < len(pairs):
+        names = [name for name, _ in pairs]
+        twice = next(name for name in names if names.count(name) > 1)
+        raise ValueError(f"it has {twice!r} twice")
+    return found

@@ -27,7 +27,7 @@ from typing import Any, Self
 
 from worldeval.data.atomic import WriterLock, write_atomically
 from worldeval.data.cells import is_missing, outcome_of
-from worldeval.data.matching import near, such_as
+from worldeval.data.matching import near, spell, such_as
 from worldeval.data.spreadsheet import tidy
 from worldeval.data.tables import CELL, KEY, KNOWN, LABEL_COLUMNS, SUCCESS, Table
 from worldeval.errors import ConfigError, DataError, MismatchError, StoreError
@@ -50,6 +50,8 @@ class Label:
     rater: str
     outcome: Outcome
     reason: str = ""
+    cell: Rollout = ("", "", "")
+    """Policy, task and start_id where they stand beside a key; "" where they do not."""
 
 
 class HumanJudge:
@@ -83,27 +85,39 @@ class HumanJudge:
             found |= self._said.get(name, {})
         return [found[rater] for rater in sorted(found)]
 
-    def check(self, rollouts: Iterable[Mapping[str, Any]], where: str) -> str:
-        """A sentence on the labels that name none of the rollouts; empty if each names one.
+    def check(self, rollouts: Iterable[Mapping[str, Any]], where: str) -> list[str]:
+        """Sentences on labels that name none of the rollouts, and on rollouts without a label.
 
-        rollouts: their key, policy, task and start_id. Raises MismatchError if no label does.
+        rollouts: their key, policy, task and start_id. Raises MismatchError if no label names one,
+        or one contradicts itself.
         """
         names = [names_of(rollout) for rollout in rollouts]
-        known = {name for some in names for name in some}
+        known = {name: some[0] for some in names for name in some}
         strange = [name for name in self._said if name not in known]
-        if not strange:
-            return ""
         shown = [name for some in names for name in (some[0], some[-1])]
+        for name, labels in self._said.items():
+            for label in labels.values():
+                if name in known:
+                    check_cell(label, known[name])
         if len(strange) == len(self._said):
             raise MismatchError(
                 f"the labels of {self.name} name none of the {len(names)} rollouts of {where}, "
                 f"{such_as(strange, shown)}; give labels of these rollouts (their key, blind id, "
                 "or policy, task and start_id)"
             )
-        return (
-            f"{len(strange)} of {len(self._said)} labelled rollouts are not in {where}, "
-            f"{such_as(strange, shown)}"
-        )
+        told = []
+        if strange:
+            told.append(
+                f"{len(strange)} of {len(self._said)} labelled rollouts are not in {where}, "
+                f"{such_as(strange, shown)}"
+            )
+        without = [some[-1] for some in names if not any(name in self._said for name in some)]
+        if without:
+            told.append(
+                f"{len(without)} of {len(names)} rollouts of {where} have no label and stay "
+                f"undecided, {such_as(without, without)}"
+            )
+        return told
 
     def _verdict(self, episode: Episode) -> Verdict:
         labels = self.labels_on(episode)
@@ -129,6 +143,15 @@ def names_of(rollout: Mapping[str, Any]) -> tuple[Rollout, ...]:
     return cell, (blind_id(key),), (tidy(key),)
 
 
+def check_cell(label: Label, cell: Rollout) -> None:
+    """Raise MismatchError if a label names one rollout by its key and another beside it."""
+    if any(own and own != other for own, other in zip(label.cell, cell, strict=True)):
+        raise MismatchError(
+            f"{label.rater}'s label on {label.rollout[0]!r} contradicts itself: it says "
+            f"{spell(label.cell)}, that rollout is {spell(cell)}; correct the key or these columns"
+        )
+
+
 def blind_id(key: str) -> str:
     """A name for a rollout that does not tell the policy, always the same: 16 digits."""
     return hashlib.sha256(key.encode()).hexdigest()[:16]
@@ -152,15 +175,20 @@ def read_labels(path: str | Path) -> list[Label]:
                 "row out if nobody has labelled it yet"
             )
     raters = [rater for (rater,) in table.names(("rater",))]
-    reasons = table.columns.get("reason", [""] * table.rows)
+    reason, *cell = (_text(table, name) for name in ("reason", *CELL))
+    names = table.names(columns)
     return [
-        Label(
-            rollout=name, rater=rater, outcome=outcome, reason="" if is_missing(why) else str(why)
-        )
-        for name, rater, outcome, why in zip(
-            table.names(columns), raters, outcomes, reasons, strict=True
+        Label(rollout=name, rater=rater, outcome=outcome, reason=why, cell=beside)
+        for name, rater, outcome, why, beside in zip(
+            names, raters, outcomes, reason, zip(*cell, strict=True), strict=True
         )
     ]
+
+
+def _text(table: Table, column: str) -> list[str]:
+    """A column that may be absent or empty."""
+    cells = table.columns.get(column, [""] * table.rows)
+    return ["" if is_missing(cell) else tidy(str(cell)) for cell in cells]
 
 
 def append_label(

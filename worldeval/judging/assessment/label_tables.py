@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 from worldeval.data.matching import such_as
 from worldeval.data.tables import CELL
 from worldeval.errors import MismatchError
-from worldeval.judging.human import Label, Rollout, names_of
+from worldeval.judging.human import Label, Rollout, check_cell, names_of
 from worldeval.judging.panel import majority
 from worldeval.types import Outcome
 
@@ -57,6 +57,8 @@ def _placed(labels: Sequence[Label], verdicts: pd.DataFrame) -> list[tuple[Label
     """Each label with the cell of the judged rollout that it names."""
     names = _known(verdicts)
     placed = [(label, names[label.rollout]) for label in labels if label.rollout in names]
+    for label, cell in placed:
+        check_cell(label, cell)
     if not placed:
         ones = list(dict.fromkeys(label.rollout for label in labels))
         shown = f"but of others, {such_as(ones, list(names))}" if ones else "since there are none"
@@ -69,8 +71,8 @@ def _placed(labels: Sequence[Label], verdicts: pd.DataFrame) -> list[tuple[Label
 
 def _known(verdicts: pd.DataFrame) -> dict[Rollout, Rollout]:
     """Every name of a judged rollout, and its cell."""
-    rows = verdicts[["key", *CELL]].to_dict("records")
-    return {name: tuple(row[n] for n in CELL) for row in rows for name in names_of(row)}
+    rows = (names_of(row) for row in verdicts[["key", *CELL]].to_dict("records"))
+    return {name: names[0] for names in rows for name in names}
 
 
 def _table(outcomes: dict[Rollout, Outcome]) -> pd.DataFrame:
