@@ -29,6 +29,7 @@ from worldeval.commands.opening import (
     open_imagination,
     set_threads,
 )
+from worldeval.commands.policies import PolicyOptions, close_policies
 from worldeval.commands.verdicts import judge_errors, judge_folder, read_truth, write_ranking
 from worldeval.commands.videos import make_clips
 from worldeval.errors import ConfigError, MismatchError
@@ -54,6 +55,7 @@ class DemoConfig:
     full: bool = False
     policies: tuple[str, ...] = ()
     imagination: ImaginationOptions = field(default_factory=ImaginationOptions)
+    guard: PolicyOptions = field(default_factory=PolicyOptions)
     batch: int = 8
     threads: int = 2
 
@@ -61,6 +63,7 @@ class DemoConfig:
         for name in ("batch", "threads"):
             if getattr(self, name) < 1:
                 raise ConfigError(f"{name} is {getattr(self, name)}, expected 1 or more")
+        self.guard.check()
 
 
 @dataclass(frozen=True)
@@ -167,12 +170,11 @@ def begin(config: DemoConfig, suite: Suite) -> dict[str, Any]:
 
 def load_candidates(config: DemoConfig, world: Imagination) -> list[Candidate]:
     """The shipped policies, then the user's; every one is checked before the first begins."""
-    from worldeval.policies.loading import load_policy
-
-    uris = [*map(str, shipped.policies().values()), *config.policies]
+    own = [str(path) for path in shipped.policies().values()]
     candidates: dict[str, Candidate] = {}
-    for uri in uris:
-        policy = load_policy(uri, world.robot)
+    for uri in (*own, *config.policies):
+        guard = replace(config.guard, isolate=False, policy_memory=None) if uri in own else None
+        policy = (guard or config.guard).open(uri, world.robot)
         name = policy.spec.name
         if name in candidates:
             raise ConfigError(
@@ -208,7 +210,7 @@ def imagine(
         with open_rollouts(candidate.rollouts, world.robot) as store:
             report = run(world, candidate.policy, suite, store, batch=batch, adapter=adapter)
             print(report, flush=True)
-        candidate.policy.close()
+        close_policies([candidate.policy])
 
 
 def judged(candidates: Sequence[Candidate], judge: Any, suite: Suite) -> pd.DataFrame:

@@ -9,6 +9,7 @@
       |   + MismatchError      two sides disagree on views, rate, pose, units, size
       + CheckpointError        a checkpoint is missing, damaged or of another kind
       + PolicyError            a policy answered with something unusable
+      + PolicyGoneError        a policy is gone for good: the run ends
       + JudgeError             a judge could not be asked for its verdict
       + WorldError             a world (simulator or imagination) could not step
       |   + StartStateError    a start state does not exist in this world
@@ -47,6 +48,10 @@ class CheckpointError(WorldEvalError):
 
 class PolicyError(WorldEvalError):
     """A policy answered with something unusable."""
+
+
+class PolicyGoneError(WorldEvalError):
+    """A policy is gone for good (its server stays away, or is another by now): the run ends."""
 
 
 class JudgeError(WorldEvalError):

@@ -17,7 +17,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from worldeval.errors import ConfigError, MismatchError, PolicyError, WorldEvalError
+from worldeval.errors import ConfigError, MismatchError, PolicyError, PolicyGoneError
 from worldeval.motion.panda import panda
 from worldeval.policies import link, remote, wire
 from worldeval.policies.loading import load_policy
@@ -290,7 +290,7 @@ def test_another_server_in_its_place_is_noticed(opened: Callable[..., Any]) -> N
     server.kill()
     with (
         stub.StubServer(port=server.port, metadata={"policy": "pi05"}),
-        pytest.raises(MismatchError, match="came back as another server.*'pi0'.*'pi05'"),
+        pytest.raises(PolicyGoneError, match="came back as another server.*'pi0'.*'pi05'"),
     ):
         policy.act(looks(policy, 1))
 
@@ -305,7 +305,7 @@ def test_a_server_that_stays_away_ends_the_run(
     for _ in range(2):
         with pytest.raises(PolicyError, match="no policy server answers at ws://127.0.0.1"):
             policy.act(observation)
-    with pytest.raises(WorldEvalError, match="3 requests in a row found nobody") as caught:
+    with pytest.raises(PolicyGoneError, match="3 requests in a row found nobody") as caught:
         policy.act(observation)
     assert not isinstance(caught.value, PolicyError)
     with stub.StubServer(port=server.port):  # it is as good as new when it is there again

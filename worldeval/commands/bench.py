@@ -48,8 +48,9 @@ class BenchStep:
     def run(self) -> None:
         import torch
 
-        from worldeval.commands.opening import check_device, set_threads
+        from worldeval.commands.opening import set_threads
         from worldeval.errors import ConfigError
+        from worldeval.learning.devices import check_device
         from worldeval.rollout.provenance import jsonable, write_atomically
         from worldeval.world_model.published.bench import BenchConfig
         from worldeval.world_model.published.bench_tables import (

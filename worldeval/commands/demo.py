@@ -9,6 +9,7 @@ from typing import Annotated
 import tyro
 
 from worldeval.commands.opening import ImaginationOptions
+from worldeval.commands.policies import PolicyOptions
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -35,6 +36,7 @@ class Demo:
     imagination: Annotated[ImaginationOptions, tyro.conf.arg(name="")] = field(
         default_factory=ImaginationOptions
     )
+    guard: Annotated[PolicyOptions, tyro.conf.arg(name="")] = field(default_factory=PolicyOptions)
     batch: int = 8
     """Rollouts at once; changes the speed, not the results."""
     threads: int = 2
@@ -49,6 +51,7 @@ class Demo:
                 full=self.full,
                 policies=self.policy,
                 imagination=self.imagination,
+                guard=self.guard,
                 batch=self.batch,
                 threads=self.threads,
             )

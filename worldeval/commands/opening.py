@@ -84,6 +84,7 @@ def open_imagination(
     """The world model as a world. starts: instead of ``options.starts``."""
     from worldeval.data.episodes import EpisodeStore
     from worldeval.imagination.env import Imagination, default_device
+    from worldeval.learning.devices import check_device
     from worldeval.world_model.dreamer import Dreamer
     from worldeval.world_model.loading import open_world_model
 
@@ -148,19 +149,6 @@ def set_threads(threads: int) -> None:
     import torch
 
     torch.set_num_threads(threads)
-
-
-def check_device(name: str | None) -> None:
-    """Raise ConfigError for a device that torch does not have here."""
-    import torch
-
-    try:
-        torch.zeros(1, device=name)
-    except (RuntimeError, AssertionError) as error:  # AssertionError: torch without CUDA
-        raise ConfigError(
-            f"device is {name!r}, which torch does not have here; use cpu, or cuda on a machine "
-            "with a GPU and torch for it (`worldeval doctor` tells)"
-        ) from error
 
 
 def stores_in(folder: Path) -> list[Path]:

@@ -8,7 +8,9 @@ from typing import Annotated
 
 import tyro
 
+from worldeval.commands.policies import tell
 from worldeval.commands.stage import StageOptions
+from worldeval.errors import PolicyError
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -38,11 +40,31 @@ class Rollout:
         from worldeval.rollout.engine import run
         from worldeval.rollout.table import rollout_table
 
-        stage = self.stage.open(self.out, self.policy, self)
-        batch, adapter = self.stage.batch, stage.adapter
-        with stage.store() as store:
+        batch = self.stage.batch
+        failed: list[PolicyError] = []
+        with self.stage.open(self.out, self.policy, self) as stage, stage.store() as store:
             for policy in stage.policies:
-                print(run(stage.world, policy, stage.suite, store, batch=batch, adapter=adapter))
+                try:
+                    report = run(
+                        stage.world,
+                        policy,
+                        stage.suite,
+                        store,
+                        batch=batch,
+                        adapter=stage.adapter,
+                    )
+                except PolicyError as error:  # it never worked; the others still can
+                    failed.append(error)
+                    if len(stage.policies) > 1:
+                        tell(str(error))
+                else:
+                    print(report, flush=True)
             table = rollout_table(store)
-        stage.close()
         stage.keep_truth(table)
+        if failed:
+            raise PolicyError(
+                f"{len(failed)} of {len(stage.policies)} policies gave no rollouts, "
+                f"the others are in {self.out}; the first said: {failed[0]}"
+                if len(stage.policies) > 1
+                else str(failed[0])
+            )

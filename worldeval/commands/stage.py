@@ -16,6 +16,7 @@ import tyro
 
 from worldeval import shipped
 from worldeval.commands.opening import ImaginationOptions, WorldName
+from worldeval.commands.policies import PolicyOptions, close_policies
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -44,6 +45,7 @@ class StageOptions:
     imagination: Annotated[ImaginationOptions, tyro.conf.arg(name="")] = field(
         default_factory=ImaginationOptions
     )
+    guard: Annotated[PolicyOptions, tyro.conf.arg(name="")] = field(default_factory=PolicyOptions)
     batch: int = 8
     """Rollouts at once; changes the speed, not the results."""
     threads: int = 2
@@ -62,19 +64,25 @@ class StageOptions:
             open_world,
             set_threads,
         )
-        from worldeval.policies.loading import load_policy
         from worldeval.rollout.engine import check_fit
         from worldeval.rollout.provenance import write_manifest
 
+        self.guard.check()
         set_threads(self.threads)
+        out = out.absolute()  # whatever a policy does to the working folder
         suite = self._suite().subset(self.task or None, self.per_task)
         if self.chunks is not None:
             suite = replace(suite, chunks=self.chunks)
         world = open_world(self.world, self.imagination)
         adapter = adapter_of(world.robot, self.imagination)
-        policies = [load_policy(uri, world.robot) for uri in uris]
-        for policy in policies:  # all are checked before the first begins
-            check_fit(world, policy, suite)
+        policies: list[Policy] = []
+        try:
+            for uri in uris:  # all are checked before the first begins
+                policies.append(self.guard.open(uri, world.robot))
+                check_fit(world, policies[-1], suite)
+        except BaseException:
+            close_policies(policies)
+            raise
         imagined = self.world == "imagination"
         config = {
             "world": self.world,
@@ -118,9 +126,11 @@ class Stage:
 
         return open_rollouts(self.folder, self.world.robot)
 
-    def close(self) -> None:
-        for policy in self.policies:
-            policy.close()
+    def __enter__(self) -> Stage:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        close_policies(self.policies)
         self.world.close()
 
     def keep_truth(self, table: pd.DataFrame) -> None:

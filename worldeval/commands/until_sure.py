@@ -62,37 +62,36 @@ class UntilSureOptions:
                 f"--stop-when-sure was given {len(self.policy)} policies, expected two or more to "
                 "put in order: --policy URI --policy URI"
             )
-        stage = self.stage.open(folder, self.policy, verb)
-        rule = StoppingRule(
-            goal=self.goal, alpha=alpha, round_starts=self.round, seed=stage.suite.seed
-        )
-        judge = None
-        if self.judge is not None or self.stage.world == "imagination":
-            judge = load_judge(self.judge or shipped.path(shipped.JUDGE))
-
-        def verdicts(store: EpisodeStore) -> pd.DataFrame:
-            if judge is not None and len(store):
-                check_labels([judge], [store], folder)
-            table = rollout_table(store) if judge is None else kept_verdicts(judge, store)
-            write_table(table, folder / VERDICTS)
-            return table
-
-        with stage.store() as store:
-            report = run_until_sure(
-                stage.world,
-                stage.policies,
-                stage.suite,
-                store,
-                rule=rule,
-                verdicts=verdicts,
-                batch=self.stage.batch,
-                adapter=stage.adapter,
-                on_round=_tell,
+        with self.stage.open(folder, self.policy, verb) as stage:
+            rule = StoppingRule(
+                goal=self.goal, alpha=alpha, round_starts=self.round, seed=stage.suite.seed
             )
-            table = rollout_table(store)
-        stage.close()
+            judge = None
+            if self.judge is not None or self.stage.world == "imagination":
+                judge = load_judge(self.judge or shipped.path(shipped.JUDGE))
+
+            def verdicts(store: EpisodeStore) -> pd.DataFrame:
+                if judge is not None and len(store):
+                    check_labels([judge], [store], stage.folder)
+                table = rollout_table(store) if judge is None else kept_verdicts(judge, store)
+                write_table(table, stage.folder / VERDICTS)
+                return table
+
+            with stage.store() as store:
+                report = run_until_sure(
+                    stage.world,
+                    stage.policies,
+                    stage.suite,
+                    store,
+                    rule=rule,
+                    verdicts=verdicts,
+                    batch=self.stage.batch,
+                    adapter=stage.adapter,
+                    on_round=_tell,
+                )
+                table = rollout_table(store)
         stage.keep_truth(table)
-        write_atomically(folder / RECORD, json.dumps(report.to_json(), indent=1) + "\n")
+        write_atomically(stage.folder / RECORD, json.dumps(report.to_json(), indent=1) + "\n")
         print(f"{report}\n")
         return report
 

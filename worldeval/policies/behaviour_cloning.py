@@ -18,6 +18,7 @@ import torch
 from worldeval.data import checkpoint
 from worldeval.data.video import to_model
 from worldeval.errors import PolicyError
+from worldeval.learning.devices import check_device
 from worldeval.policies.bc_config import BCConfig
 from worldeval.policies.bc_families import network_of
 from worldeval.policies.bc_network import PolicyNetwork, buckets_of, scaled, unscaled
@@ -131,6 +132,7 @@ def load(
 
     Whether it fits ``robot`` is ``check_policy``'s to say; loading needs no robot.
     """
+    check_device(device)
     config, tensors = checkpoint.load(folder, kind=KIND)
     with checkpoint.fitting(folder):
         settings = dict(config["network"])

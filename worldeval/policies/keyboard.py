@@ -60,6 +60,8 @@ class KeyboardPolicy:
     speed: share of the fastest motion, where positions are commanded step by step.
     """
 
+    watches_itself = True  # people take their time
+
     def __init__(
         self,
         robot: RobotSpec,

@@ -14,9 +14,12 @@ Enters: a URI and the robot. Leaves: a policy that ``check_policy`` has accepted
     python:package.module:factory            ... or in an importable module
 
 Arguments after ``?`` go to the class by keyword; each is read as JSON (numbers, true, null) where
-it is JSON and as text where not. A class or factory that takes ``robot`` is given the robot. Other
-packages add schemes through the entry-point group ``worldeval.policies``: the entry's name is the
-scheme, its target is called like the built-in ones, as ``target(rest, robot, **arguments)``.
+it is JSON and as text where not, and must be of the kind that the class annotates. A class or
+factory that takes ``robot`` is given the robot. Modules beside a file (of a module: in the working
+folder) can be imported as under ``python FILE.py``. What such a policy does to the process is its
+own, see ``guard.py``. Other packages add schemes through the entry-point group
+``worldeval.policies``: the entry's name is the scheme, its target is called like the built-in ones,
+as ``target(rest, robot, **arguments)``.
 """
 
 from __future__ import annotations
@@ -26,17 +29,17 @@ import hashlib
 import importlib
 import importlib.util
 import inspect
-import json
-import sys
 from collections.abc import Callable, Iterable
 from importlib.metadata import entry_points
 from pathlib import Path
 from types import ModuleType
 from typing import Any
-from urllib.parse import unquote
 
 from worldeval.errors import ConfigError, PolicyError, WorldEvalError
+from worldeval.policies.arguments import Argument, split_arguments, values_for
 from worldeval.policies.checking import check_policy
+from worldeval.policies.guard import MAKING, Guard, Guarded, guarded, words
+from worldeval.policies.watching import TimeIsUp
 from worldeval.robots import RobotSpec
 from worldeval.types import Policy
 
@@ -58,13 +61,49 @@ WITH_PLACE: dict[str, str] = {
     "roboarena": "worldeval.policies.roboarena:load",
 }
 """Schemes that name a place: target(place, robot, **arguments)."""
+_PASSED = (WorldEvalError, KeyboardInterrupt, TimeIsUp)
+"""What comes through from a stranger's module or constructor as it is."""
 SERVERS = ("openpi", "roboarena")
 """Those whose place is a host and a port."""
 
 
-def load_policy(uri: str, robot: RobotSpec) -> Policy:
-    """The policy that ``uri`` names, checked against ``robot``; see the module docstring."""
-    head, arguments = _split_arguments(uri)
+def load_policy(uri: str, robot: RobotSpec, *, limit_s: float | None = None) -> Policy:
+    """The policy that ``uri`` names, checked against ``robot``; see the module docstring.
+
+    limit_s: seconds that a call of it may last, and making it ``MAKING`` times as long; nobody
+    watches if None. A stranger's policy (python:, other packages') is returned within its guard.
+    """
+    head, arguments = split_arguments(uri)
+    scheme, colon, rest = head.partition(":")
+    guard = Guard(repr(uri), folder=_folder(scheme, rest), limit_s=limit_s)
+    with guard.around("making it", times=MAKING):
+        policy, foreign = _make(uri, head, arguments, robot, guard)
+        try:
+            check_policy(policy, robot)
+        except WorldEvalError:
+            raise
+        except Exception as error:  # a spec whose fields are of other kinds than PolicySpec says
+            raise PolicyError(
+                f"policy {uri!r} has a spec that cannot be read ({words(error)}); see "
+                "worldeval.types.PolicySpec"
+            ) from error
+        if foreign:
+            policy = Guarded(policy, guard)
+    return policy if limit_s is None else guarded(policy, limit_s)
+
+
+def _folder(scheme: str, rest: str) -> Path | None:
+    """Where the modules lie that a policy of this URI may import beside all others."""
+    if scheme != "python":
+        return None
+    where = rest.rpartition(":")[0]
+    return Path(where).expanduser().resolve().parent if where.endswith(".py") else Path.cwd()
+
+
+def _make(
+    uri: str, head: str, arguments: dict[str, Argument], robot: RobotSpec, guard: Guard
+) -> tuple[Any, bool]:
+    """The policy, and whether it is a stranger's."""
     scheme, colon, rest = head.partition(":")
     if scheme in ALONE:
         if rest:
@@ -72,24 +111,21 @@ def load_policy(uri: str, robot: RobotSpec) -> Policy:
                 f"policy {uri!r}: {scheme!r} takes nothing after it; write "
                 f"{scheme!r} or {scheme + '?name=value'!r}"
             )
-        policy = _call(_resolve(ALONE[scheme]), (robot,), arguments, uri)
-    elif scheme in WITH_PLACE:
+        return _call(_resolve(ALONE[scheme]), (robot,), arguments, uri), False
+    if scheme in WITH_PLACE:
         if not rest:
             place = "//HOST:PORT" if scheme in SERVERS else "FOLDER"
             raise ConfigError(f"policy {uri!r} names no place; write {scheme}:{place}")
-        policy = _call(_resolve(WITH_PLACE[scheme]), (rest, robot), arguments, uri)
-    elif scheme == "python":
-        policy = _from_python(rest, robot, arguments, uri)
-    elif colon and (found := _entry_point(scheme)) is not None:
-        policy = _call(found, (rest, robot), arguments, uri, foreign=True)
-    elif (Path(head) / "config.json").is_file():
-        policy = _call(_resolve(WITH_PLACE["bc"]), (head, robot), arguments, uri)
-    elif not colon and (found := _entry_point(scheme)) is not None:
-        policy = _call(found, ("", robot), arguments, uri, foreign=True)
-    else:
-        raise _unknown(uri, head, scheme)
-    check_policy(policy, robot)
-    return policy
+        return _call(_resolve(WITH_PLACE[scheme]), (rest, robot), arguments, uri), False
+    if scheme == "python":
+        return _from_python(rest, robot, arguments, uri, guard), True
+    if colon and (found := _entry_point(scheme)) is not None:
+        return _call(found, (rest, robot), arguments, uri, foreign=True), True
+    if (Path(head) / "config.json").is_file():
+        return _call(_resolve(WITH_PLACE["bc"]), (head, robot), arguments, uri), False
+    if not colon and (found := _entry_point(scheme)) is not None:
+        return _call(found, ("", robot), arguments, uri, foreign=True), True
+    raise _unknown(uri, head, scheme)
 
 
 def schemes() -> list[str]:
@@ -120,31 +156,15 @@ def _unknown(uri: str, head: str, scheme: str) -> WorldEvalError:
     )
 
 
-def _split_arguments(uri: str) -> tuple[str, dict[str, Any]]:
-    head, _, query = uri.partition("?")
-    arguments: dict[str, Any] = {}
-    for pair in filter(None, query.split("&")):
-        name, equals, text = pair.partition("=")
-        if not equals or not name.isidentifier():
-            raise ConfigError(
-                f"policy {uri!r}: cannot read {pair!r}, expected name=value pairs "
-                "joined by & after ?"
-            )
-        text = unquote(text)
-        try:
-            arguments[name] = json.loads(text)
-        except ValueError:
-            arguments[name] = text
-    return head, arguments
-
-
-def _from_python(rest: str, robot: RobotSpec, arguments: dict[str, Any], uri: str) -> Any:
+def _from_python(
+    rest: str, robot: RobotSpec, arguments: dict[str, Argument], uri: str, guard: Guard
+) -> Any:
     where, colon, attribute = rest.rpartition(":")
     if not colon or not where or not attribute:
         raise ConfigError(
             f"policy {uri!r}: expected python:FILE.py:ClassName or python:package.module:factory"
         )
-    module = _module(where, uri)
+    module = _module(where, uri, guard)
     target = getattr(module, attribute, None)
     if target is None:
         names = [
@@ -162,11 +182,12 @@ def _from_python(rest: str, robot: RobotSpec, arguments: dict[str, Any], uri: st
             "function that returns a policy"
         )
     if "robot" in _parameters(target):
-        arguments = {"robot": robot, **arguments}
+        arguments = {"robot": Argument("robot", robot), **arguments}
     return _call(target, (), arguments, uri, foreign=True)
 
 
-def _module(where: str, uri: str) -> ModuleType:
+def _module(where: str, uri: str, guard: Guard) -> ModuleType:
+    importlib.invalidate_caches()  # files may have been written since the last import
     try:
         if not where.endswith(".py"):
             return importlib.import_module(where)
@@ -177,22 +198,21 @@ def _module(where: str, uri: str) -> ModuleType:
         spec = importlib.util.spec_from_file_location(name, path)
         assert spec is not None and spec.loader is not None  # true of every .py file
         module = importlib.util.module_from_spec(spec)
-        sys.modules[name] = module  # dataclasses look their module up by name
+        guard.neighbours.add(module)  # dataclasses look their module up by name
         spec.loader.exec_module(module)
         return module
-    except WorldEvalError:
+    except _PASSED:
         raise
-    except (Exception, SystemExit) as error:  # whatever a stranger's module raises is theirs
+    except BaseException as error:  # whatever a stranger's module raises is theirs
         raise PolicyError(
-            f"policy {uri!r}: {where} cannot be imported "
-            f"({type(error).__name__}: {error}); correct it or its path"
+            f"policy {uri!r}: {where} cannot be imported ({words(error)}); correct it or its path"
         ) from error
 
 
 def _call(
     target: Callable[..., Any],
     positional: tuple[Any, ...],
-    arguments: dict[str, Any],
+    arguments: dict[str, Argument],
     uri: str,
     *,
     foreign: bool = False,
@@ -206,15 +226,16 @@ def _call(
                 f"{_did_you_mean(name, offered)}; it takes "
                 f"{', '.join(offered) or 'none'}"
             )
+    values = values_for(target, arguments, uri)
     if not foreign:
-        return target(*positional, **arguments)
+        return target(*positional, **values)
     try:
-        return target(*positional, **arguments)
-    except WorldEvalError:
+        return target(*positional, **values)
+    except _PASSED:
         raise
-    except (Exception, SystemExit) as error:  # a stranger's constructor may raise anything
+    except BaseException as error:  # a stranger's constructor may raise anything
         raise PolicyError(
-            f"policy {uri!r} could not be made ({type(error).__name__}: {error}); "
+            f"policy {uri!r} could not be made ({words(error)}); "
             "correct its arguments or its __init__"
         ) from error
 
@@ -242,10 +263,12 @@ def _entry_point(scheme: str) -> Callable[..., Any] | None:
         if entry.name == scheme:
             try:
                 loaded: Callable[..., Any] = entry.load()
-            except Exception as error:  # a stranger's package may fail in any way
+            except _PASSED:
+                raise
+            except BaseException as error:  # a stranger's package may fail in any way
                 raise PolicyError(
                     f"scheme {scheme!r} comes from {entry.value}, which cannot be imported "
-                    f"({type(error).__name__}: {error}); repair or uninstall that package"
+                    f"({words(error)}); repair or uninstall that package"
                 ) from error
             return loaded
     return None

@@ -12,7 +12,7 @@ the connection is lost      connect again with growing pauses for ``reconnect_s`
 no answer in ``timeout_s``  PolicyError, and the connection is thrown away: a late answer must not
                             be taken for the next one
 a traceback                 PolicyError with its last line (all of it is the error's note)
-other metadata on return    MismatchError, which ends the run: it may be another policy
+other metadata on return    PolicyGoneError, which ends the run: it may be another policy
 the server stays away       PolicyError, at once for later requests; after 8 in a row the run ends,
                             rather than marking all that is left as errors
 ==========================  =====================================================================
@@ -30,7 +30,7 @@ from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 from urllib.parse import urlsplit
 
-from worldeval.errors import ConfigError, MismatchError, PolicyError, WorldEvalError
+from worldeval.errors import ConfigError, PolicyError, PolicyGoneError, WorldEvalError
 from worldeval.policies import wire
 from worldeval.policies.link import Link, Request, ServerSettings, Session, short
 
@@ -131,7 +131,7 @@ class Server:
                     )
                 self.metadata, self._first = metadata, first
             elif first != self._first:
-                raise MismatchError(
+                raise PolicyGoneError(
                     f"{url} came back as another server: its metadata was {self.metadata}, now it "
                     f"is {wire.unpack(first)}; serve the same policy, or give it another name"
                 )
@@ -143,7 +143,7 @@ class Server:
             self.refusals += 1
             if self.refusals < GONE:
                 return error
-        return WorldEvalError(
+        return PolicyGoneError(
             f"{error} ({self.refusals} requests in a row found nobody, so the run was stopped; "
             "start the server and run the same command again to continue)"
         )

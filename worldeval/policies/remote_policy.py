@@ -31,6 +31,8 @@ GRIPPER_THRESHOLD = 0.5
 class RemotePolicy:
     """A policy behind a server. Rollouts share its connections; answers come in row order."""
 
+    watches_itself = True  # by its own timeout_s, and it may wait for a server that comes back
+
     def __init__(
         self,
         server: Server,

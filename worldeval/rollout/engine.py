@@ -35,6 +35,7 @@ from worldeval.errors import (
 )
 from worldeval.motion.adapters import Adapter, adapter_for, command
 from worldeval.policies.checking import check_actions
+from worldeval.policies.guard import guarded
 from worldeval.rollout.fit import check_fit
 from worldeval.rollout.observing import check_step, observe, take
 from worldeval.rollout.recording import Recording, rollout_key
@@ -101,7 +102,8 @@ class _Run:
         on_chunk: Callable[[ChunkEvent], None] | None,
         adapter: Adapter,
     ) -> None:
-        self.world, self.policy, self.suite, self.store = world, policy, suite, store
+        self.world, self.suite, self.store = world, suite, store
+        self.policy = guarded(policy)  # all that it raises is a PolicyError, and it changes nothing
         self.adapter = adapter
         self.robot = world.robot
         self.name = policy.spec.name
@@ -196,12 +198,11 @@ class _Run:
             with self._blame_world():
                 seen = self.world.reset(starts, seeds)
                 check_step(seen, len(starts), 1, robot, self.world.name)
-            with self._blame_policy():
-                self.policy.reset(
-                    [s.start_id for s in starts],
-                    [s.instruction for s in starts],
-                    [rollout_seed(self.seed, s.start_id, "policy") for s in starts],
-                )
+            self.policy.reset(
+                [s.start_id for s in starts],
+                [s.instruction for s in starts],
+                [rollout_seed(self.seed, s.start_id, "policy") for s in starts],
+            )
             for i, recording in enumerate(active):
                 recording.begin(
                     seen.frames[i, 0],
@@ -250,21 +251,20 @@ class _Run:
     ) -> tuple[np.ndarray, float]:
         began = time.perf_counter()
         spec = self.policy.spec
-        with self._blame_policy():
-            observations = [
-                observe(
-                    spec,
-                    self.robot,
-                    recording.start,
-                    seen.frames[i, -1],
-                    seen.poses[i, -1],
-                    steps,
-                    None if seen.joints is None else seen.joints[i, -1],
-                )
-                for i, recording in enumerate(active)
-            ]
-            answer = self.policy.act(observations)
-            actions = check_actions(answer, spec, self.robot, len(active))
+        observations = [
+            observe(
+                spec,
+                self.robot,
+                recording.start,
+                seen.frames[i, -1],
+                seen.poses[i, -1],
+                steps,
+                None if seen.joints is None else seen.joints[i, -1],
+            )
+            for i, recording in enumerate(active)
+        ]
+        answer = self.policy.act(observations)
+        actions = check_actions(answer, spec, self.robot, len(active))
         return actions, time.perf_counter() - began
 
     def _record(
@@ -331,18 +331,6 @@ class _Run:
             f"{error} (all {len(self.held_back)} rollouts that were tried ended in an error, so "
             "the run was stopped and none of them kept)"
         ) from error
-
-    @contextmanager
-    def _blame_policy(self) -> Iterator[None]:
-        """Anything that a user's policy raises is a PolicyError, not a crash of the run."""
-        try:
-            yield
-        except WorldEvalError:
-            raise
-        except (Exception, SystemExit) as error:
-            raise PolicyError(
-                f"policy {self.name!r} raised {type(error).__name__}: {error}"
-            ) from error
 
     @contextmanager
     def _blame_world(self) -> Iterator[None]:
