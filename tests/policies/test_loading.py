@@ -136,3 +136,66 @@ def test_nothing_but_learned_policies_imports_torch() -> None:
         "keyboard, candidates, bc_config, openpi, roboarena; assert 'torch' not in sys.modules"
     )
     subprocess.run([sys.executable, "-c", code], check=True, timeout=60)
+
+
+@pytest.mark.parametrize(
+    ("uri", "says"),
+    [
+        ("random?speed=fast", "speed is 'fast', expected a number"),
+        ("random?speed=0,5", "speed is '0,5', expected a number"),
+        ("random?speed=true", "speed is True, expected a number"),
+        ("random?speed=NaN", "speed is nan, expected a number"),
+        ("random?speed=[1]", r"speed is \[1\], expected a number"),
+        ("bc:x?execute=six", "execute is 'six', expected a whole number or null"),
+        ("bc:x?execute=1.5", "execute is 1.5, expected a whole number"),
+        ("bc:x?device=gpu", "device is 'gpu', which torch does not have here"),
+        ("bc:x?device=cuda:77", "device is 'cuda:77', which torch does not have here"),
+        ("bc:x?device=meta", "device is 'meta', which torch does not have here"),
+        ("bc:x?device=0", "device is '0', which torch does not have here"),
+        ("openpi://h?timeout_s=soon", "timeout_s is 'soon', expected a number"),
+        ("python:{file}:Typed?count=2.5", "count is 2.5, expected a whole number"),
+        ("python:{file}:Typed?limit=no", "limit is 'no', expected a number or null"),
+    ],
+)
+def test_an_argument_of_another_kind_is_named(
+    tmp_path: Path, toy_robot: RobotSpec, uri: str, says: str
+) -> None:
+    (tmp_path / "typed.py").write_text(TYPED)
+    with pytest.raises(ConfigError, match=says):
+        load_policy(uri.format(file=tmp_path / "typed.py"), toy_robot)
+
+
+TYPED = """
+from __future__ import annotations
+from worldeval.policies.scripted import ZeroPolicy
+
+class Typed(ZeroPolicy):
+    def __init__(self, robot, count: int = 1, limit: float | None = None, word: str = "a", any=1):
+        super().__init__(robot, name=f"{count} {limit} {word} {any}")
+"""
+
+
+def test_arguments_of_the_right_kind_are_taken(tmp_path: Path, toy_robot: RobotSpec) -> None:
+    (tmp_path / "typed.py").write_text(TYPED)
+    uri = f"python:{tmp_path / 'typed.py'}:Typed?count=3&limit=2&word=7&any=x"
+    assert load_policy(uri, toy_robot).spec.name == "3 2 7 x"
+    assert load_policy(f"{uri}&limit=null&word=true", toy_robot).spec.name == "3 None true x"
+    assert load_policy("random?name=12", toy_robot).spec.name == "12"
+
+
+@pytest.mark.parametrize(
+    "line", ["raise type('Odd', (BaseException,), {})('x')", "import sys; sys.exit(3)"]
+)
+@pytest.mark.parametrize("where", ["{line}\nclass Mine: pass", "def Mine():\n    {line}"])
+def test_making_a_policy_never_ends_the_program(
+    tmp_path: Path, toy_robot: RobotSpec, line: str, where: str
+) -> None:
+    (tmp_path / "mine.py").write_text(where.format(line=line))
+    with pytest.raises(PolicyError, match="cannot be imported .Odd|could not be made .Odd|SystemE"):
+        load_policy(f"python:{tmp_path / 'mine.py'}:Mine", toy_robot)
+
+
+def test_making_a_policy_may_not_last_for_ever(tmp_path: Path, toy_robot: RobotSpec) -> None:
+    (tmp_path / "mine.py").write_text("import time\ndef Mine():\n    time.sleep(60)\n")
+    with pytest.raises(PolicyError, match=r"did not answer within 0.5 s \(making it\)"):
+        load_policy(f"python:{tmp_path / 'mine.py'}:Mine", toy_robot, limit_s=0.05)
