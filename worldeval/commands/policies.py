@@ -20,18 +20,22 @@ class PolicyOptions:
 
     policy_timeout: float = 100.0
     """Seconds that a policy may take for one answer (making it: ten times as long); then its
-    rollout is an error and the others go on. inf waits for ever. Servers have timeout_s instead."""
+    rollout is an error and the others go on. 0 waits for ever. Servers have timeout_s instead."""
     isolate: bool = False
     """Run each policy in a process of its own: one that hangs, aborts, forks or eats memory costs
     its own rollouts alone. Results are the same; every policy takes some 0.3 GB more."""
     policy_memory: float | None = None
     """With --isolate: GiB that a policy's process may take; more is an error of its rollout."""
 
+    @property
+    def limit_s(self) -> float | None:
+        return self.policy_timeout or None
+
     def check(self) -> None:
         """Raise ConfigError for values that cannot be used."""
         from worldeval.policies.guard import check_limit
 
-        check_limit(self.policy_timeout)
+        check_limit(self.limit_s)
         if self.policy_memory is not None and not self.isolate:
             raise ConfigError(
                 "policy_memory was given without --isolate; only a process of its own can be "
@@ -46,10 +50,8 @@ class PolicyOptions:
         self.check()
         scheme = uri.partition("?")[0].partition(":")[0]
         if not self.isolate or scheme in NOT_ISOLATED:
-            return load_policy(uri, robot, limit_s=self.policy_timeout)
-        return IsolatedPolicy(
-            uri, robot, limit_s=self.policy_timeout, memory_gib=self.policy_memory
-        )
+            return load_policy(uri, robot, limit_s=self.limit_s)
+        return IsolatedPolicy(uri, robot, limit_s=self.limit_s, memory_gib=self.policy_memory)
 
 
 def close_policies(policies: Iterable[Policy]) -> None:
