@@ -34,7 +34,7 @@ def check_limit(limit_s: float | None) -> None:
     """Raise ConfigError unless ``limit_s`` is None or more than 0; inf is no limit."""
     if limit_s is not None and not limit_s > 0:
         raise ConfigError(
-            f"the time limit of a policy is {limit_s!r} s, expected more than 0 (or no limit at all)"
+            f"the time limit of a policy is {limit_s!r} s, expected more than 0 (or no limit)"
         )
 
 
