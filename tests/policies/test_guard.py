@@ -20,7 +20,7 @@ import torch
 
 from worldeval.errors import ConfigError, DataError, PolicyError, PolicyGoneError, StartStateError
 from worldeval.policies import watching
-from worldeval.policies.guard import MOST_WORDS, Guard, guarded
+from worldeval.policies.guard import MOST_WORDS, Guard, Guarded, guarded
 from worldeval.policies.own_state import settings
 from worldeval.policies.scripted import ZeroPolicy
 from worldeval.robots import RobotSpec
@@ -261,6 +261,8 @@ def test_people_and_servers_are_not_hurried(toy_robot: RobotSpec) -> None:
     policy = Does(toy_robot, lambda: time.sleep(0.3))
     policy.watches_itself = True  # type: ignore[attr-defined]
     guarded(policy, 0.05).act([])
+    hurried = Guard("p", limit_s=0.05)
+    assert hurried.limit_s and guarded(Guarded(policy, hurried)).guard.limit_s is None
 
 
 @pytest.mark.parametrize("limit_s", [0, -1, float("nan")])

@@ -130,7 +130,9 @@ def guarded(policy: Policy, limit_s: float | None = None) -> Guarded:
     """``policy`` within a guard, its own if it has one. limit_s: seconds for a call, if given."""
     found = policy if isinstance(policy, Guarded) else Guarded(policy)
     check_limit(limit_s)
-    if limit_s is not None and not getattr(policy, "watches_itself", False):
+    if getattr(policy, "watches_itself", False):
+        found.guard.limit_s = None
+    elif limit_s is not None:
         found.guard.limit_s = limit_s
     return found
 

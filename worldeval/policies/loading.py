@@ -75,7 +75,8 @@ def load_policy(uri: str, robot: RobotSpec, *, limit_s: float | None = None) -> 
     """
     head, arguments = split_arguments(uri)
     scheme, colon, rest = head.partition(":")
-    guard = Guard(repr(uri), folder=_folder(scheme, rest), limit_s=limit_s)
+    waits = scheme in (*SERVERS, "keyboard")  # as long as its own arguments say
+    guard = Guard(repr(uri), folder=_folder(scheme, rest), limit_s=None if waits else limit_s)
     with guard.around("making it", times=MAKING):
         policy, foreign = _make(uri, head, arguments, robot, guard)
         try:
