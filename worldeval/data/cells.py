@@ -43,6 +43,8 @@ def is_missing(value: Any) -> bool:
 
 def outcome_of(value: Any) -> Outcome | str | None:
     """What a cell of outcomes says: None where it is empty, NO_MEANING for what says nothing."""
+    if type(value) is str and value in MEANING:
+        return MEANING[value]
     if is_missing(value):
         return None
     if isinstance(value, str):
@@ -59,6 +61,8 @@ def outcome_of(value: Any) -> Outcome | str | None:
 
 def number_of(value: Any) -> float | None:
     """NaN where a cell is empty, None for what is no number; "0,5" is 0.5."""
+    if type(value) is float:
+        return value
     if is_missing(value):
         return math.nan
     if isinstance(value, str):

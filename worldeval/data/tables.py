@@ -84,8 +84,11 @@ class Table:
         _refuse_doubled(names, titles, what)
         columns: dict[str, Sequence[Any]] = {}
         for place, name in enumerate(names):
-            cells = table.iloc[:, place].tolist() if name in KNOWN else ()
-            columns[name] = [c.item() if isinstance(c, np.generic) else c for c in cells]
+            column = table.iloc[:, place]
+            cells = column.tolist() if name in KNOWN else []
+            if column.dtype == object:  # tolist leaves numpy's numbers in it
+                cells = [cell.item() if isinstance(cell, np.generic) else cell for cell in cells]
+            columns[name] = cells
         return cls(columns, len(table), what)
 
     def at(self, row: int) -> str:
