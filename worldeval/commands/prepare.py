@@ -18,8 +18,11 @@ class Prepare:
     interrupted run goes on where it stopped.
 
     Episodes that cannot be used (a video missing, damaged or of another length, NaN in a state,
-    shorter than a clip) are named and listed in OUT/skipped.json, the others are prepared; the
-    exit code is then 1.
+    rows or times that contradict each other, no instruction, shorter than a clip) are named and
+    listed in OUT/skipped.json, the others are prepared. The same command again tries them anew.
+
+    Exit codes: 0 all prepared, 1 some left out (0 with --skip-damaged), 2 none, or the dataset or
+    an option cannot be used, 130 interrupted.
 
     For example:
       worldeval prepare --source ../shared/droid --published-latents --out recordings/droid/train
@@ -36,7 +39,8 @@ class Prepare:
     layout: Literal["auto", "ctrl-world", "lerobot"] = "auto"
     """How the dataset is laid out; auto looks at what the folder holds."""
     split: str = "train"
-    """Part of the dataset: train or val in Ctrl-World's layout, as info.json says in LeRobot's."""
+    """Part of the dataset: train or val in Ctrl-World's layout; in LeRobot's as info.json says, or
+    all for every episode of its index."""
     encoder: Path | None = None
     """Checkpoint whose autoencoder makes the latents of the frames."""
     published_latents: bool = False
@@ -47,6 +51,8 @@ class Prepare:
     """Height and width of the frames in px; others are resized by area."""
     min_frames: int = 5
     """Shorter episodes are left out: a clip has the current frame and four new ones."""
+    instruction: str | None = None
+    """What episodes without an instruction are given ('' for no words); else they are left out."""
     key_map: Path | None = None
     """JSON file that says how a LeRobot dataset spells its columns; those of DROID are known."""
     limit: int | None = None
@@ -71,6 +77,7 @@ class Prepare:
             latent_dtype=self.latent_dtype,
             image_size=self.image_size,
             min_frames=self.min_frames,
+            instruction=self.instruction,
             key_map=self.key_map,
             limit=self.limit,
             workers=self.workers,
@@ -81,7 +88,14 @@ class Prepare:
             command="prepare",
             config=config,
             seed=None,
-            allow_changes=("limit", "workers", "device", "encoder", "published_latents"),
+            allow_changes=(
+                "limit",
+                "workers",
+                "device",
+                "encoder",
+                "published_latents",
+                "instruction",
+            ),  # fmt: skip
         )
         report = prepare(config, self.out)
         for warning in report.warnings:

@@ -10,15 +10,16 @@ alone, and no latents. Video and latents are read when asked for; latents by wei
 
 from __future__ import annotations
 
-import json
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
+from worldeval.data.files import parsed_json
 from worldeval.data.footage import CONTROL_HZ, FRAME_HZ, VideoFile
 from worldeval.data.raw import STEPS, RawEpisode, array_of
+from worldeval.data.values import EXPECTED_SUCCESS, success, text
 from worldeval.errors import DataError
 from worldeval.motion.panda import VIEWS
 
@@ -55,6 +56,7 @@ class CtrlWorldDataset:
         if not names:
             raise DataError(f"{folder / split} holds no .json file, expected one an episode")
         self.ids: tuple[str, ...] = tuple(sorted(names, key=_by_number))
+        self.notes: list[str] = []
 
     def __len__(self) -> int:
         return len(self.ids)
@@ -214,6 +216,13 @@ def load_latents(raw: RawEpisode) -> np.ndarray:
         if not isinstance(latent, torch.Tensor) or latent.ndim != 4:
             found = tuple(latent.shape) if isinstance(latent, torch.Tensor) else type(latent)
             raise DataError(f"{path} holds {found}, expected a tensor (frames, channels, h, w)")
+        if not latent.is_floating_point() or latent.device.type != "cpu":
+            raise DataError(
+                f"{path} holds {latent.dtype} on {latent.device}, expected floating-point numbers"
+            )
+        # Saved as they left the encoder, they may still ask for gradients, or be sparse.
+        latent = latent.detach()
+        latent = latent if latent.layout == torch.strided else latent.to_dense()
         if len(latent) != raw.frames:
             raise DataError(
                 f"{path} has {len(latent)} frames, expected the {raw.frames} of {raw.described_in}"
@@ -231,7 +240,7 @@ def load_latents(raw: RawEpisode) -> np.ndarray:
 
 def _json(path: Path) -> dict[str, Any]:
     try:
-        content = json.loads(path.read_text(encoding="utf-8"))
+        content = parsed_json(path.read_text(encoding="utf-8"))
     except FileNotFoundError:
         raise DataError(f"{path} is missing; give an id that the dataset has") from None
     except (OSError, ValueError) as error:
@@ -242,22 +251,23 @@ def _json(path: Path) -> dict[str, Any]:
 
 
 def _texts(notes: dict[str, Any], path: Path) -> tuple[str, ...]:
+    """Different instructions; none where the annotation is silent."""
     texts = notes.get("texts", [])
     if isinstance(texts, str):
         texts = [texts]
     if not isinstance(texts, list) or not all(isinstance(text, str) for text in texts):
         raise DataError(f"{path}: texts are {texts!r}, expected a list of instructions")
-    return tuple(texts) or ("",)
+    return tuple(dict.fromkeys(words for entry in texts if (words := text(entry)) is not None))
 
 
 def _success(notes: dict[str, Any], path: Path) -> bool | None:
     """None where the annotation is silent: unknown is not failure."""
-    value = notes.get("success")
-    if value is None:
-        return None
-    if value not in (0, 1):
-        raise DataError(f"{path}: success is {value!r}, expected 0, 1 or nothing")
-    return bool(value)
+    try:
+        return success(notes.get("success"))
+    except ValueError:
+        raise DataError(
+            f"{path}: success is {notes['success']!r}, expected {EXPECTED_SUCCESS}"
+        ) from None
 
 
 def _by_number(name: str) -> tuple[int, int, str]:

@@ -40,6 +40,7 @@ class RawEpisode:
     gripper: (N,) measured, 0 open to 1 closed. joint_position: (N, 7) rad, or None.
     actions: what was commanded, by DROID's names without "action." (``joint_velocity``, ...).
     latents: files of published latents, one a view, or None.
+    instructions: different ones; none where nothing is known. notes: what was taken on trust.
     """
 
     id: str
@@ -55,6 +56,7 @@ class RawEpisode:
     joint_position: np.ndarray | None = None
     actions: Mapping[str, np.ndarray] = field(default_factory=dict)
     latents: tuple[Path, ...] | None = None
+    notes: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
         if self.state_hz not in (CONTROL_HZ, FRAME_HZ):
@@ -81,7 +83,7 @@ class RawEpisode:
                 raise DataError(
                     f"{self.described_in}: {name} has shape {array.shape}, expected {shape}"
                 )
-            bad = ~np.isfinite(array)
+            bad = ~(np.abs(array) <= np.finfo(np.float32).max)  # NaN too: it is kept as float32
             if bad.any():
                 raise DataError(
                     f"{self.described_in}: {name} has NaN or infinity in row "
@@ -155,7 +157,7 @@ class RawEpisode:
                     f"{expected} for the {self.frames} states at {FRAME_HZ:g} Hz in "
                     f"{self.described_in}"
                 )
-            seen = footage.read()[::stride]
+            seen = footage.read(stride)
             if len(seen) != self.frames:
                 raise DataError(
                     f"{footage.path} decodes to {len(seen)} frames at {FRAME_HZ:g} Hz, expected "

@@ -105,7 +105,7 @@ def write_mp4(
     if crf > 0:  # lossless coding is outside of the high profile
         options["profile"] = "high"
     with (
-        _av_errors(path, "written"),
+        av_errors(path, "written"),
         av.open(str(path), "w", format="mp4", options=_muxer_options(rate)) as container,
     ):
         stream = container.add_stream("libx264", rate=rate, options=options)
@@ -136,7 +136,7 @@ def read_mp4(path: str | Path, *, start_s: float = 0.0, count: int | None = None
     import av
 
     frames: list[np.ndarray] = []
-    with _av_errors(path, "read"), av.open(str(path)) as container:
+    with av_errors(path, "read"), av.open(str(path)) as container:
         stream = container.streams.video[0]
         base = stream.time_base or Fraction(1)
         # Refuse damaged pictures; FFmpeg would otherwise paint over them.
@@ -165,7 +165,7 @@ def mp4_times(path: str | Path) -> tuple[np.ndarray, bytes]:
     """
     import av
 
-    with _av_errors(path, "read"), av.open(str(path)) as container:
+    with av_errors(path, "read"), av.open(str(path)) as container:
         stream = container.streams.video[0]
         base = float(stream.time_base or 1)
         times = [p.pts * base for p in container.demux(stream) if p.pts is not None and p.size]
@@ -179,13 +179,13 @@ def join_mp4(sources: Sequence[str | Path], target: str | Path, fps: float) -> N
     rate = _rate(fps)
     tick = 1 / (rate * MP4_TICKS_PER_FRAME)
     with (
-        _av_errors(target, "written"),
+        av_errors(target, "written"),
         av.open(str(target), "w", format="mp4", options=_muxer_options(rate)) as joined,
     ):
         stream: Any = None
         position = 0
         for source in sources:
-            with _av_errors(source, "read"), av.open(str(source)) as container:
+            with av_errors(source, "read"), av.open(str(source)) as container:
                 video = container.streams.video[0]
                 if stream is None:
                     stream = joined.add_stream_from_template(video)
@@ -216,7 +216,7 @@ def _muxer_options(rate: Fraction) -> dict[str, str]:
 
 
 @contextmanager
-def _av_errors(path: str | Path, verb: str) -> Iterator[None]:
+def av_errors(path: str | Path, verb: str) -> Iterator[None]:
     """FFmpeg's many exceptions as OSError when writing and as DataError when reading."""
     import av
 

@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import json
 import shutil
+from collections import Counter
 from contextlib import closing, suppress
 from dataclasses import dataclass, field, replace
 from functools import partial
@@ -26,7 +27,7 @@ from worldeval.data.episodes import EpisodeStore
 from worldeval.data.fit import store_fields
 from worldeval.data.pose_statistics import STATISTICS, clipped, measure
 from worldeval.data.workers import in_order
-from worldeval.errors import DataError, MismatchError
+from worldeval.errors import DataError, MismatchError, StoreError
 from worldeval.robots import RobotSpec
 from worldeval.world_model.latents import LatentCache
 from worldeval.world_model.prepare_episode import (
@@ -81,7 +82,8 @@ def prepare(config: PrepareConfig, out: str | Path, *, progress: bool = True) ->
         job = Job(id=identity, frames=key not in store, latents=_lacks(cache, key))
         if job.frames or job.latents:
             todo.append(job)
-    report = PrepareReport(present=len(ids) - len(todo))
+    report = PrepareReport(present=len(ids) - len(todo), warnings=list(dataset.notes))
+    taken: Counter[str] = Counter()
     changed = False
     bar = tqdm(total=len(todo), desc=f"prepare {config.split}", disable=not progress, unit="ep")
     results = in_order(
@@ -90,14 +92,17 @@ def prepare(config: PrepareConfig, out: str | Path, *, progress: bool = True) ->
     try:
         with closing(results), bar:  # closed, no worker is left that could write
             for result in results:
-                if result.problem is not None:
-                    report.skipped.append(Skipped(id=result.id, reason=result.problem))
-                else:
+                problem = result.problem
+                if problem is None:
                     if not changed:  # what it says is no longer so
                         (out / STATISTICS).unlink(missing_ok=True)
                         changed = True
-                    _append(store, result)
+                    problem = _append(store, result)
+                if problem is None:
                     report.written += 1
+                    taken.update(result.notes)
+                else:
+                    report.skipped.append(Skipped(id=result.id, reason=problem))
                 bar.set_postfix(skipped=len(report.skipped), refresh=False)
                 bar.update()
     finally:
@@ -112,6 +117,7 @@ def prepare(config: PrepareConfig, out: str | Path, *, progress: bool = True) ->
             cache.write_index(sorted(store.keys))
         store.compact()
         measure(store, bounds_of(dataset, robot))
+    report.warnings += [f"{count} episodes: {note}" for note, count in taken.items()]
     report.warnings += clipped(store)
     return report
 
@@ -133,12 +139,19 @@ def _open_cache(config: PrepareConfig, out: Path, digest: str) -> LatentCache:
     return cache
 
 
-def _append(store: EpisodeStore, result: Prepared) -> None:
+def _append(store: EpisodeStore, result: Prepared) -> str | None:
+    """Put an episode into the store; why it does not fit there, if so."""
     if result.episode is None or result.coded is None:
-        return
+        return None
     shape = (len(result.episode.poses), *result.episode.frames.shape[1:])
     frames = np.broadcast_to(np.uint8(0), shape)  # a shape without memory behind it
-    store.append(replace(result.episode, frames=frames), result.coded)
+    try:
+        store.append(replace(result.episode, frames=frames), result.coded)
+    except StoreError:  # the disk is full, or the store damaged
+        raise
+    except DataError as error:
+        return " ".join(str(error).split())
+    return None
 
 
 def _lacks(cache: LatentCache | None, key: str) -> bool:

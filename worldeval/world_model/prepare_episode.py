@@ -21,7 +21,7 @@ from worldeval.data.droid import LeRobotDroid
 from worldeval.data.footage import FRAME_HZ
 from worldeval.data.pose_statistics import outside
 from worldeval.data.raw import RawEpisode
-from worldeval.errors import ConfigError, DataError, StoreError
+from worldeval.errors import ConfigError, DataError, StoreError, WorldEvalError
 from worldeval.motion.panda import VIEWS, panda
 from worldeval.robots import RobotSpec
 from worldeval.types import Episode
@@ -45,6 +45,7 @@ class PrepareConfig:
     latent_dtype: str = "float16"
     image_size: tuple[int, int] = (192, 320)
     min_frames: int = 5
+    instruction: str | None = None
     key_map: Path | None = None
     limit: int | None = None
     workers: int = 2
@@ -83,9 +84,13 @@ class PrepareConfig:
 
 
 class RawDataset(Protocol):
-    """What ``CtrlWorldDataset`` and ``LeRobotDroid`` have in common."""
+    """What ``CtrlWorldDataset`` and ``LeRobotDroid`` have in common.
+
+    notes: what the user of the dataset must know, a sentence each.
+    """
 
     ids: tuple[str, ...]
+    notes: list[str]
 
     def episode(self, identity: str) -> RawEpisode: ...
 
@@ -104,12 +109,14 @@ class Prepared:
     """A worker's answer: an episode (None if only latents were wanted), or why there is none.
 
     The episode has the shape of its frames, but no pixels of its own: these are in ``coded``.
+    notes: what was taken on trust.
     """
 
     id: str
     episode: Episode | None = None
     coded: CodedViews | None = None
     problem: str | None = None
+    notes: tuple[str, ...] = ()
 
 
 def open_dataset(config: PrepareConfig) -> RawDataset:
@@ -144,13 +151,24 @@ def bounds_of(dataset: RawDataset, robot: RobotSpec) -> PoseBounds:
     return own or PoseBounds(low=np.asarray(robot.pose_low), high=np.asarray(robot.pose_high))
 
 
-def as_episode(raw: RawEpisode, image_size: tuple[int, int], bounds: PoseBounds) -> Episode:
-    """Decode an episode into ours. Raises DataError naming the file that is at fault."""
+def as_episode(
+    raw: RawEpisode, image_size: tuple[int, int], bounds: PoseBounds, instruction: str | None = None
+) -> Episode:
+    """Decode an episode into ours. Raises DataError naming the file that is at fault.
+
+    instruction: of episodes that have none; without it they are refused, for a policy would be
+    judged by words that nobody said.
+    """
+    if not raw.instructions and instruction is None:
+        raise DataError(
+            f"{raw.described_in}: no instruction is known of episode {raw.id}; say by "
+            "--instruction what episodes without one are to be given"
+        )
     poses = raw.poses()
     return Episode(
         key=raw.key,
         task=TASK,
-        instruction=raw.instructions[0],
+        instruction=raw.instructions[0] if raw.instructions else str(instruction),
         views=VIEWS,
         frames=raw.images(image_size),
         poses=poses,
@@ -196,45 +214,69 @@ def _open() -> tuple[RawDataset, PoseBounds, Any]:
 
 
 def work(job: Job) -> Prepared:
-    """Decode one episode and write its latents; what is wrong with it becomes words."""
+    """Decode one episode and write its latents; what is wrong with it becomes words.
+
+    Whatever its files make a library raise costs that episode alone. What is nobody's fault but
+    the machine's (no memory, a full disk) ends the run, since it would cost all others as well.
+    """
     dataset, bounds, encode = _open()
     if _config is None or _out is None:
         raise RuntimeError("a worker got a job before it began")
+    notes: tuple[str, ...] = ()
     try:
         raw = dataset.episode(job.id)
-        if raw.frames < _config.min_frames:
-            raise DataError(
-                f"{raw.described_in}: {raw.frames} frames are shorter than a clip of "
-                f"{_config.min_frames}"
-            )
-        latents = None
-        if job.latents and encode is None:
-            latents = load_latents(raw)
-            _check_size(raw, latents, _config.image_size)
-        episode = None
-        if job.frames or encode is not None:
-            episode = as_episode(raw, _config.image_size, bounds)
-        if job.latents and encode is not None and episode is not None:
-            latents = encode(episode.frames)
+        notes = raw.notes
+        episode, latents = _made(raw, job, bounds, encode, _config)
         if latents is not None:
             digest = _config.digest
             if digest is None:
                 raise RuntimeError("latents without a space")
             cache = LatentCache(_out, digest)
             cache.write(raw.key, latents, dtype=_config.latent_dtype, source=_config.latent_source)
-    except StoreError:  # a full disk is not the episode's fault
+    except (StoreError, MemoryError):
         raise
-    except DataError as error:
+    except WorldEvalError as error:
         return Prepared(id=job.id, problem=" ".join(str(error).split()))
+    except Exception as error:
+        said = " ".join(str(error).split())[:500]
+        return Prepared(
+            id=job.id,
+            problem=f"episode {job.id} of {_config.source} cannot be read "
+            f"({type(error).__name__}: {said}); fetch it again, or leave it out",
+        )
     if episode is None or not job.frames:
-        return Prepared(id=job.id)
+        return Prepared(id=job.id, notes=notes)
     name = hashlib.sha256(raw.key.encode()).hexdigest()[:16]
     coded = code_views(episode.frames, FRAME_HZ, _out / CODED / name)
     # Pixels would take longer on their way to the writer than all else that it does.
     shape = episode.frames.shape
     return Prepared(
-        id=job.id, episode=replace(episode, frames=np.empty((0, *shape[1:]), np.uint8)), coded=coded
+        id=job.id,
+        episode=replace(episode, frames=np.empty((0, *shape[1:]), np.uint8)),
+        coded=coded,
+        notes=notes,
     )
+
+
+def _made(
+    raw: RawEpisode, job: Job, bounds: PoseBounds, encode: Any, config: PrepareConfig
+) -> tuple[Episode | None, np.ndarray | None]:
+    """The episode and its latents, as far as they are wanted."""
+    if raw.frames < config.min_frames:
+        raise DataError(
+            f"{raw.described_in}: {raw.frames} frames are shorter than a clip of "
+            f"{config.min_frames}"
+        )
+    latents = None
+    if job.latents and encode is None:
+        latents = load_latents(raw)
+        _check_size(raw, latents, config.image_size)
+    episode = None
+    if job.frames or encode is not None:
+        episode = as_episode(raw, config.image_size, bounds, config.instruction)
+    if job.latents and encode is not None and episode is not None:
+        latents = encode(episode.frames)
+    return episode, latents
 
 
 def _check_size(raw: RawEpisode, latents: np.ndarray, image_size: tuple[int, int]) -> None:
