@@ -116,12 +116,14 @@ def break_latents(root: Path, kind: str) -> str:
         torch.save(torch.full((7, 4, 3, 4), float("nan")), path)
     elif kind == "list":
         torch.save([1, 2], path)
+    elif kind == "integers":
+        torch.save(torch.zeros((7, 4, 3, 4), dtype=torch.int8), path)
     elif kind == "truncated":
         path.write_bytes(path.read_bytes()[:100])
     return str(path)
 
 
-@pytest.mark.parametrize("kind", ["pickle", "length", "nan", "list", "truncated"])
+@pytest.mark.parametrize("kind", ["pickle", "length", "nan", "list", "integers", "truncated"])
 def test_damaged_latents_are_refused_by_name(record_ctrl_world, kind):
     root = record_ctrl_world("1", frames=7)
     path = break_latents(root, kind)
@@ -136,7 +138,7 @@ def test_damaged_latents_are_refused_by_name(record_ctrl_world, kind):
         ({"states": [[0.0] * 6] * 7}, "(7, 6)"),
         ({"states": [[0.0] * 7] * 7}, "states[i] differs from row 3i"),
         ({"video_length": 9}, "video_length is 9"),
-        ({"success": "yes"}, "'yes'"),
+        ({"success": "maybe"}, "'maybe'"),
         ({"texts": [3]}, "[3]"),
         ({"videos": [{"video_path": "a.mp4"}]}, "lists 1 videos"),
         ({"videos": ["a", "b", "c"]}, "'videos' is not a list"),
@@ -150,6 +152,28 @@ def test_damaged_annotations_are_refused_by_name(record_ctrl_world, changes, wor
     with pytest.raises(DataError) as error:
         CtrlWorldDataset(root).episode("1")
     assert str(root / "annotation/train/1.json") in str(error.value) and words in str(error.value)
+
+
+def test_success_and_texts_that_say_nothing_are_unknown(record_ctrl_world):
+    root = record_ctrl_world("1", frames=7)
+    for value, expected in (("no", False), ("true", True), (-1, None), (float("nan"), None)):
+        rewrite(root, "1", success=value)
+        assert CtrlWorldDataset(root).episode("1").success is expected
+    rewrite(root, "1", texts=["", "None", "nan"])
+    assert CtrlWorldDataset(root).episode("1").instructions == ()
+
+
+@pytest.mark.parametrize("kind", ["grad", "parameter", "sparse", "bfloat16"])
+def test_latents_as_encoders_leave_them_are_read(record_ctrl_world, kind):
+    root = record_ctrl_world("1", frames=7)
+    for view in range(3):
+        latent = torch.full((7, 4, 3, 4), float(view + 1), requires_grad=kind == "grad")
+        latent = torch.nn.Parameter(latent) if kind == "parameter" else latent
+        latent = latent.to_sparse() if kind == "sparse" else latent
+        latent = latent.bfloat16() if kind == "bfloat16" else latent
+        torch.save(latent, root / f"latent_videos/train/1/{view}.pt")
+    latents = load_latents(CtrlWorldDataset(root).episode("1"))
+    assert np.array_equal(latents.mean(axis=(0, 2, 3, 4)), [1, 2, 3])
 
 
 def test_nan_in_a_state_is_refused_with_its_row(record_ctrl_world):

@@ -4,10 +4,13 @@ import json
 import shutil
 
 import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 
 from worldeval.data.droid import LeRobotDroid
 from worldeval.data.droid_keys import FOLDER, known_key_maps, read_key_map
+from worldeval.data.video import read_mp4, write_mp4
 from worldeval.errors import ConfigError, DataError
 from worldeval.motion.panda import forward_pose
 
@@ -121,6 +124,9 @@ def edit_info(root, **changes) -> None:
         ({"fps": 30}, "says 30 frames a second, expected 15"),
         ({"splits": {"test": "0:2"}}, "no split 'train', only test"),
         ({"splits": {"train": "all"}}, "'all', expected 'first:end'"),
+        ({"splits": ["train"]}, "splits are ['train']"),
+        ({"fps": "15"}, "fps is '15'"),
+        ({"features": {"a": 3}}, "has no features"),
     ],
 )
 def test_infos_that_cannot_be_used(record_lerobot, changes, words):
@@ -150,3 +156,62 @@ def test_damaged_files_are_named(record_lerobot):
     shutil.rmtree(root / "meta")
     with pytest.raises(DataError, match="info.json is missing"):
         LeRobotDroid(root)
+
+
+def test_what_splits_leave_out_is_told_and_can_be_taken(record_lerobot):
+    root = record_lerobot("v3.0", lengths=(20, 23, 20))
+    edit_info(root, splits={"train": "0:1", "test": "5:9"})
+    dataset = LeRobotDroid(root)
+    assert dataset.ids == ("0",)
+    assert "2 of 3 episodes of the index (1, 2) belong to no split" in dataset.notes[0]
+    assert "train is 0:1" in dataset.notes[0] and "--split all" in dataset.notes[0]
+    everything = LeRobotDroid(root, "all")
+    assert (everything.ids, everything.notes) == (("0", "1", "2"), [])
+    assert "lists 0 of these 4 episodes" in LeRobotDroid(root, "test").notes[1]
+
+
+def test_an_entry_that_names_no_episode_costs_itself_alone(record_lerobot):
+    root = record_lerobot("v2.1")
+    with (root / "meta/episodes.jsonl").open("a") as file:
+        file.write('{"episode_index": "2", "length": 20}\n{"length": \n')
+    dataset = LeRobotDroid(root)
+    assert dataset.ids[:2] == ("0", "1") and len(dataset.ids) == 4
+    assert dataset.episode("1").frames == 8
+    with pytest.raises(DataError, match=r"line 3 has '2' for episode_index"):
+        dataset.episode(dataset.ids[2])
+
+
+def test_a_film_whose_rate_is_wrong_is_named_with_both_rates(record_lerobot):
+    """All frames are found at twice the rate, each at half of its time."""
+    root = record_lerobot("v3.0")
+    for path in root.glob("videos/*/*/*.mp4"):
+        write_mp4(path, read_mp4(path), 30)
+    with pytest.raises(DataError, match=r"43 frames at 30 Hz.*up to 2.867 s at 15 Hz"):
+        LeRobotDroid(root).episode("0").images((24, 32))
+
+
+@pytest.mark.parametrize("form", ["bytes", "struct", "path", "list"])
+def test_images_in_every_form_are_read_or_named(record_lerobot, row_of, form):
+    root = record_lerobot("v2.1", views=BARE, spelling="droid_openpi", images=True)
+    path = root / "data/chunk-000/episode_000000.parquet"
+    table = pq.read_table(path)
+    for place, name in enumerate(BARE):
+        cells = [cell["bytes"] for cell in table.column(name).to_pylist()]
+        if form == "struct":
+            cells = [{"path": f"{k}.png", "bytes": cell} for k, cell in enumerate(cells)]
+        if form == "path":
+            for k, cell in enumerate(cells):
+                (root / f"{place}-{k}.png").write_bytes(cell)
+            cells = [{"path": f"{place}-{k}.png", "bytes": None} for k in range(len(cells))]
+        if form == "list":
+            cells = [list(cell) for cell in cells]
+        position = table.column_names.index(name)
+        table = table.set_column(position, name, pa.array(cells))
+    pq.write_table(table, path)
+    raw = LeRobotDroid(root).episode("0")
+    if form == "list":
+        with pytest.raises(DataError, match=r"'exterior_image_1_left' is list, expected the bytes"):
+            raw.images((24, 32))
+    else:
+        frames = raw.images((24, 32))
+        assert np.abs(row_of(frames) - 3 * np.arange(7)[:, None]).max() < 1e-6

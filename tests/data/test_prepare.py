@@ -205,6 +205,40 @@ def test_damaged_episodes_are_named_and_the_others_prepared(record_ctrl_world, t
     assert not (tmp_path / "out/skipped.json").exists()
 
 
+def test_any_error_of_an_episode_costs_that_episode(record_ctrl_world, tmp_path, capsys):
+    """Not only those that were foreseen: a path that is a number, a height beyond float32."""
+    for identity in range(4):
+        root = record_ctrl_world(str(identity), frames=5, latents=False)
+    folder = root / "annotation/train"
+    for identity, change in (
+        ("1", {"texts": []}),
+        ("2", {"videos": [{"video_path": 3}] * 3}),
+        ("3", {"observation.state.joint_position": [[1e300] * 7] * 14}),
+    ):
+        notes = json.loads((folder / f"{identity}.json").read_text()) | change
+        (folder / f"{identity}.json").write_text(json.dumps(notes))
+    verb = {"source": root, "out": tmp_path / "out", "image_size": SIZE, "workers": 1}
+    assert Prepare(**verb).run() == 1
+    said = capsys.readouterr().err
+    assert "skipped 1:" in said and "no instruction is known of episode 1; say by --instr" in said
+    assert "skipped 2:" in said and "skipped 3:" in said
+    # With words for those that have none, it goes on where it stopped.
+    assert Prepare(**verb, instruction="put it there").run() == 1
+    store = EpisodeStore.open(tmp_path / "out")
+    assert store.keys == {"train/0", "train/1"}
+    assert store.by_key("train/1").instruction == "put it there"
+    assert "1 episodes prepared, 1 were there, 2 skipped" in capsys.readouterr().out
+
+
+def test_memory_that_is_lacking_is_no_fault_of_an_episode(three, tmp_path, monkeypatch):
+    def greedy(*_: object) -> None:
+        raise MemoryError("all of it")
+
+    monkeypatch.setattr("worldeval.world_model.prepare_episode.as_episode", greedy)
+    with pytest.raises(MemoryError):
+        prepare(config(three), tmp_path / "out", progress=False)
+
+
 def test_poses_outside_the_percentiles_are_reported(record_ctrl_world, tmp_path):
     root = record_ctrl_world("1", frames=8, latents=False)
     low, high = [-9.0] * 7, [9.0] * 7
