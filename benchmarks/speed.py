@@ -8,6 +8,9 @@ function evaluations, and resident memory after 10 and after all chunks. Writes 
 
 from __future__ import annotations
 
+import worldeval  # noqa: F401 - before torch: its idle threads then wait, not spin
+
+# isort: split
 import argparse
 import json
 import time

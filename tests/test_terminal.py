@@ -7,8 +7,10 @@ import subprocess
 import sys
 from pathlib import Path
 
+import pandas as pd
 import pytest
 
+from worldeval import cli
 from worldeval.terminal import Terminal, guarded_streams, printable
 
 NASTY = "\x1b[5mblink\x1b]0;owned\x07\x9b2J\u202ereversed\udcff\x00"
@@ -95,3 +97,44 @@ def test_a_reader_that_went_away_ends_no_work(tmp_path: Path) -> None:
     done = subprocess.run(["bash", "-c", line, code], capture_output=True, text=True)
     assert (done.returncode, done.stdout, done.stderr) == (0, "a line\n", "")
     assert (tmp_path / "done").exists()
+
+
+def test_names_from_data_move_no_terminal_and_no_browser(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Policies, tasks, judges and files with codes: ranked, calibrated, refused."""
+    script = "<script>alert(1)</script>"
+    rows = [
+        {
+            "key": f"{policy}/{task}/{k}",
+            "policy": policy,
+            "task": task,
+            "start_id": f"{task}/{k}",
+            "world": "w\x1b[2J",
+            "judge": "judge\x1b[5m",
+            "outcome": "success" if (k + len(policy)) % 3 else "failure",
+            "probability": 0.5,
+        }
+        for policy in ("p\x1b[31m", script)
+        for task in ("a", "b\x1b]0;owned\x07")
+        for k in range(6)
+    ]
+    table = tmp_path / "verdicts.parquet"
+    pd.DataFrame(rows).to_parquet(table)
+    truth = tmp_path / "truth.parquet"
+    pd.DataFrame(rows).assign(judge="truth").to_parquet(truth)
+    refused = tmp_path / "\x1b[31mmissing"
+    for words in (
+        ["rank", table, "--against", truth, "--out", tmp_path / "ranked"],
+        ["calibrate", table, "--truth", truth, "--out", tmp_path / "calibrated"],
+        ["rank", refused, "--out", tmp_path / "no"],
+        ["rank", table, "--out", tmp_path / "no", "--nonsense", "\x1b[31m"],
+    ):
+        code = cli.main([str(word) for word in words])
+        shown = capsys.readouterr()
+        assert code == (2 if tmp_path / "no" in words else 0), shown.err
+        assert printable(shown.out, "\n") == shown.out
+        assert printable(shown.err, "\n") == shown.err
+    for page in (*tmp_path.glob("*/report.html"), *tmp_path.glob("*/calibration.html")):
+        text = page.read_text()
+        assert script not in text and "\x1b" not in text, page

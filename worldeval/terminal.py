@@ -26,6 +26,7 @@ def printable(text: str, keep: str = "") -> str:
     """
     if text.isprintable():
         return text
+    keep += _SPACES
     return "".join(letter if letter.isprintable() or letter in keep else "?" for letter in text)
 
 
@@ -44,7 +45,7 @@ class Terminal:
 
     def __init__(self, stream: TextIO, keep: str = "\n\t") -> None:
         self._stream = stream
-        self._keep = keep + _SPACES
+        self._keep = keep
         self.colours = False
         self.lost: OSError | ValueError | None = None
 

@@ -19,6 +19,7 @@ from tqdm import tqdm
 from worldeval.data.atomic import write_atomically
 from worldeval.data.tables import KEY, VERDICT_COLUMNS, Table, read_parquet
 from worldeval.errors import DataError, StoreError
+from worldeval.terminal import printable
 from worldeval.types import Cost, Judge, Outcome, Verdict
 
 if TYPE_CHECKING:
@@ -48,8 +49,13 @@ def judge_store(
     keys = [] if len(store) == 0 else store.metadata()["key"].tolist()
     rows = {} if known is None else {row["key"]: row for row in known.to_dict("records")}
     missing = [number for number, key in enumerate(keys) if key not in rows]
+    name = printable(judge.name)
     bar = tqdm(
-        total=len(missing), unit="rollout", desc=judge.name, disable=None, dynamic_ncols=True
+        total=len(missing),
+        unit="rollout",
+        desc=name,
+        disable=None,
+        dynamic_ncols=True,
     )
     for first in range(0, len(missing), AT_ONCE):
         episodes = [store.episode(number) for number in missing[first : first + AT_ONCE]]

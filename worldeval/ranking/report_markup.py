@@ -12,12 +12,13 @@ from typing import Any
 
 from worldeval.ranking.findings import bounds, percent
 from worldeval.ranking.tallies import Tally
+from worldeval.terminal import printable
 
 NOTHING = '<span class="soft">–</span>'
 
 
 def escape(value: Any) -> str:
-    return html.escape(str(value), quote=True)
+    return html.escape(printable(str(value), "\n\t"), quote=True)
 
 
 def prose(text: str) -> str:

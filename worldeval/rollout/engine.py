@@ -41,6 +41,7 @@ from worldeval.rollout.observing import check_step, observe, take
 from worldeval.rollout.recording import Recording, rollout_key
 from worldeval.rollout.report import ChunkEvent, RunInterrupted, RunReport
 from worldeval.rollout.suite import Suite, rollout_seed
+from worldeval.terminal import printable
 from worldeval.types import (
     Episode,
     Outcome,
@@ -128,7 +129,7 @@ class _Run:
         with tqdm(
             total=len(self.todo) * frames,
             unit="frame",
-            desc=f"{self.name} in {self.world.name}",
+            desc=printable(f"{self.name} in {self.world.name}"),
             disable=None if progress else True,
             dynamic_ncols=True,
         ) as self.bar:
