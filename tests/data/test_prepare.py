@@ -211,7 +211,6 @@ def test_any_error_of_an_episode_costs_that_episode(record_ctrl_world, tmp_path,
         root = record_ctrl_world(str(identity), frames=5, latents=False)
     folder = root / "annotation/train"
     for identity, change in (
-        ("1", {"texts": []}),
         ("2", {"videos": [{"video_path": 3}] * 3}),
         ("3", {"observation.state.joint_position": [[1e300] * 7] * 14}),
     ):
@@ -220,14 +219,26 @@ def test_any_error_of_an_episode_costs_that_episode(record_ctrl_world, tmp_path,
     verb = {"source": root, "out": tmp_path / "out", "image_size": SIZE, "workers": 1}
     assert Prepare(**verb).run() == 1
     said = capsys.readouterr().err
-    assert "skipped 1:" in said and "no instruction is known of episode 1; say by --instr" in said
     assert "skipped 2:" in said and "skipped 3:" in said
-    # With words for those that have none, it goes on where it stopped.
-    assert Prepare(**verb, instruction="put it there").run() == 1
-    store = EpisodeStore.open(tmp_path / "out")
-    assert store.keys == {"train/0", "train/1"}
-    assert store.by_key("train/1").instruction == "put it there"
-    assert "1 episodes prepared, 1 were there, 2 skipped" in capsys.readouterr().out
+    assert EpisodeStore.open(tmp_path / "out").keys == {"train/0", "train/1"}
+    assert Prepare(**verb).run() == 1  # and again
+    assert "0 episodes prepared, 2 were there, 2 skipped" in capsys.readouterr().out
+
+
+def test_an_instruction_that_is_not_known_stays_unknown(record_ctrl_world, tmp_path):
+    record_ctrl_world("1", frames=5, latents=False)
+    root = record_ctrl_world("2", frames=5, latents=False, texts=["nan", ""])
+    settings = config(root, published_latents=False)
+    report = prepare(settings, tmp_path / "out", progress=False)
+    assert any("1 episodes: no instruction is known" in warning for warning in report.warnings)
+    told, silent = EpisodeStore.open(tmp_path / "out")
+    assert told.instruction == "do 1" and "instruction_known" not in told.extra
+    assert silent.instruction == "" and silent.extra["instruction_known"] is False
+    settings = config(root, published_latents=False, instruction="put it there")
+    report = prepare(settings, tmp_path / "given", progress=False)
+    assert not any("instruction" in warning for warning in report.warnings)
+    words = [episode.instruction for episode in EpisodeStore.open(tmp_path / "given")]
+    assert words == ["do 1", "put it there"]
 
 
 def test_memory_that_is_lacking_is_no_fault_of_an_episode(three, tmp_path, monkeypatch):

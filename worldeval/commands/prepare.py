@@ -18,7 +18,7 @@ class Prepare:
     interrupted run goes on where it stopped.
 
     Episodes that cannot be used (a video missing, damaged or of another length, NaN in a state,
-    rows or times that contradict each other, no instruction, shorter than a clip) are named and
+    rows or times that contradict each other, shorter than a clip) are named and
     listed in OUT/skipped.json, the others are prepared. The same command again tries them anew.
 
     Exit codes: 0 all prepared, 1 some left out (0 with --skip-damaged), 2 none, or the dataset or
@@ -52,7 +52,7 @@ class Prepare:
     min_frames: int = 5
     """Shorter episodes are left out: a clip has the current frame and four new ones."""
     instruction: str | None = None
-    """What episodes without an instruction are given ('' for no words); else they are left out."""
+    """What episodes are given whose instruction is not known; else they are kept without words."""
     key_map: Path | None = None
     """JSON file that says how a LeRobot dataset spells its columns; those of DROID are known."""
     limit: int | None = None

@@ -16,10 +16,11 @@ from typing import Any
 
 import numpy as np
 
+from worldeval.data.cells import EXPECTED
 from worldeval.data.files import parsed_json
 from worldeval.data.footage import CONTROL_HZ, FRAME_HZ, VideoFile
 from worldeval.data.raw import STEPS, RawEpisode, array_of
-from worldeval.data.values import EXPECTED_SUCCESS, success, text
+from worldeval.data.values import success, text
 from worldeval.errors import DataError
 from worldeval.motion.panda import VIEWS
 
@@ -265,9 +266,7 @@ def _success(notes: dict[str, Any], path: Path) -> bool | None:
     try:
         return success(notes.get("success"))
     except ValueError:
-        raise DataError(
-            f"{path}: success is {notes['success']!r}, expected {EXPECTED_SUCCESS}"
-        ) from None
+        raise DataError(f"{path}: success is {notes['success']!r}, expected {EXPECTED}") from None
 
 
 def _by_number(name: str) -> tuple[int, int, str]:

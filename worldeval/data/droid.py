@@ -14,12 +14,13 @@ from pathlib import Path
 
 import numpy as np
 
+from worldeval.data.cells import EXPECTED
 from worldeval.data.droid_keys import Column, KeyMap, choose_key_map, known_key_maps, read_key_map
 from worldeval.data.footage import CONTROL_HZ, FilmPart, Footage, ImageColumn
 from worldeval.data.lerobot_index import LeRobotIndex
 from worldeval.data.lerobot_rows import TASK, EpisodeRows, RowFinder
 from worldeval.data.raw import STEPS, RawEpisode
-from worldeval.data.values import EXPECTED_SUCCESS, single, success, text, whole_number
+from worldeval.data.values import single, success, text, whole_number
 from worldeval.errors import DataError
 from worldeval.motion.panda import VIEWS
 
@@ -157,7 +158,7 @@ class LeRobotDroid:
             except ValueError:
                 raise DataError(
                     f"{rows.path}: {self.key_map.success!r} is {single(value)!r}, expected "
-                    f"{EXPECTED_SUCCESS}"
+                    f"{EXPECTED}"
                 ) from None
             known += [] if found is None else [found]
         if True in known and not known[-1]:

@@ -13,11 +13,17 @@ from typing import Any
 
 import numpy as np
 
-_UNKNOWN = frozenset(("", "none", "nan", "null", "na", "n/a", "<na>", "-"))
-_SUCCESS = frozenset(("true", "yes", "success", "successful", "succeeded", "1", "1.0"))
-_FAILURE = frozenset(("false", "no", "failure", "failed", "fail", "unsuccessful", "0", "0.0"))
-_NO_VERDICT = frozenset(("unknown", "undecided", "-1", "-1.0"))
-EXPECTED_SUCCESS = "true or false, 1 or 0, success or failure, or nothing where it is not known"
+from worldeval.data.cells import EMPTY, outcome_of
+from worldeval.types import Outcome
+
+_SUCCEEDED: dict[Any, bool | None] = {
+    Outcome.SUCCESS: True,
+    Outcome.FAILURE: False,
+    Outcome.UNDECIDED: None,
+    None: None,
+}
+_NO_VERDICT = (-1, "-1", "-1.0")
+"""As datasets of robots write in a column of numbers that an outcome is not known."""
 
 
 def single(value: Any) -> Any:
@@ -59,23 +65,15 @@ def text(value: Any) -> str | None:
     if not isinstance(value, str):
         return None
     word = value.strip().casefold()
-    return None if word in _UNKNOWN or not any(c.isalpha() for c in word) else value
+    return None if word in EMPTY or not any(c.isalpha() for c in word) else value
 
 
 def success(value: Any) -> bool | None:
     """Whether an episode succeeded; None where it is not known. ValueError for other values."""
     value = single(value)
-    if value is None:
+    if isinstance(value, str | int | float) and value in _NO_VERDICT:
         return None
-    if isinstance(value, str):
-        word = value.strip().casefold()
-        if word in _SUCCESS or word in _FAILURE:
-            return word in _SUCCESS
-        if word in _UNKNOWN or word in _NO_VERDICT:
-            return None
-    elif isinstance(value, bool | int | float):
-        if value in (0, 1):
-            return bool(value)
-        if value == -1:
-            return None
-    raise ValueError(f"{value!r} says nothing of success")
+    outcome = outcome_of(value)
+    if outcome not in _SUCCEEDED:
+        raise ValueError(f"{value!r} says nothing of success")
+    return _SUCCEEDED[outcome]

@@ -31,6 +31,10 @@ LAYOUTS = ("auto", "ctrl-world", "lerobot")
 TASK = "droid"
 CODED = ".coded"
 """Folder in the store for videos on their way into it."""
+NO_WORDS = (
+    "no instruction is known of them; they are kept without words (instruction_known is false), "
+    "--instruction TEXT gives them some"
+)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -156,19 +160,15 @@ def as_episode(
 ) -> Episode:
     """Decode an episode into ours. Raises DataError naming the file that is at fault.
 
-    instruction: of episodes that have none; without it they are refused, for a policy would be
-    judged by words that nobody said.
+    instruction: of episodes that have none. Without it they are kept without words, and
+    ``extra["instruction_known"]`` is false: to have none is not to be told to do nothing.
     """
-    if not raw.instructions and instruction is None:
-        raise DataError(
-            f"{raw.described_in}: no instruction is known of episode {raw.id}; say by "
-            "--instruction what episodes without one are to be given"
-        )
+    given = raw.instructions or (() if instruction is None else (instruction,))
     poses = raw.poses()
     return Episode(
         key=raw.key,
         task=TASK,
-        instruction=raw.instructions[0] if raw.instructions else str(instruction),
+        instruction=given[0] if given else "",
         views=VIEWS,
         frames=raw.images(image_size),
         poses=poses,
@@ -180,6 +180,7 @@ def as_episode(
             "seed": int.from_bytes(hashlib.sha256(raw.key.encode()).digest()[:4], "big"),
             "split": raw.split,
             "share_clipped": round(float(outside(poses, bounds).any(axis=1).mean()), 4),
+            **({} if given else {"instruction_known": False}),
             **raw.extra(),
         },
     )
@@ -226,6 +227,8 @@ def work(job: Job) -> Prepared:
     try:
         raw = dataset.episode(job.id)
         notes = raw.notes
+        if not raw.instructions and _config.instruction is None:
+            notes += (NO_WORDS,)
         episode, latents = _made(raw, job, bounds, encode, _config)
         if latents is not None:
             digest = _config.digest
