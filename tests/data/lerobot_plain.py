@@ -34,17 +34,17 @@ class Plain:
 
 
 def episodes(root: Path) -> dict[int, dict[str, Any]]:
-    """The entries of the index, by number; those that name none, or twice, are left out."""
+    """The entries of the index, by number, but those that name none or contradict another."""
     if (root / "meta/episodes.jsonl").exists():
         entries = [json.loads(x) for x in (root / "meta/episodes.jsonl").read_text().splitlines()]
     else:
         entries = pq.read_table(root / "meta/episodes/chunk-000/file-000.parquet").to_pylist()
-    numbers = [whole(entry.get("episode_index")) for entry in entries]
-    return {
-        n: entry
-        for n, entry in zip(numbers, entries, strict=True)
-        if n is not None and numbers.count(n) == 1
-    }
+    found: dict[int, list[dict[str, Any]]] = {}
+    for entry in entries:
+        number = whole(entry.get("episode_index"))
+        if number is not None and entry not in found.setdefault(number, []):
+            found[number].append(entry)
+    return {number: same[0] for number, same in found.items() if len(same) == 1}
 
 
 def whole(value: Any) -> int | None:

@@ -215,3 +215,20 @@ def test_images_in_every_form_are_read_or_named(record_lerobot, row_of, form):
     else:
         frames = raw.images((24, 32))
         assert np.abs(row_of(frames) - 3 * np.arange(7)[:, None]).max() < 1e-6
+
+
+@pytest.mark.parametrize(
+    ("flags", "expected"), [("FFT", True), ("FFF", False), ("TTF", None), ("TFT", None)]
+)
+def test_a_flag_of_success_may_rise_but_not_fall(record_lerobot, flags, expected):
+    root = record_lerobot("v2.1", lengths=(20, 3))
+    path = root / "data/chunk-000/episode_000001.parquet"
+    table = pq.read_table(path).drop_columns("is_episode_successful")
+    values = pa.array([flag == "T" for flag in flags])
+    pq.write_table(table.append_column("is_episode_successful", values), path)
+    dataset = LeRobotDroid(root)
+    if expected is not None:
+        assert dataset.episode("1").success is expected
+    else:
+        with pytest.raises(DataError, match="says both success and, later, failure"):
+            dataset.episode("1")

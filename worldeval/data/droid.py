@@ -161,7 +161,7 @@ class LeRobotDroid:
                     f"{EXPECTED}"
                 ) from None
             known += [] if found is None else [found]
-        if True in known and not known[-1]:
+        if known != sorted(known):
             raise DataError(
                 f"{rows.path}: {self.key_map.success!r} says both success and, later, failure; "
                 "expected one of them"
