@@ -9,7 +9,7 @@ import torch
 
 from worldeval.data.episodes import EpisodeStore
 from worldeval.data.text import token_buckets
-from worldeval.errors import CheckpointError, ConfigError, MismatchError
+from worldeval.errors import CheckpointError, ConfigError, JudgeError, MismatchError
 from worldeval.judging.calibration import Calibration
 from worldeval.judging.classifier import SuccessClassifier
 from worldeval.judging.learned import moments_of, rollout_score
@@ -172,3 +172,19 @@ def test_words_become_stable_buckets() -> None:
     assert token_buckets("open the drawer", 10**6) != token_buckets("drawer the open", 10**6)
     with pytest.raises(ConfigError, match="buckets is 0"):
         token_buckets("open", 0)
+
+
+@pytest.mark.parametrize("wrong", [float("nan"), float("inf")])
+def test_a_judge_that_answers_no_number_is_broken_not_undecided(wrong) -> None:
+    judge = classifier()
+    with torch.no_grad():
+        next(judge.network.parameters()).fill_(wrong)
+    with pytest.raises(JudgeError, match=r"answered NaN or infinity for episode 'k1'; look for"):
+        judge.judge([episode_of(1)])
+
+
+def test_a_pose_that_is_nan_is_not_judged_either() -> None:
+    episode = episode_of(1)
+    episode.poses[5] = np.nan
+    with pytest.raises(JudgeError, match="look for NaN in its poses"):
+        classifier().judge([episode])

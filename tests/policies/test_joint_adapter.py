@@ -110,7 +110,7 @@ def test_files_that_are_no_adapter(tmp_path: Path, monkeypatch) -> None:
     model = network()
     with torch.no_grad():
         model.net[0].bias[0] = float("nan")
-    with pytest.raises(CheckpointError, match=r"net\.0\.bias holds NaN"):
+    with pytest.raises(CheckpointError, match=r"net\.0\.bias has NaN"):
         LearnedAdapter.load(published(tmp_path, model))
     with pytest.raises(CheckpointError, match="no checkpoint at"):
         LearnedAdapter.load(tmp_path / "nowhere")

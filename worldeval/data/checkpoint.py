@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import re
 from collections.abc import Collection, Iterable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from functools import partial
@@ -22,6 +23,8 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from worldeval.data.atomic import write_atomically
+from worldeval.data.files import load_json
+from worldeval.data.finite import finite, not_finite
 from worldeval.errors import CheckpointError
 
 if TYPE_CHECKING:
@@ -31,6 +34,9 @@ SHARD_BYTES = 16 * 2**20 - 2**17  # leaves room for the safetensors header below
 LARGE_SHARD_BYTES = 512 * 2**20
 """For models of gigabytes, whose tensors may be larger than a usual shard."""
 FORMAT = "worldeval-checkpoint-1"
+_FILE = re.compile(r"[\w-][\w.-]{0,120}")
+"""A plain name: no folder, nothing hidden, nothing that a terminal obeys."""
+_SHA256 = re.compile(r"[0-9a-f]{64}")
 
 
 def save(
@@ -71,7 +77,7 @@ def save(
             "kind": kind,
             "config": dict(config),
             "shards": shards,
-            "card": dict(card or {}),
+            "card": finite(dict(card or {})),
         }
         text = json.dumps(header, indent=1) + "\n"
         write_atomically(folder / "config.json", lambda path: _write(path, text))
@@ -101,7 +107,11 @@ def load(folder: str | Path, *, kind: str) -> tuple[dict[str, Any], dict[str, np
     header = read_header(folder, kind=kind)
     tensors: dict[str, np.ndarray] = {}
     for shard in header["shards"]:
-        tensors.update(load_file(_checked(folder, shard)))
+        path = _checked(folder, shard)
+        with _readable(path):
+            found = load_file(path)
+        _no_tensor_twice(path, tensors, found)
+        tensors.update(found)
     return header["config"], tensors
 
 
@@ -115,17 +125,52 @@ def stream(folder: str | Path, *, kind: str, prefix: str = "") -> Iterator[tuple
     folder = Path(folder)
     for shard in read_header(folder, kind=kind)["shards"]:
         path = _present(folder, shard)
-        with safe_open(path, framework="pt") as file:
+        with _readable(path):
+            file = safe_open(path, framework="pt")
+        with file:
             names = [name for name in file.keys() if name.startswith(prefix)]  # noqa: SIM118
             if names:
                 _checked(folder, shard)
             for name in names:
-                yield name.removeprefix(prefix), file.get_tensor(name)
+                with _readable(path):
+                    tensor = file.get_tensor(name)
+                yield name.removeprefix(prefix), tensor
+
+
+@contextmanager
+def _readable(path: Path) -> Iterator[None]:
+    """Wraps the reading of a shard: its header is compared with its length before any allocation,
+    and no other format, a pickle least of all, is ever tried."""
+    from safetensors import SafetensorError
+
+    try:
+        yield
+    except (SafetensorError, OSError, TypeError, ValueError, KeyError, AttributeError) as error:
+        reason = " ".join(str(error).split())[:160]
+        raise CheckpointError(
+            f"{path} holds no weights that can be read here, expected safetensors of float32, "
+            f"float16 or whole numbers ({type(error).__name__}: {reason}); fetch the checkpoint "
+            "again"
+        ) from error
+
+
+def _no_tensor_twice(path: Path, before: Collection[str], found: Collection[str]) -> None:
+    twice = [name for name in found if name in before]
+    if twice:
+        raise CheckpointError(
+            f"{path} holds {twice[0]!r}, which an earlier shard holds too; fetch the checkpoint "
+            "again"
+        )
 
 
 def _present(folder: Path, shard: Mapping[str, Any]) -> Path:
-    """The shard's file if it is there in full length."""
+    """The shard's file if it is there in full length, and in the checkpoint's own folder."""
     path = folder / shard["file"]
+    if path.is_symlink() and path.resolve().parent != folder.resolve():
+        raise CheckpointError(
+            f"{path} is a link to {path.resolve()}, outside of the checkpoint, where somebody else "
+            "may change it; put the file itself there (cp -L)"
+        )
     if not path.is_file():
         raise CheckpointError(f"{path} is missing; fetch the checkpoint again")
     size = path.stat().st_size
@@ -152,14 +197,15 @@ def read_header(folder: str | Path, *, kind: str | None = None) -> dict[str, Any
     """The checkpoint's ``config.json`` without reading any weights; kind: the one expected."""
     path = Path(folder) / "config.json"
     try:
-        header = json.loads(path.read_text())
+        header = load_json(path)
     except (FileNotFoundError, NotADirectoryError):
         raise CheckpointError(
             f"no checkpoint at {folder} (there is no config.json); give a folder that "
             "`worldeval train` wrote"
         ) from None
     except (OSError, ValueError) as error:
-        raise CheckpointError(f"{path} cannot be read: {error}; fetch it again") from error
+        reason = getattr(error, "strerror", None) or error
+        raise CheckpointError(f"{path} cannot be read: {reason}; fetch it again") from error
     if not isinstance(header, dict) or header.get("format") != FORMAT:
         raise CheckpointError(
             f"{path} is not a worldeval checkpoint (format is {header.get('format')!r}, expected "
@@ -170,7 +216,7 @@ def read_header(folder: str | Path, *, kind: str | None = None) -> dict[str, Any
     for name, expected in (("kind", str), ("config", dict), ("shards", list), ("card", dict)):
         if not isinstance(header.get(name), expected):
             raise CheckpointError(
-                f"{path} is damaged: {name} is {header.get(name)!r}, expected a "
+                f"{path} is damaged: {name} is {repr(header.get(name))[:80]}, expected a "
                 f"{expected.__name__}; fetch the checkpoint again"
             )
     if kind is not None and header["kind"] != kind:
@@ -178,7 +224,36 @@ def read_header(folder: str | Path, *, kind: str | None = None) -> dict[str, Any
             f"{folder} holds a {header['kind']!r} checkpoint, expected {kind!r}; "
             "give the folder of the right kind"
         )
+    if wrong := not_finite(header["config"]):
+        raise CheckpointError(
+            f"{path} is damaged: config.{wrong} is no finite number; fetch the checkpoint again"
+        )
+    _check_shards(path, header["shards"])
     return header
+
+
+def _check_shards(path: Path, shards: list[Any]) -> None:
+    """Whether every shard is a file of this folder, with a length and a hash."""
+    names = []
+    for number, shard in enumerate(shards):
+        fields = shard if isinstance(shard, dict) else {}
+        name, size, sha256 = (fields.get(field) for field in ("file", "bytes", "sha256"))
+        if not (
+            isinstance(name, str)
+            and _FILE.fullmatch(name)
+            and type(size) is int
+            and isinstance(sha256, str)
+            and _SHA256.fullmatch(sha256)
+        ):
+            raise CheckpointError(
+                f"{path} is damaged: shards[{number}] is {repr(shard)[:120]}, expected the name of "
+                "a file in this folder, its bytes and its sha256; fetch the checkpoint again"
+            )
+        names.append(name)
+    if len(set(names)) != len(names):
+        raise CheckpointError(
+            f"{path} is damaged: it names a file of shards twice; fetch the checkpoint again"
+        )
 
 
 @contextmanager
@@ -186,7 +261,14 @@ def fitting(folder: str | Path) -> Iterator[None]:
     """Wraps the making of a model from a checkpoint, whose settings or weights may not fit it."""
     try:
         yield
-    except (KeyError, TypeError, ValueError, RuntimeError) as error:
+    except (
+        LookupError,
+        TypeError,
+        ValueError,
+        AttributeError,
+        ArithmeticError,
+        RuntimeError,
+    ) as error:
         reason = " ".join(f"{type(error).__name__}: {error}".split())[:200]
         raise CheckpointError(
             f"the checkpoint {folder} does not fit this version of worldeval ({reason}); fetch it "

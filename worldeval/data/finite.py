@@ -23,3 +23,14 @@ def finite(value: Any) -> Any:
     if isinstance(value, float) and not math.isfinite(value):
         return None
     return value
+
+
+def not_finite(value: Any, name: str = "") -> str | None:
+    """Where the first number that is none stands in a JSON value, such as ``pose_low[2]``."""
+    if isinstance(value, Mapping):
+        items = [(f"{name}.{key}" if name else str(key), item) for key, item in value.items()]
+    elif isinstance(value, list | tuple):
+        items = [(f"{name}[{place}]", item) for place, item in enumerate(value)]
+    else:
+        return name if isinstance(value, float) and not math.isfinite(value) else None
+    return next((found for key, item in items if (found := not_finite(item, key))), None)

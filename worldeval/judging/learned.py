@@ -18,11 +18,13 @@ import numpy as np
 import torch
 
 from worldeval.data import checkpoint
+from worldeval.data.settings import settings_from
 from worldeval.data.video import to_model
-from worldeval.errors import ConfigError, MismatchError
+from worldeval.errors import ConfigError, JudgeError, MismatchError
 from worldeval.judging.calibration import Calibration
 from worldeval.judging.network import JudgeConfig, JudgeNetwork
 from worldeval.judging.settled import settled
+from worldeval.learning.weights import filled
 from worldeval.types import Cost, Episode, Outcome, Verdict
 
 FRAMES_AT_ONCE = 64  # bounds memory for long episodes; the answer does not depend on it
@@ -53,8 +55,8 @@ class LearnedJudge:
         smooth: over how many of these a score is averaged. Both belong to the calibration.
         """
         for field, value in (("stride", stride), ("smooth", smooth)):
-            if value < 1:
-                raise ConfigError(f"{field} is {value!r}, expected at least 1")
+            if type(value) is not int or value < 1:
+                raise ConfigError(f"{field} is {value!r}, expected a whole number from 1")
         # Channels last: a third faster on a CPU, where verdicts are mostly given.
         network = network.to(device=device, memory_format=torch.channels_last)  # type: ignore[call-overload]
         self.network = network.eval()
@@ -80,15 +82,13 @@ class LearnedJudge:
         """Read a checkpoint that ``save`` or a training wrote."""
         config, tensors = checkpoint.load(folder, kind=cls.kind)
         with checkpoint.fitting(folder):
-            network = JudgeNetwork(JudgeConfig(**_with_tuples(config["network"])))
-            network.load_state_dict(
-                {name: torch.from_numpy(value).float() for name, value in tensors.items()}
-            )
+            shape = settings_from(JudgeConfig, config["network"], "network.")
+            network = filled(lambda: JudgeNetwork(shape), tensors, folder)
             settings = _with_tuples(config)
             del settings["network"], settings["calibration"]
             # Recalibrated, it is another judge, and its verdicts are others.
             name = f"{cls.title}@{checkpoint.digest(folder, settings=True)}"
-            calibration = Calibration(**config["calibration"])
+            calibration = settings_from(Calibration, config["calibration"], "calibration.")
             return cls(network, calibration, name=name, device=device, **settings)
 
     def save(self, folder: str | Path, card: Mapping[str, Any] | None = None) -> Path:
@@ -134,7 +134,14 @@ class LearnedJudge:
                 torch.from_numpy(poses).to(device),
             )
             answers.append(answer.cpu().numpy())
-        return np.concatenate(answers)
+        found = np.concatenate(answers)
+        if not np.isfinite(found).all():
+            # Taken for an abstention, a broken judge would look like a cautious one.
+            raise JudgeError(
+                f"judge {self.name!r} answered NaN or infinity for episode {episode.key!r}; look "
+                "for NaN in its poses, else train the judge anew or take an earlier checkpoint"
+            )
+        return found
 
     def score(self, episode: Episode) -> float:
         """The raw score that the calibration turns into a probability; NaN without frames."""
@@ -148,19 +155,15 @@ class LearnedJudge:
         times = self.frame_times(episode.length)
         outputs = self.outputs(episode, times)
         score = self.score_of(outputs)
-        outcome, probability = Outcome.UNDECIDED, None
-        if not np.isfinite(score):
-            reason = "score not finite"
-        else:
-            probability = float(self.calibration.probability(score))
-            outcome = self.calibration.outcome(probability)
-            reason = self.note(outputs, times)
-            if outcome == Outcome.UNDECIDED:
-                reason += "; " if reason else ""
-                reason += (
-                    f"probability {probability:.3f} lies in the undecided band "
-                    f"[{self.calibration.lower:.3f}, {self.calibration.upper:.3f})"
-                )
+        probability = float(self.calibration.probability(score))
+        outcome = self.calibration.outcome(probability)
+        reason = self.note(outputs, times)
+        if outcome == Outcome.UNDECIDED:
+            reason += "; " if reason else ""
+            reason += (
+                f"probability {probability:.3f} lies in the undecided band "
+                f"[{self.calibration.lower:.3f}, {self.calibration.upper:.3f})"
+            )
         return Verdict(
             key=episode.key,
             outcome=outcome,

@@ -21,6 +21,7 @@ from typing import Any
 
 import numpy as np
 
+from worldeval.data.settings import settings_from
 from worldeval.errors import ConfigError
 from worldeval.judging.calibration import Calibration
 from worldeval.judging.learned import LearnedJudge, rollout_score
@@ -45,7 +46,7 @@ class ProgressJudge(LearnedJudge):
     ) -> None:
         """bins: first distance of each bin, in frames. settings: as of ``LearnedJudge``."""
         super().__init__(network, calibration, **settings)
-        self.bins = DistanceBins(starts=tuple(bins))
+        self.bins = settings_from(DistanceBins, {"starts": bins})
         if network.config.outputs != self.bins.count:
             raise ConfigError(
                 f"the network has {network.config.outputs} outputs, expected {self.bins.count}, "

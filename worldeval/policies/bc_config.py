@@ -6,12 +6,12 @@ checkpoint), ``Selection`` (which episodes) and ``BCTrainConfig`` (one candidate
 
 from __future__ import annotations
 
-import difflib
 import json
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, field, fields
+from dataclasses import asdict, dataclass, field
 from typing import Any
 
+from worldeval.data.settings import settings_from
 from worldeval.errors import ConfigError
 from worldeval.learning.config import LoopConfig
 from worldeval.robots import RobotSpec
@@ -50,16 +50,6 @@ class BCConfig:
     hidden: int = 192
 
     def __post_init__(self) -> None:
-        for name in (
-            "cameras",
-            "image_size",
-            "action_low",
-            "action_high",
-            "pose_low",
-            "pose_high",
-            "channels",
-        ):  # JSON gives lists
-            object.__setattr__(self, name, tuple(getattr(self, name)))
         if self.family not in FAMILIES:
             raise ConfigError(f"family is {self.family!r}, expected one of {', '.join(FAMILIES)}")
         if (self.family == "nearest") != (self.remembered > 0):
@@ -105,15 +95,7 @@ class BCConfig:
     @classmethod
     def from_json(cls, values: Mapping[str, Any]) -> BCConfig:
         """The inverse of ``to_json``; an unknown key raises."""
-        known = [f.name for f in fields(cls)]
-        for key in values:
-            if key not in known:
-                close = difflib.get_close_matches(key, known, n=1)
-                raise ConfigError(
-                    f"unknown policy setting {key!r}"
-                    + (f" (did you mean {close[0]!r}?)" if close else "")
-                )
-        return cls(**values)
+        return settings_from(cls, values)
 
     def to_json(self) -> dict[str, Any]:
         return asdict(self)

@@ -17,8 +17,9 @@ import torch
 
 from worldeval.data import checkpoint
 from worldeval.data.video import to_model
-from worldeval.errors import PolicyError
+from worldeval.errors import ConfigError, PolicyError
 from worldeval.learning.devices import check_device
+from worldeval.learning.weights import filled
 from worldeval.policies.bc_config import BCConfig
 from worldeval.policies.bc_families import network_of
 from worldeval.policies.bc_network import PolicyNetwork, buckets_of, scaled, unscaled
@@ -135,12 +136,11 @@ def load(
     check_device(device)
     config, tensors = checkpoint.load(folder, kind=KIND)
     with checkpoint.fitting(folder):
-        settings = dict(config["network"])
-        written = str(config["name"])
-        network = network_of(BCConfig.from_json(settings))
-        network.load_state_dict(
-            {key: torch.from_numpy(value.astype(np.float32)) for key, value in tensors.items()}
-        )
+        settings = BCConfig.from_json(config["network"])
+        written = config["name"]
+        if not isinstance(written, str) or not written.strip() or not written.isprintable():
+            raise ConfigError(f"name is {written!r}, expected the policy's name")
+        network = filled(lambda: network_of(settings), tensors, folder)
     if execute is not None:
         network.config = replace(network.config, execute=execute)
     network.to(device)

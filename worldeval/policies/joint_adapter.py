@@ -22,6 +22,7 @@ from torch import Tensor, nn
 from worldeval.data import checkpoint
 from worldeval.data.files import regular_file
 from worldeval.errors import CheckpointError, MismatchError
+from worldeval.learning.weights import check_weights, filled
 
 KIND = "action-adapter"
 STEPS = 15
@@ -93,8 +94,8 @@ class LearnedAdapter:
             return cls(_published(path))
         config, arrays = checkpoint.load(path, kind=KIND)
         with checkpoint.fitting(path):
-            network = AdapterNetwork(int(config["hidden"]), config["bounds"])
-            network.load_state_dict({n: torch.from_numpy(a) for n, a in arrays.items()})
+            hidden, bounds = config["hidden"], config["bounds"]
+            network = filled(lambda: AdapterNetwork(hidden, bounds), arrays, path)
         return cls(network)
 
     def save(self, folder: str | Path, card: dict[str, Any] | None = None) -> Path:
@@ -157,9 +158,7 @@ def _published(path: Path) -> AdapterNetwork:
             f"{path} is no action adapter: {wrong[:3]} are not as expected (net.0, net.2 and net.4 "
             f"of {(STEPS + 1) * JOINTS} inputs and {STEPS * JOINTS} answers); give Ctrl-World's"
         )
-    for name, tensor in state.items():
-        if not torch.isfinite(tensor).all():
-            raise CheckpointError(f"{path}: {name} holds NaN or infinity; fetch the file again")
+    check_weights(network.state_dict(), state, path)
     network.load_state_dict(state)
     return network
 

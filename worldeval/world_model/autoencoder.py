@@ -18,9 +18,13 @@ from torch.nn import functional as F
 
 from worldeval.data import checkpoint
 from worldeval.data.normalize import ChannelNormalizer
+from worldeval.data.settings import settings_from
 from worldeval.errors import ConfigError
+from worldeval.learning.weights import filled
 
 KIND = "autoencoder"
+LARGEST_SIDE = 8192
+"""In pixels; more is no picture but a slip, and would only be noticed when memory is full."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -37,8 +41,10 @@ class AutoencoderConfig:
                 f"autoencoder: widths {self.widths} must be at least 8 and latent_channels "
                 f"{self.latent_channels} at least 1"
             )
-        if self.image_size[0] % 8 or self.image_size[1] % 8:
-            raise ConfigError(f"image size {self.image_size} is not a multiple of 8")
+        if any(not 8 <= size <= LARGEST_SIDE or size % 8 for size in self.image_size):
+            raise ConfigError(
+                f"image_size is {self.image_size}, expected multiples of 8 up to {LARGEST_SIDE}"
+            )
 
     @property
     def latent_size(self) -> tuple[int, int]:
@@ -147,14 +153,8 @@ class Autoencoder(nn.Module):
         """From a checkpoint folder; raises CheckpointError if it is missing or damaged."""
         config, tensors = checkpoint.load(folder, kind=KIND)
         with checkpoint.fitting(folder):
-            model = cls(
-                AutoencoderConfig(
-                    widths=tuple(config["widths"]),
-                    latent_channels=config["latent_channels"],
-                    image_size=tuple(config["image_size"]),
-                )
-            )
-            model.load_state_dict({name: torch.from_numpy(t) for name, t in tensors.items()})
+            settings = settings_from(AutoencoderConfig, config)
+            model = filled(lambda: cls(settings), tensors, folder)
         return model.eval().requires_grad_(False)
 
 

@@ -28,8 +28,10 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from worldeval.data import checkpoint
+from worldeval.data.settings import settings_from
 from worldeval.errors import ConfigError, MismatchError
-from worldeval.world_model.autoencoder import frame_decoder
+from worldeval.learning.weights import filled
+from worldeval.world_model.autoencoder import LARGEST_SIDE, frame_decoder
 
 KIND = "latent-decoder"
 SCALE = 8
@@ -57,10 +59,11 @@ class LatentDecoderConfig:
                 f"latent decoder: widths {self.widths} and gate_width {self.gate_width} must be "
                 "positive multiples of 8"
             )
-        if self.latent_channels < 1 or min(self.latent_size) < 1:
+        sizes = self.latent_size
+        if self.latent_channels < 1 or min(sizes) < 1 or max(sizes) > LARGEST_SIDE // SCALE:
             raise ConfigError(
-                f"latent decoder: latent_channels {self.latent_channels} and latent_size "
-                f"{self.latent_size} must be at least 1"
+                f"latent decoder: latent_channels {self.latent_channels} and latent_size {sizes} "
+                f"must be at least 1, a size at most {LARGEST_SIDE // SCALE}"
             )
 
         if any(not r >= 0 for r in self.rest):
@@ -147,10 +150,8 @@ class LatentDecoder(nn.Module):
         """From a checkpoint folder; raises CheckpointError if it is missing or damaged."""
         config, tensors = checkpoint.load(folder, kind=KIND)
         with checkpoint.fitting(folder):
-            for name in ("widths", "latent_size", "rest"):
-                config[name] = tuple(config.get(name, ()))
-            model = cls(LatentDecoderConfig(**config))
-            model.load_state_dict({name: torch.from_numpy(t) for name, t in tensors.items()})
+            settings = settings_from(LatentDecoderConfig, config)
+            model = filled(lambda: cls(settings), tensors, folder)
         return model.eval().requires_grad_(False)
 
 

@@ -21,8 +21,11 @@ from torch.nn import functional as F
 
 from worldeval.data import checkpoint
 from worldeval.data.normalize import BoundNormalizer
+from worldeval.data.settings import settings_from
 from worldeval.errors import ConfigError, MismatchError
+from worldeval.learning.weights import filled
 from worldeval.robots import CameraSpec, RobotSpec
+from worldeval.world_model.autoencoder import LARGEST_SIDE
 from worldeval.world_model.backbone import Backbone, BackboneConfig
 from worldeval.world_model.conditioning import (
     GEOMETRY_CHANNELS,
@@ -86,6 +89,10 @@ class WorldModelConfig:
                 f"future is {self.future} and memory_slots {self.memory_slots}; expected at least "
                 "1 and 0"
             )
+        if any(not 1 <= size <= LARGEST_SIDE // 8 for size in self.latent_size):
+            raise ConfigError(
+                f"latent_size is {self.latent_size}, expected 1 to {LARGEST_SIDE // 8} each"
+            )
         if self.trust and (
             len(self.trust) != len(self.views) or not all(0 <= t <= 1 for t in self.trust)
         ):
@@ -137,29 +144,7 @@ class WorldModelConfig:
 
     @classmethod
     def from_json(cls, config: dict[str, Any]) -> WorldModelConfig:
-        parts = dict(config)
-        parts["cameras"] = tuple(
-            CameraSpec(
-                **{**c, "position_m": tuple(c["position_m"]), "rotation": tuple(c["rotation"])}
-            )
-            for c in config["cameras"]
-        )
-        parts["backbone"] = BackboneConfig(
-            **{**config["backbone"], "widths": tuple(config["backbone"]["widths"])}
-        )
-        parts["denoiser"] = DenoiserConfig(**config["denoiser"])
-        parts["sampler"] = SamplerConfig(**config["sampler"])
-        for name in (
-            "views",
-            "pose_low",
-            "pose_high",
-            "latent_size",
-            "angles",
-            "trust",
-            "warp_depths_m",
-        ):
-            parts[name] = tuple(config.get(name, ()))
-        return cls(**parts)
+        return settings_from(cls, config)
 
 
 @dataclass(kw_only=True)
@@ -335,8 +320,8 @@ class WorldModel(nn.Module):
         """From a checkpoint folder; raises CheckpointError if it is missing or damaged."""
         config, tensors = checkpoint.load(folder, kind=KIND)
         with checkpoint.fitting(folder):
-            model = cls(WorldModelConfig.from_json(config))
-            model.load_state_dict({name: torch.from_numpy(t) for name, t in tensors.items()})
+            settings = WorldModelConfig.from_json(config)
+            model = filled(lambda: cls(settings), tensors, folder)
         return model.eval().requires_grad_(False)
 
 

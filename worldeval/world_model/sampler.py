@@ -18,6 +18,7 @@ from worldeval.errors import ConfigError
 
 Denoise = Callable[[torch.Tensor, float], torch.Tensor]
 SOLVERS = ("euler", "heun", "dpmpp_2m")
+MOST_STEPS = 10_000
 NOISE_SCALES = ("sigma_max", "total", "none")
 
 
@@ -39,8 +40,8 @@ class SamplerConfig:
     def __post_init__(self) -> None:
         if self.solver not in SOLVERS:
             raise ConfigError(f"solver {self.solver!r} is unknown, expected one of {SOLVERS}")
-        if self.steps < 1:
-            raise ConfigError(f"steps is {self.steps}, expected at least 1")
+        if not 1 <= self.steps <= MOST_STEPS:
+            raise ConfigError(f"steps is {self.steps}, expected 1 to {MOST_STEPS}")
         if not 0 < self.sigma_min < self.sigma_max:
             raise ConfigError(
                 f"sigma range {self.sigma_min}..{self.sigma_max} must be positive and ascending"

@@ -26,6 +26,7 @@ from worldeval.world_model.published.importing import (
     import_svd,
     open_state_dict,
     read_statistics,
+    unwrapped,
 )
 from worldeval.world_model.published.model import CtrlWorld
 
@@ -298,3 +299,24 @@ def test_a_release_of_real_size_streams(describe_release, large_folder, capsys) 
     assert peak < 1.5 * size
     shards = checkpoint.read_header(large_folder / "out")["shards"]
     assert sum(shard["bytes"] for shard in shards) > 6.5e9
+
+
+@pytest.mark.parametrize("prefix", ["module.", "_orig_mod.", "module._orig_mod."])
+def test_names_are_taken_out_of_what_wrapped_the_model(release, state, tmp_path, prefix) -> None:
+    wrapped = {prefix + name: tensor for name, tensor in state.items()}
+    half = {  # of one part, inside of its name
+        name.replace("unet.", f"unet.{prefix}", 1): tensor for name, tensor in state.items()
+    }
+    for number, tensors in enumerate((wrapped, half)):
+        plain = unwrapped(tensors, tmp_path)
+        assert list(plain) == list(state), number
+        assert all(plain[name] is tensor for name, tensor in state.items())
+
+
+def test_a_name_in_and_out_of_a_wrapper_must_be_one_tensor(state, tmp_path) -> None:
+    name = next(iter(state))
+    both = {**state, f"module.{name}": state[name].clone()}
+    assert list(unwrapped(both, tmp_path)) == list(state)
+    both[f"module.{name}"] = state[name] + 1
+    with pytest.raises(CheckpointError, match=r"twice with different numbers.*model\.module"):
+        unwrapped(both, tmp_path)

@@ -33,6 +33,13 @@ LATENTS_KEPT = 1536
 COMPONENTS = 32
 
 
+_AXES = {
+    "speed_edges": 1, "reading_error": 4, "view_difference": 4, "poses": 2, "pose_distance": 1,
+    "latents": 3, "latent_mean": 2, "latent_axes": 3, "latent_distance": 1, "sharpness": 2,
+    "jump": 3,
+}  # fmt: skip
+
+
 @dataclass(frozen=True, kw_only=True)
 class Reference:
     """Arrays, float32: R readings, V views, G pairs of views, S speeds, P pose axes."""
@@ -46,7 +53,7 @@ class Reference:
     poses: np.ndarray
     """(N, 2P) poses and changes of the training data, in units of their spread."""
     pose_distance: np.ndarray
-    """() median distance of true poses to ``poses``."""
+    """() or, from a checkpoint, (1,): median distance of true poses to ``poses``."""
     latents: np.ndarray
     """(V, N, D) whitened latents of the training data."""
     latent_mean: np.ndarray
@@ -71,7 +78,15 @@ class Reference:
 
     @classmethod
     def of(cls, tensors: dict[str, np.ndarray]) -> Reference:
-        """The reverse of ``tensors``. Raises KeyError for one that is missing."""
+        """The reverse of ``tensors``. Raises KeyError for one that is missing, ValueError for one
+        that is no array of finite fractions of its shape."""
+        for name, axes in _AXES.items():
+            array = tensors[name]
+            if array.ndim != axes or array.dtype.kind != "f" or not np.isfinite(array).all():
+                raise ValueError(
+                    f"reference.{name} is {array.dtype} of shape {array.shape}, expected finite "
+                    f"floating-point numbers with {axes} axes"
+                )
         return cls(**{f.name: tensors[f.name].astype(np.float32) for f in fields(cls)})
 
     def speed(self, moved: np.ndarray) -> np.ndarray:

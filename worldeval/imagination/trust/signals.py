@@ -31,16 +31,17 @@ from typing import Any
 
 import numpy as np
 import pandas as pd
-import torch
 from tqdm import tqdm
 
 from worldeval.data import checkpoint
 from worldeval.data.episodes import EpisodeStore
 from worldeval.data.lerobot import StoreLayout
+from worldeval.data.settings import settings_from
 from worldeval.errors import DataError, MismatchError
 from worldeval.imagination.trust.inverse_dynamics import InverseDynamics, InverseDynamicsConfig
 from worldeval.imagination.trust.observing import Observed, observe, view_pairs
 from worldeval.imagination.trust.reference import Reference, neighbour_distance
+from worldeval.learning.weights import filled
 from worldeval.types import Episode, Outcome
 from worldeval.world_model.latents import Encode, open_encoder
 
@@ -86,13 +87,10 @@ class Trust:
         config, tensors = checkpoint.load(folder, kind=KIND)
         encode, digest = open_encoder(autoencoder, device)
         with checkpoint.fitting(folder):
-            shape: dict[str, Any] = {
-                name: tuple(value) if isinstance(value, list) else value
-                for name, value in config["network"].items()
-            }
-            network = InverseDynamics(InverseDynamicsConfig(**shape))
-            network.load_state_dict(_without("network.", tensors, torch.from_numpy))
-            reference = Reference.of(_without("reference.", tensors, np.asarray))
+            shape = settings_from(InverseDynamicsConfig, config["network"], "network.")
+            weights = _without("network.", tensors)
+            network = filled(lambda: InverseDynamics(shape), weights, folder)
+            reference = Reference.of(_without("reference.", tensors))
             made_with = str(config["autoencoder"])
         if digest != made_with:
             raise MismatchError(
@@ -299,9 +297,9 @@ def _chunk_table(signals: Mapping[Any, Any]) -> pd.DataFrame:
     return pd.DataFrame({"chunk": np.arange(len(next(iter(columns.values())))), **columns})
 
 
-def _without(prefix: str, tensors: Mapping[str, np.ndarray], turn: Any) -> dict[str, Any]:
+def _without(prefix: str, tensors: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
     return {
-        name.removeprefix(prefix): turn(np.asarray(value, np.float32))
+        name.removeprefix(prefix): value
         for name, value in tensors.items()
         if name.startswith(prefix)
     }

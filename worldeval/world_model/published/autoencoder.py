@@ -17,6 +17,7 @@ from torch import Tensor, nn
 
 from worldeval.data import checkpoint
 from worldeval.errors import CheckpointError, MismatchError
+from worldeval.learning.weights import Bounded, check_weights
 from worldeval.world_model.published.config import KIND, CtrlWorldConfig
 from worldeval.world_model.published.execution import decode
 
@@ -101,7 +102,7 @@ class SvdAutoencoder(nn.Module):
         header = checkpoint.read_header(folder, kind=KIND)
         with checkpoint.fitting(folder):
             config = CtrlWorldConfig.from_json(header["config"])
-            with torch.device("meta"):
+            with Bounded.by_header(folder, header), torch.device("meta"):
                 model = cls(config)
             tensors = dict(checkpoint.stream(folder, kind=KIND, prefix=PREFIX))
             if not tensors:
@@ -109,5 +110,6 @@ class SvdAutoencoder(nn.Module):
                     f"{folder} holds no autoencoder (no tensor begins with {PREFIX!r}); save it "
                     "with one, or import the release again"
                 )
+            check_weights(model.vae.state_dict(), tensors, folder)
             model.vae.load_state_dict(tensors, assign=True)
         return model.eval().requires_grad_(False)

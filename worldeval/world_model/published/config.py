@@ -11,6 +11,7 @@ from dataclasses import dataclass, field, replace
 from typing import Any
 
 from worldeval.data.normalize import BoundNormalizer
+from worldeval.data.settings import settings_from
 from worldeval.errors import ConfigError
 from worldeval.motion.panda import POSE_HIGH, POSE_LOW
 from worldeval.world_model.denoiser import DenoiserConfig
@@ -129,6 +130,8 @@ class CtrlWorldConfig:
                 f"future is {self.future}, memory_slots {self.memory_slots}, decode_chunk "
                 f"{self.decode_chunk} and views {self.views}; expected at least 1, 0, 1 and one"
             )
+        if any(not 1 <= size <= 1024 for size in self.latent_size):
+            raise ConfigError(f"latent_size is {self.latent_size}, expected 1 to 1024 each")
         if len(self.pose_low) != len(self.pose_high):
             raise ConfigError(
                 f"pose_low has {len(self.pose_low)} numbers and pose_high {len(self.pose_high)}"
@@ -180,16 +183,7 @@ class CtrlWorldConfig:
 
     @classmethod
     def from_json(cls, config: Mapping[str, Any]) -> CtrlWorldConfig:
-        parts = dict(config)
-        for name in ("views", "pose_low", "pose_high", "latent_size"):
-            parts[name] = tuple(config[name])
-        guidance = dict(config["guidance"])
-        if guidance["interval"] is not None:
-            guidance["interval"] = tuple(guidance["interval"])
-        parts["guidance"] = GuidanceConfig(**guidance)
-        parts["denoiser"] = DenoiserConfig(**config["denoiser"])
-        parts["sampler"] = SamplerConfig(**config["sampler"])
-        return cls(**parts)
+        return settings_from(cls, config)
 
 
 IMPROVEMENTS: dict[str, Any] = {

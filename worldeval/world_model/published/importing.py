@@ -31,6 +31,8 @@ from worldeval.world_model.published.model import TOKEN_WIDTH, TOKENIZER
 DROPPED = ("image_encoder.",)
 DERIVED = ("text_model.embeddings.position_ids",)
 """Buffers that older transformers saved and newer ones make: neither missing nor surplus."""
+WRAPPERS = ("module", "_orig_mod", "_fsdp_wrapped_module", "_checkpoint_wrapped_module")
+"""What DistributedDataParallel, torch.compile and FSDP put into the names of what they wrap."""
 STATISTICS = (("state_01", "state_99"), ("pose_p01", "pose_p99"))
 WIDTH_KEYS = {
     "unet.conv_in.weight": "the UNet",
@@ -52,7 +54,7 @@ def import_ctrl_world(
     """Turn the release into a checkpoint folder ``out``; see ``worldeval import ctrl-world``."""
     config, files = _describe(svd, clip, preset, statistics)
     expected = expected_shapes(config)
-    tensors = open_state_dict(weights)
+    tensors = unwrapped(open_state_dict(weights), weights)
     kept = {n: t for n, t in tensors.items() if not n.startswith(DROPPED) and not _derived(n)}
     account_for(kept, expected, weights)
     card = {
@@ -85,7 +87,7 @@ def import_svd(
     for prefix, paths in sources.items():
         part: dict[str, Tensor] = {}
         for path in paths:
-            part.update(open_state_dict(path))
+            part.update(unwrapped(open_state_dict(path), path))
         if prefix == "text_encoder.":  # CLIP's folder may hold its image tower too
             part = {n: t for n, t in part.items() if n.startswith("text_") and not _derived(n)}
         wanted = {n: s for n, s in expected.items() if n.startswith(prefix)}
@@ -141,6 +143,26 @@ def expected_shapes(config: CtrlWorldConfig) -> dict[str, tuple[int, ...]]:
         for prefix, module in parts.items()
         for name, tensor in module.state_dict().items()
     }
+
+
+def unwrapped(tensors: Mapping[str, Tensor], source: Path) -> dict[str, Tensor]:
+    """By the names that they had before DistributedDataParallel or torch.compile wrapped them.
+
+    A wrapper may stand at any level ("unet.module.conv_in.weight"), on some tensors only, and in
+    another one. Raises CheckpointError where two tensors then have one name and are not equal.
+    """
+    plain: dict[str, Tensor] = {}
+    for name, tensor in tensors.items():
+        bare = ".".join(part for part in name.split(".") if part not in WRAPPERS)
+        other = plain.get(bare)
+        if other is not None and not (other.dtype == tensor.dtype and torch.equal(other, tensor)):
+            raise CheckpointError(
+                f"{source} holds {bare!r} twice with different numbers, once with a prefix of "
+                f"{' or '.join(WRAPPERS)} and once without; save the state dict of the model "
+                "inside of its wrapper (model.module, or model._orig_mod)"
+            )
+        plain[bare] = tensor
+    return plain
 
 
 def account_for(

@@ -22,6 +22,7 @@ from torch import Tensor, nn
 
 from worldeval.data import checkpoint
 from worldeval.errors import ConfigError, MismatchError
+from worldeval.learning.weights import Bounded, check_weights
 from worldeval.world_model.denoiser import precondition, weighted_error
 from worldeval.world_model.model import Context
 from worldeval.world_model.published.actions import (
@@ -293,13 +294,14 @@ class CtrlWorld(nn.Module):
             config = CtrlWorldConfig.from_json(header["config"])
             check_tokenizer(folder / TOKENIZER, config.tokenizer)
             text_encoder = TextEncoder(config.text_encoder, folder / TOKENIZER)
-            with torch.device("meta"):
+            with Bounded.by_header(folder, header), torch.device("meta"):
                 model = cls(config, text_encoder)
             for prefix, module in model.parts().items():
                 tensors = {
                     name: tensor.to(dtype) if dtype and tensor.is_floating_point() else tensor
                     for name, tensor in checkpoint.stream(folder, kind=KIND, prefix=prefix)
                 }
+                check_weights(module.state_dict(), tensors, folder)
                 module.load_state_dict(tensors, assign=True)
             text_encoder.forget()
         return model.eval().requires_grad_(False)
