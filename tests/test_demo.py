@@ -5,13 +5,15 @@ from __future__ import annotations
 import json
 import shutil
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pandas as pd
 import pytest
 
-from worldeval import cli, shipped
+from worldeval import cli, demo, shipped
 from worldeval.commands import videos
+from worldeval.commands.opening import fingerprint
 from worldeval.data.episodes import EpisodeStore
 from worldeval.data.video import read_mp4
 from worldeval.rollout.recording import open_rollouts, rollout_key
@@ -335,3 +337,104 @@ def test_read_mp4_of_a_demo_video_has_three_enlarged_views(tmp_path: Path) -> No
     height, width = ROBOT.image_size
     expected = (2, height * videos.ENLARGE, 3 * width * videos.ENLARGE, 3)
     assert read_mp4(tmp_path / "a.mp4").shape == expected
+
+
+def test_weights_behind_an_argument_are_part_of_a_policy(
+    world: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    mine, push = tmp_path / "mine.py", tmp_path / "push.json"
+    mine.write_text(MY_POLICY.replace("self.push = push", "self.push = float(np.loadtxt(push))"))
+    push.write_text("0.25")
+    words = ["demo", "--out", str(tmp_path / "demo"), "--threads", "1"]
+    words += ["--policy", f"python:{mine}:Still?push={push}"]
+    assert cli.main(words) == 0, capsys.readouterr().err
+    push.write_text("0.5")
+    assert cli.main(words) == 0, capsys.readouterr().err
+    assert "'still' has changed" in capsys.readouterr().out
+    store = EpisodeStore.open(next((tmp_path / "demo" / "rollouts").glob("still@*")))
+    assert (store.trajectory(0).actions == 0.5).all()
+
+
+def test_a_demo_of_the_version_before_goes_on_and_says_so(
+    world: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    policies = shipped.policies()
+    uri = str(policies["able"])
+    before = tmp_path / "rollouts" / f"able@{demo._version(str(fingerprint(uri)), '')}"
+    before.mkdir(parents=True)
+    folder = demo.rollouts_of(tmp_path, uri, "able")
+    assert folder.is_dir() and not before.exists()
+    assert "cannot be checked" in caplog.text
+    caplog.clear()
+    assert demo.rollouts_of(tmp_path, uri, "able") == folder and not caplog.records
+
+
+def rollout(out: Path, *options: str) -> int:
+    words = ["rollout", "--policy", "zero", "--per-task", "1", "--chunks", "1", "--threads", "1"]
+    return cli.main([*words, "--out", str(out), *options])
+
+
+def test_starts_and_world_models_of_the_same_names(
+    world: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], caplog: Any
+) -> None:
+    starts = tmp_path / "starts"
+    shutil.copytree(world / shipped.STARTS, starts)
+    options = ("--starts", str(starts), "--suite", str(world / shipped.SUITE))
+    assert rollout(tmp_path / "out", *options) == 0
+    source = EpisodeStore.open(starts)
+    source.compact()
+    assert rollout(tmp_path / "out", *options) == 0  # the same pictures in other files
+    episodes = list(EpisodeStore.open(starts))
+    shutil.rmtree(starts)
+    with open_rollouts(starts, ROBOT, images="lossless") as store:
+        for one in episodes:
+            one.frames[0, 0, 0, 0, 0] ^= 1  # one value of the first frame
+            store.append(one)
+    assert rollout(tmp_path / "out", *options) == 2
+    assert "its start state has changed" in capsys.readouterr().err
+
+    # Rollouts that say nothing of their first frame are used, and that is said.
+    out = tmp_path / "old"
+    assert rollout(out, *options) == 0
+    episodes = list(EpisodeStore.open(out))
+    for name in ("data", "meta", "videos"):
+        shutil.rmtree(out / name)
+    with open_rollouts(out, ROBOT) as store:
+        for one in episodes:
+            del one.extra["start_digest"]
+            store.append(one)
+    assert rollout(out, *options) == 0
+    assert "no digest of their first frame" in caplog.text
+
+    # The same weights, configured otherwise.
+    shutil.copytree(world / shipped.WORLD_MODEL, tmp_path / "world-model")
+    shutil.copytree(world / shipped.AUTOENCODER, tmp_path / "autoencoder")
+    options = (*options, "--world-model", str(tmp_path / "world-model"))
+    assert rollout(tmp_path / "third", *options) == 0
+    config = tmp_path / "world-model" / "config.json"
+    content = json.loads(config.read_text())
+    content["config"]["sampler"]["steps"] = 2
+    config.write_text(json.dumps(content))
+    capsys.readouterr()
+    assert rollout(tmp_path / "third", *options) == 2
+    assert "begun with another world model" in capsys.readouterr().err
+
+
+def test_recordings_that_are_replayed(
+    world: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    store = tmp_path / "store"
+    shutil.copytree(world / shipped.STARTS, store)
+    suite = ("--suite", str(world / shipped.SUITE), "--starts", str(store))
+    words = ["rollout", "--policy", f"replay:{store}", "--per-task", "1", "--chunks", "1", *suite]
+    words += ["--threads", "1", "--out", str(tmp_path / "out")]
+    assert cli.main(words) == 0, capsys.readouterr().err
+    assert cli.main(words) == 0, capsys.readouterr().err
+    episodes = list(EpisodeStore.open(store))
+    shutil.rmtree(store)
+    with open_rollouts(store, ROBOT, images="lossless") as made:
+        for one in episodes:
+            one.actions[:] = 0.5  # from the same first frames
+            made.append(one)
+    assert cli.main(words) == 2
+    assert "begun with another policy replay:" in capsys.readouterr().err

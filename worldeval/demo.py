@@ -11,6 +11,8 @@ short one, and a changed policy is rolled out anew.
 from __future__ import annotations
 
 import hashlib
+import json
+import logging
 import os
 import re
 import sys
@@ -26,6 +28,7 @@ from worldeval.commands.opening import (
     ImaginationOptions,
     adapter_of,
     fingerprint,
+    imagination_content,
     open_imagination,
     set_threads,
 )
@@ -42,6 +45,8 @@ if TYPE_CHECKING:
     from worldeval.ranking.corrections import JudgeErrors
     from worldeval.rollout.suite import Suite
     from worldeval.types import Policy
+
+log = logging.getLogger(__name__)
 
 PER_TASK = 2
 """Start states of each task in a short demo, where the suite ships no selection of its own."""
@@ -157,7 +162,12 @@ def begin(config: DemoConfig, suite: Suite) -> dict[str, Any]:
         "suite_seed": suite.seed,
     }
     write_manifest(
-        config.out, command="demo", config=settings, seed=suite.seed, extra={"options": config}
+        config.out,
+        command="demo",
+        config=settings,
+        seed=suite.seed,
+        extra={"options": config},
+        content=imagination_content(config.imagination),
     )
     return {
         "world model": settings["world_model"],
@@ -170,32 +180,58 @@ def begin(config: DemoConfig, suite: Suite) -> dict[str, Any]:
 
 def load_candidates(config: DemoConfig, world: Imagination) -> list[Candidate]:
     """The shipped policies, then the user's; every one is checked before the first begins."""
+    from worldeval.rollout.fit import check_names
+
     own = [str(path) for path in shipped.policies().values()]
-    candidates: dict[str, Candidate] = {}
-    for uri in (*own, *config.policies):
-        guard = replace(config.guard, isolate=False, policy_memory=None) if uri in own else None
-        policy = (guard or config.guard).open(uri, world.robot)
-        name = policy.spec.name
-        if name in candidates:
-            raise ConfigError(
-                f"two policies are called {name!r}, one of them is {uri!r}; rename it: "
-                f"--policy '{uri}?name=another'"
-            )
-        candidates[name] = Candidate(policy, rollouts_of(config.out, uri, name))
-    return list(candidates.values())
+    uris = [*own, *config.policies]
+    policies: list[Policy] = []
+    try:
+        for uri in uris:
+            guard = config.guard
+            if uri in own:
+                guard = replace(guard, isolate=False, policy_memory=None)
+            policies.append(guard.open(uri, world.robot))
+        check_names(uris, policies)
+    except BaseException:
+        close_policies(policies)
+        raise
+    return [
+        Candidate(policy, rollouts_of(config.out, uri, policy.spec.name))
+        for uri, policy in zip(uris, policies, strict=True)
+    ]
 
 
 def rollouts_of(out: Path, uri: str, name: str) -> Path:
-    """Folder of a policy's rollouts; those of an earlier version of it are moved out of the way."""
-    version = hashlib.sha256(f"{fingerprint(uri)} {uri.partition('?')[2]}".encode()).hexdigest()
+    """Folder of a policy's rollouts, whose name changes with all that decides how it acts.
+
+    Those of an earlier version of it are moved out of the way. Those of a version of worldeval that
+    knew a policy by less are taken over where that little is the same, which is told.
+    """
+    from worldeval.policies.content import policy_content
+
+    query = uri.partition("?")[2]
     word = re.sub(r"[^A-Za-z0-9.=-]", "_", name)
-    folder = out / "rollouts" / f"{word}@{version[:8]}"
+    content = json.dumps(policy_content(uri, but=out), sort_keys=True)
+    folder = out / "rollouts" / f"{word}@{_version(content, query)}"
+    before = folder.with_name(f"{word}@{_version(str(fingerprint(uri)), query)}")
+    if before.is_dir() and not folder.exists():
+        os.rename(before, folder)
+        log.warning(
+            "%s was begun by a version that kept no digest of all that policy %r is made of: "
+            "whether that has changed since cannot be checked",
+            folder,
+            name,
+        )
     for other in sorted(folder.parent.glob(f"{word}@*")):
         if other != folder:
             print(f"{name!r} has changed: its earlier rollouts are now in {out / 'earlier'}")
             (out / "earlier").mkdir(exist_ok=True)
             os.rename(other, out / "earlier" / f"{other.name}-{time.time_ns()}")
     return folder
+
+
+def _version(content: str, query: str) -> str:
+    return hashlib.sha256(f"{content} {query}".encode()).hexdigest()[:8]
 
 
 def imagine(

@@ -143,6 +143,36 @@ def test_an_interrupted_second_imagination_goes_on(world, starts, tmp_path):
     assert not np.array_equal(other.by_key(key).frames, whole.by_key(key).frames)
 
 
+def test_what_was_rolled_out_anew_is_imagined_and_measured_anew(
+    verb, folder, world, starts, tmp_path, monkeypatch
+):
+    replace(verb, seeds=1).run()
+    place = folder / "rollouts" / "own"
+    before, tables = table(folder), {}
+    for name in ("trust-chunks.parquet", "trust.parquet", VERDICTS):
+        tables[name] = (place / name).read_bytes()
+    shutil.rmtree(place)
+    imagine_replays(world, starts, tmp_path / "s", variant="shuffled", chunks=2, progress=False)
+    shuffled = EpisodeStore.open(tmp_path / "s")
+    layout = {n: v for n, v in vars(shuffled.layout).items()}
+    with EpisodeStore.create(place, **layout) as store:  # other actions under the names of "own"
+        for episode in shuffled:
+            extra = episode.extra | {"policy": "own"}
+            key = episode.key.replace("shuffled/", "own/")
+            store.append(replace(episode, key=key, extra=extra))
+    for name, content in tables.items():
+        (place / name).write_bytes(content)
+    with pytest.raises(MismatchError, match="holds other rollouts than `worldeval judge` saw"):
+        verb.run()
+    with pytest.raises(MismatchError, match="than `worldeval trust` saw"):
+        read_trust(folder)
+    trust_tables.write_table(trust_tables.kept_verdicts(Bright(), store), place / VERDICTS)
+    with pytest.raises(ConfigError, match="with other actions than .* delete"):
+        replace(verb, seeds=1).run()
+    verb.run()
+    assert not np.allclose(table(folder)["motion"], before["motion"])
+
+
 def truth_for(folder: Path, tmp_path: Path) -> Path:
     tables = [pd.read_parquet(p) for p in sorted(folder.glob("rollouts/*/verdicts.parquet"))]
     whole = pd.concat(tables, ignore_index=True)

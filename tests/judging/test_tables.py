@@ -1,3 +1,4 @@
+import shutil
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
@@ -5,10 +6,13 @@ import numpy as np
 import pandas as pd
 import pytest
 
+from tests.judging.conftest import walk
 from worldeval.data.episodes import EpisodeStore
 from worldeval.data.tables import VERDICT_COLUMNS, read_parquet
-from worldeval.errors import DataError, StoreError
+from worldeval.errors import DataError, MismatchError, StoreError
 from worldeval.judging.tables import (
+    FOLDER,
+    check_current,
     judge_store,
     kept_path,
     kept_verdicts,
@@ -137,3 +141,65 @@ def test_what_cannot_be_read_or_written_is_said(make_store: MakeStore, tmp_path:
     (tmp_path / "file").touch()
     with pytest.raises(StoreError, match="cannot write the verdict table"):
         judge_store(Fixed(), make_store("s", range(1, 2)), tmp_path / "file" / "v.parquet")
+
+
+def test_rollouts_that_were_made_anew_are_judged_anew(
+    make_store: MakeStore, caplog: pytest.LogCaptureFixture
+) -> None:
+    judge = Fixed()
+    store = make_store("s", range(1, 2))
+    kept_verdicts(judge, store)
+    verdicts = store.root / FOLDER
+    aside = store.root.with_name("aside")
+    verdicts.rename(aside)
+    shutil.rmtree(store.root)
+    again = make_store("s", range(1, 2))
+    aside.rename(again.root / FOLDER)
+    kept_verdicts(judge, again)
+    assert judge.asked == 4  # the same content
+    again.root.joinpath(FOLDER).rename(aside)
+    shutil.rmtree(again.root)
+    store = EpisodeStore.create(
+        again.root, **{n: v for n, v in vars(again.layout).items() if n != "extra"}
+    )
+    for number in range(4):
+        episode = again_episode(number)
+        store.append(episode)
+    store.close()
+    aside.rename(store.root / FOLDER)
+    kept = read_parquet(kept_path(judge.name, store.root))
+    with pytest.raises(MismatchError, match="holds other rollouts .*run `worldeval judge"):
+        check_current(kept, store.root)
+    table = kept_verdicts(judge, store)
+    assert judge.asked == 8 and len(table) == 4
+    check_current(table, store.root)
+    assert not caplog.records
+
+
+def again_episode(number: int) -> Episode:
+    """The episodes of ``make_store("s", range(1, 2))`` by name, with another picture."""
+    task, to = (("left", "right")[number // 2], ("left", "right")[number % 2])
+    episode = walk(f"recorded/{task}/{to}/1", task=task, to=to, row=1)
+    episode.frames[3, 0, 0, 0] = 255
+    return episode
+
+
+def test_a_table_of_the_version_before_is_used_and_said(
+    make_store: MakeStore, caplog: pytest.LogCaptureFixture
+) -> None:
+    judge, store = Fixed(), make_store("s", range(1, 2))
+    table = kept_verdicts(judge, store)
+    table.attrs = {}
+    table.to_parquet(kept_path(judge.name, store.root), index=False)
+    kept_verdicts(judge, store)
+    assert judge.asked == 4
+    assert "4 verdicts of fixed" in caplog.text and "cannot be checked" in caplog.text
+    check_current(read_parquet(kept_path(judge.name, store.root)), store.root)
+
+
+def test_a_judge_of_the_same_name_with_other_settings_is_asked(make_store: MakeStore) -> None:
+    judge, store = Fixed(), make_store("s", range(1, 2))
+    for digest, asked in (("a", 4), ("a", 4), ("b", 8), ("b", 8)):
+        judge.digest = digest  # type: ignore[attr-defined]
+        kept_verdicts(judge, store)
+        assert judge.asked == asked

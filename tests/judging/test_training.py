@@ -1,4 +1,5 @@
 import json
+import shutil
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -153,6 +154,18 @@ def test_the_cache_is_made_again_only_when_a_store_has_changed(
     more = FrameCache.build([store, make_store("b", range(3, 4), "x")], tmp_path / "cache",
                             ("side",))  # fmt: skip
     assert len(more.rows) == 12
+
+    # Other pictures under the same keys, lengths and outcomes.
+    episodes = [store.episode(i) for i in range(len(store))]
+    shutil.rmtree(store.root)
+    again = make_store("true", range(0))
+    for episode in episodes:
+        episode.frames = 255 - episode.frames
+        again.append(episode)
+    again.close()
+    cache = FrameCache.build([again], tmp_path / "cache", ("side",))
+    assert np.array_equal(cache.frames[:7, 0], again.episode(0).frames[:, 1])
+    assert not np.array_equal(cache.frames[:7], first.frames[:7])
 
 
 def test_labels_without_flags_claim_only_what_is_known() -> None:

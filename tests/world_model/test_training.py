@@ -1,11 +1,13 @@
 """Training: it learns, and a run that was stopped equals one that was not."""
 
 import json
+import shutil
 
 import numpy as np
 import pytest
 import torch
 
+from worldeval import cli
 from worldeval.data.episodes import EpisodeStore
 from worldeval.errors import CheckpointError, MismatchError
 from worldeval.learning.config import LoopConfig
@@ -15,7 +17,7 @@ from worldeval.types import Episode
 from worldeval.world_model.autoencoder import Autoencoder, AutoencoderConfig
 from worldeval.world_model.autoencoder_training import AutoencoderTrainConfig, train_autoencoder
 from worldeval.world_model.backbone import BackboneConfig
-from worldeval.world_model.clips import ClipSource, load_frames
+from worldeval.world_model.clips import ClipSource, cache_latents, load_frames
 from worldeval.world_model.model import WorldModel
 from worldeval.world_model.training import (
     WorldModelTrainConfig,
@@ -177,3 +179,29 @@ def test_other_views_and_other_architectures_are_refused(tmp_path):
     )
     with pytest.raises(CheckpointError, match="another architecture"):
         train_world_model(wider, tmp_path / "wm", robot(2))
+
+
+def test_latents_of_other_pictures_under_the_same_keys_are_made_again(tmp_path):
+    small_autoencoder(tmp_path)
+    codec, path = Autoencoder.load(tmp_path / "ae"), tmp_path / "latents.npy"
+    table = load_frames(EpisodeStore.open(tmp_path / "store"))
+    first = np.array(cache_latents(table, codec, path, "d"))
+    stamp = path.stat().st_mtime_ns
+    assert np.array_equal(cache_latents(table, codec, path, "d"), first)
+    assert path.stat().st_mtime_ns == stamp
+    table.frames = 255 - table.frames
+    assert not np.array_equal(cache_latents(table, codec, path, "d"), first)
+
+
+def test_a_training_goes_on_with_the_same_recordings_only(tmp_path, capsys):
+    write_store(tmp_path / "store")
+    words = ["train", "autoencoder", "--store", str(tmp_path / "store"), "--out"]
+    words += [str(tmp_path / "ae"), "--loop.steps", "1", "--loop.batch", "1", "--loop.threads", "1"]
+    words += ["--model.image-size", "16", "16", "--model.widths", "8", "8", "8"]
+    assert cli.main(words) == 0, capsys.readouterr().err
+    assert cli.main(words) == 0, capsys.readouterr().err
+    shutil.rmtree(tmp_path / "store")
+    write_store(tmp_path / "store", frames=12)
+    assert cli.main(words) == 2
+    said = capsys.readouterr().err
+    assert "begun with another store" in said and "Traceback" not in said

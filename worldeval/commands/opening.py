@@ -187,6 +187,20 @@ def fingerprints(uris: Sequence[str]) -> dict[str, str | None]:
     return {uri: fingerprint(uri) for uri in uris}
 
 
+def imagination_content(options: ImaginationOptions) -> dict[str, dict[str, str]]:
+    """What decides how is imagined, for ``provenance``: thing -> part -> digest."""
+    from worldeval.data import digests
+
+    beside = options.folder.parent / "autoencoder"
+    parts = {"weights and settings": digests.of_path(options.folder)}
+    if beside.is_dir():
+        parts["autoencoder"] = digests.of_path(beside)
+    found = {"world model": parts}
+    if options.adapter is not None:
+        found["adapter"] = {str(options.adapter): digests.of_path(options.adapter)}
+    return found
+
+
 def world_model_of(folder: Path) -> str | None:
     """Digest of the world model that imagined a folder's rollouts, as its run.json says.
 

@@ -65,6 +65,7 @@ class Prepare:
     """Exit with 0 even if episodes had to be left out."""
 
     def run(self) -> int:
+        from worldeval.data import digests
         from worldeval.rollout.provenance import write_manifest
         from worldeval.world_model.prepare import SKIPPED, PrepareConfig, prepare
 
@@ -88,6 +89,7 @@ class Prepare:
             command="prepare",
             config=config,
             seed=None,
+            content=digests.of_inputs(self.key_map),
             allow_changes=(
                 "limit",
                 "workers",

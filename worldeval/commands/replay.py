@@ -47,9 +47,11 @@ class Replay:
         from worldeval.commands.opening import (
             adapter_of,
             fingerprint,
+            imagination_content,
             open_imagination,
             set_threads,
         )
+        from worldeval.data import digests
         from worldeval.data.episodes import EpisodeStore
         from worldeval.imagination.replay import (
             VARIANTS,
@@ -74,7 +76,14 @@ class Replay:
             "imagination": self.imagination,
             "chunks": self.chunks,
         }
-        write_manifest(self.out, command="replay", config=config, seed=0, extra={"options": self})
+        write_manifest(
+            self.out,
+            command="replay",
+            config=config,
+            seed=0,
+            extra={"options": self},
+            content=digests.of_inputs(self.store) | imagination_content(self.imagination),
+        )
         imagined = {
             variant: imagine_replays(
                 world,

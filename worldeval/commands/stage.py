@@ -61,10 +61,12 @@ class StageOptions:
             adapter_of,
             fingerprint,
             fingerprints,
+            imagination_content,
             open_world,
             set_threads,
         )
-        from worldeval.rollout.engine import check_fit
+        from worldeval.policies.content import policy_content
+        from worldeval.rollout.fit import check_fit, check_names
         from worldeval.rollout.provenance import write_manifest
 
         self.guard.check()
@@ -80,6 +82,7 @@ class StageOptions:
             for uri in uris:  # all are checked before the first begins
                 policies.append(self.guard.open(uri, world.robot))
                 check_fit(world, policies[-1], suite)
+            check_names(uris, policies)
         except BaseException:
             close_policies(policies)
             raise
@@ -91,8 +94,14 @@ class StageOptions:
             "suite": {"name": suite.name, "chunks": suite.chunks, "seed": suite.seed},
             "policies": fingerprints(uris),
         }
+        content = {f"policy {uri}": policy_content(uri, but=out) for uri in uris}
         write_manifest(
-            out, command="rollout", config=config, seed=suite.seed, extra={"options": verb}
+            out,
+            command="rollout",
+            config=config,
+            seed=suite.seed,
+            extra={"options": verb},
+            content=content | (imagination_content(self.imagination) if imagined else {}),
         )
         return Stage(
             world=world, adapter=adapter, policies=tuple(policies), suite=suite, folder=out

@@ -35,6 +35,7 @@ class TrainAdapter:
     )
 
     def run(self) -> None:
+        from worldeval.data import digests
         from worldeval.errors import ConfigError
         from worldeval.policies.joint_adapter_training import train_adapter
         from worldeval.rollout.provenance import write_manifest
@@ -46,6 +47,9 @@ class TrainAdapter:
             command="train adapter",
             config=self,
             seed=self.config.loop.seed,
+            content=digests.of_inputs(
+                *(source / "annotation" for source in self.source), self.config.start
+            ),
             allow_changes=[f"config.loop.{name}" for name in CARRIED_OUT],
         )
         errors = train_adapter(self.source, self.out, config=self.config)

@@ -33,6 +33,7 @@ class TrainCtrlWorld:
     config: Annotated[CtrlWorldTrainConfig, tyro.conf.arg(name="")]
 
     def run(self) -> None:
+        from worldeval.data import digests
         from worldeval.learning.processes import first_of_many
         from worldeval.rollout.provenance import write_manifest
         from worldeval.world_model.published.training import train_ctrl_world
@@ -43,6 +44,9 @@ class TrainCtrlWorld:
                 command="train ctrl-world",
                 config=self,
                 seed=self.config.loop.seed,
+                content=digests.of_inputs(
+                    self.config.start_from, *self.config.store, *self.config.validation
+                ),
                 allow_changes=[f"config.loop.{name}" for name in CARRIED_OUT],
             )
         folder = train_ctrl_world(self.config, self.out)

@@ -64,6 +64,7 @@ def train_on_stores(
 
     train: ``train_judge`` or another of its form. verb: the options, for the manifest in ``out``.
     """
+    from worldeval.data import digests
     from worldeval.data.episodes import EpisodeStore
     from worldeval.data.fit import check_store
     from worldeval.errors import ConfigError
@@ -86,6 +87,7 @@ def train_on_stores(
         command=command,
         config=verb,
         seed=training.loop.seed,
+        content=digests.of_inputs(*stores, *validation),
         allow_changes=[f"config.loop.{name}" for name in CARRIED_OUT],
     )
     report = train(

@@ -38,6 +38,7 @@ class TrainPolicy:
     config: Annotated[BCTrainConfig, tyro.conf.arg(name="")]
 
     def run(self) -> None:
+        from worldeval.data import digests
         from worldeval.errors import ConfigError
         from worldeval.policies.bc_training import train_policies, train_policy
         from worldeval.rollout.provenance import write_manifest
@@ -55,6 +56,7 @@ class TrainPolicy:
             config=self.config,
             seed=self.config.loop.seed,
             extra={"options": self},
+            content=digests.of_inputs(self.config.store, self.seen_through),
             allow_changes=[f"loop.{name}" for name in CARRIED_OUT],
         )
         corruption = seen_through(self.seen_through) if self.seen_through else None

@@ -41,6 +41,7 @@ class TrainTrust:
     )
 
     def run(self) -> None:
+        from worldeval.data import digests
         from worldeval.data.episodes import EpisodeStore
         from worldeval.errors import ConfigError
         from worldeval.imagination.trust.inverse_dynamics import InverseDynamicsConfig
@@ -63,6 +64,7 @@ class TrainTrust:
             command="train trust",
             config=self,
             seed=self.config.loop.seed,
+            content=digests.of_inputs(*self.store, *self.validation, self.autoencoder),
             allow_changes=[f"config.loop.{name}" for name in CARRIED_OUT],
         )
         trust = train_trust(

@@ -11,6 +11,7 @@ from typing import Annotated
 
 import tyro
 
+from worldeval.data import digests
 from worldeval.learning.config import CARRIED_OUT
 from worldeval.rollout.provenance import write_manifest
 from worldeval.world_model.autoencoder_training import AutoencoderTrainConfig, train_autoencoder
@@ -41,6 +42,7 @@ class TrainAutoencoder:
             command="train autoencoder",
             config=self,
             seed=self.config.loop.seed,
+            content=digests.of_inputs(self.config.store),
             allow_changes=FREE,
         )
         print(train_autoencoder(self.config, self.out))
@@ -69,12 +71,18 @@ class TrainWorldModel:
         from worldeval.data.episodes import EpisodeStore
         from worldeval.worlds.named import robot_of_store
 
+        config = self.config
+        inputs = (
+            *(config.store, config.validation, *config.imagined),
+            *(config.autoencoder, self.start_from),
+        )
         robot = robot_of_store(EpisodeStore.open(self.config.store))
         write_manifest(
             self.out,
             command="train world-model",
             config=self,
             seed=self.config.loop.seed,
+            content=digests.of_inputs(*inputs),
             allow_changes=FREE,
         )
         start = None if self.start_from is None else str(self.start_from)

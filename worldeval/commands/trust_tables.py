@@ -7,6 +7,8 @@ with the same checkpoint and the same second imaginations are not measured again
 
 from __future__ import annotations
 
+import json
+import logging
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -21,9 +23,10 @@ from worldeval.commands.opening import (
     world_model_of,
 )
 from worldeval.commands.verdicts import TRUST, VERDICTS, read_truth
+from worldeval.data import digests
 from worldeval.data.tables import read_parquet, read_verdict_table
 from worldeval.errors import ConfigError, DataError, MismatchError
-from worldeval.judging.tables import kept_verdicts, write_table
+from worldeval.judging.tables import MADE, check_current, kept_verdicts, write_table
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -32,6 +35,8 @@ if TYPE_CHECKING:
     from worldeval.imagination.trust.calibration import Evidence, TrustCalibration
     from worldeval.imagination.trust.signals import Seed, Trust
     from worldeval.types import Judge
+
+log = logging.getLogger(__name__)
 
 CHUNKS = "trust-chunks.parquet"
 AGAIN = "again"
@@ -161,22 +166,30 @@ class Measuring:
 
     def _chunks(self, store: EpisodeStore, path: Path) -> pd.DataFrame:
         """Signals of chunks, of which the disk may have those of the frames, or all."""
-        again = " ".join(str(s.root.resolve()) for seed in self.seeds for s in seed.stores)
+        again = " ".join(
+            f"{s.root.resolve()}@{digests.of_store(s)}" for seed in self.seeds for s in seed.stores
+        )
         kept = read_parquet(path) if path.is_file() else None
-        known = sorted(store.keys)
+        known, made = sorted(store.keys), digests.of_store(store)
         if kept is not None:
             # What a store was measured with stands in the table itself, also if it has no rows.
             says = kept.attrs if {"instrument", "again", "keys"} <= set(kept.attrs) else {}
-            if says.get("instrument") != self.digest or says.get("keys") != known:
+            if (
+                says.get("instrument") != self.digest
+                or says.get("keys") != known
+                or says.get("made", made) != made
+            ):
                 kept = None
             elif says["again"] == again:
+                if "made" not in says:
+                    tell_unchecked(path)
                 return kept
             else:
                 kept = kept[[n for n in kept.columns if not str(n).startswith(SPREAD)]]
         chunks = self.trust.measure(store) if kept is None else kept
         if self.seeds:
             chunks = chunks.merge(self.trust.spread(store, self.seeds), on=["key", "chunk"])
-        chunks.attrs = {"instrument": self.digest, "again": again, "keys": known}
+        chunks.attrs = {"instrument": self.digest, "again": again, "keys": known, "made": made}
         write_table(chunks, path)
         return chunks
 
@@ -186,11 +199,14 @@ class Measuring:
         """Write trust.parquet with distrust and trusted, unknown without a calibration."""
         import pandas as pd
 
+        from worldeval.data.episodes import EpisodeStore
+
         if calibration is None:
             unknown = pd.array([pd.NA] * len(table), dtype="boolean")
             table = table.assign(distrust=float("nan"), trusted=unknown)
         else:
             table = calibration.apply(table)
+        table.attrs[MADE] = json.dumps(digests.of_episodes(EpisodeStore.open(place)))
         write_table(table.drop(columns="outcome"), place / TRUST)
         return table
 
@@ -219,6 +235,14 @@ class Measuring:
         )
 
 
+def tell_unchecked(path: Path) -> None:
+    log.warning(
+        "%s was measured by a version that kept no digest of the rollouts: whether these have "
+        "changed since cannot be checked",
+        path,
+    )
+
+
 def read_acted(
     acted: Path | None, stores: Sequence[Path], frames_per_chunk: int
 ) -> tuple[pd.DataFrame | None, pd.DataFrame | None]:
@@ -240,7 +264,9 @@ def read_store_verdicts(place: Path) -> pd.DataFrame:
         raise DataError(
             f"{place} is not judged, and trust doubts verdicts; run `worldeval judge {place}` first"
         )
-    return read_verdict_table(path)
+    table = read_verdict_table(path)
+    check_current(table, place)
+    return table
 
 
 def judges_of(stores: Sequence[Path]) -> set[str]:

@@ -23,7 +23,7 @@ from worldeval.data.tables import (
     read_verdict_table,
 )
 from worldeval.errors import ConfigError, DataError, MismatchError
-from worldeval.judging.tables import kept_verdicts, write_table
+from worldeval.judging.tables import check_current, kept_verdicts, write_table
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -81,7 +81,9 @@ def read_verdicts(folder: Path) -> pd.DataFrame:
     for place in stores_in(folder):
         if not (place / VERDICTS).is_file():
             raise DataError(f"{place} is not judged; run `worldeval judge {folder}` first")
-        tables.append(read_verdict_table(place / VERDICTS))
+        table = read_verdict_table(place / VERDICTS)
+        check_current(table, place)
+        tables.append(table)
     return pd.concat(tables, ignore_index=True)
 
 
@@ -119,6 +121,7 @@ def read_trust(folder: Path) -> pd.DataFrame | None:
         )
     parts = [read_parquet(place / TRUST) for place in known]
     for place, part in zip(known, parts, strict=True):
+        check_current(part, place, "trust")
         if TRUSTED in part.columns:
             found = Table.of(part, str(place / TRUST))
             part[TRUSTED], part[DISTRUST] = found.flags(TRUSTED), found.numbers(DISTRUST)

@@ -76,6 +76,19 @@ class StoredEpisodes:
             columns[name] = values if same else pd.Series(values, dtype=object)
         return pd.DataFrame(columns)
 
+    def facts(self, i: int) -> dict[str, Any]:
+        """Row ``i`` of ``metadata()``, without reading the others; of extras, those it has."""
+        row = self._row(i)
+        return {
+            **json.loads(row["worldeval.extra"]),
+            "episode_index": row["episode_index"],
+            "key": row["worldeval.key"],
+            "task": row["worldeval.task"],
+            "instruction": row["tasks"][0],
+            "length": row["length"],
+            "success": row["worldeval.success"],
+        }
+
     def index_of(self, key: str) -> int:
         """Index of the episode ``key``. Raises DataError if there is none."""
         if key not in self._index_of:

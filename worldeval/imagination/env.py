@@ -16,6 +16,7 @@ from typing import Any
 import numpy as np
 import torch
 
+from worldeval.data import digests
 from worldeval.data.episodes import EpisodeStore
 from worldeval.data.fit import check_store
 from worldeval.errors import MismatchError, StartStateError, WorldError
@@ -60,6 +61,7 @@ class Imagination:
         self._keys = [str(key) for key in table["key"]]
         named = dreamer.model.config.latents
         self._latents = LatentCache(starts.root, named) if named else None
+        self._digests: dict[str, str] = {}
         self._known = [str(name) for name in table.get("start_id", table["key"])]
         # by key too: a store of several policies' rollouts has a start state several times
         self._row_of_start = dict(zip(self._keys, table.index, strict=True)) | dict(
@@ -121,6 +123,15 @@ class Imagination:
             success=None,
             info=[{} for _ in first],
         )
+
+    def start_digest(self, start: StartState) -> str:
+        """Twelve digits for the frame, pose, joints and latents that ``start`` begins with."""
+        if start.start_id not in self._digests:
+            first = self._start(start)
+            self._digests[start.start_id] = digests.of_arrays(
+                first.frame, first.pose, first.joints, first.latents
+            )
+        return self._digests[start.start_id]
 
     def _start(self, start: StartState) -> _First:
         if start.start_id not in self._row_of_start:

@@ -119,7 +119,7 @@ class Panel:
         import pandas as pd
 
         from worldeval.data.tables import VERDICT_COLUMNS
-        from worldeval.judging.tables import row_of, verdicts_of
+        from worldeval.judging.tables import MADE, row_of, verdicts_of
 
         asked = [set(table["key"]) for table in tables]
         differing = sorted(set.union(*asked) - set.intersection(*asked))
@@ -133,7 +133,9 @@ class Panel:
             row_of(self.combine([by_key[facts["key"]] for by_key in said]), facts)
             for facts in tables[0].to_dict("records")
         ]
-        return pd.DataFrame(rows, columns=list(VERDICT_COLUMNS))
+        table = pd.DataFrame(rows, columns=list(VERDICT_COLUMNS))
+        table.attrs = {MADE: tables[0].attrs.get(MADE, "{}")}
+        return table
 
     def _decision(self, verdicts: Sequence[Verdict]) -> tuple[Outcome, float | None]:
         if self.rule == "mean":

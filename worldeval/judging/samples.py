@@ -14,7 +14,6 @@ been closed, so the label is known. No other frame is given another task's words
 
 from __future__ import annotations
 
-import hashlib
 import json
 import shutil
 from collections.abc import Mapping, Sequence
@@ -23,6 +22,7 @@ from pathlib import Path
 
 import numpy as np
 
+from worldeval.data import digests
 from worldeval.data.atomic import write_atomically
 from worldeval.data.episodes import EpisodeStore
 from worldeval.data.video import to_model
@@ -334,9 +334,8 @@ def _decode(
 
 
 def _identity(stores: Sequence[EpisodeStore], views: tuple[str, ...]) -> list[object]:
-    """What the cache was made from: views, folders, and the episodes' keys, lengths, outcomes."""
+    """What the cache was made from: views, folders, and all episodes in them."""
     identity: list[object] = [list(views)]
     for store in stores:
-        listing = store.metadata()[["key", "length", "success"]].to_csv(index=False)
-        identity += [str(store.root.resolve()), hashlib.sha256(listing.encode()).hexdigest()]
+        identity += [str(store.root.resolve()), digests.of_store(store)]
     return identity

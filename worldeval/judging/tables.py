@@ -8,6 +8,8 @@ back from a table to verdicts. Every judge keeps a table of its own beside the r
 from __future__ import annotations
 
 import hashlib
+import json
+import logging
 import re
 from collections.abc import Mapping
 from pathlib import Path
@@ -16,9 +18,10 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from tqdm import tqdm
 
+from worldeval.data import digests
 from worldeval.data.atomic import write_atomically
 from worldeval.data.tables import KEY, VERDICT_COLUMNS, Table, read_parquet
-from worldeval.errors import DataError, StoreError
+from worldeval.errors import DataError, MismatchError, StoreError
 from worldeval.terminal import printable
 from worldeval.types import Cost, Judge, Outcome, Verdict
 
@@ -26,6 +29,13 @@ if TYPE_CHECKING:
     import pandas as pd
 
     from worldeval.data.episodes import EpisodeStore
+
+log = logging.getLogger(__name__)
+
+MADE, SETTINGS = "rollout_digests", "judge_digest"
+"""What a table keeps beside its rows (``attrs``): key -> digest of the rollout that was judged
+(``digests.of_episodes``), as one text because pandas copies it with every step, and of the settings
+of a judge whose name does not hold them (its attribute ``digest``)."""
 
 FOLDER = "verdicts"
 AT_ONCE = 8  # episodes handed to a judge together: one that waits for answers can ask for them all
@@ -47,6 +57,8 @@ def judge_store(
     import pandas as pd
 
     keys = [] if len(store) == 0 else store.metadata()["key"].tolist()
+    made = {} if known is None else made_of(known)
+    now = digests.of_episodes(store)
     rows = {} if known is None else {row["key"]: row for row in known.to_dict("records")}
     missing = [number for number, key in enumerate(keys) if key not in rows]
     name = printable(judge.name)
@@ -70,9 +82,11 @@ def judge_store(
             facts = {name: str(episode.extra.get(name, "")) for name in ("policy", "start_id")}
             facts |= {"task": episode.task, "world": str(episode.extra.get("world", ""))}
             rows[episode.key] = row_of(verdict, facts)
+            made[episode.key] = now[episode.key]
         bar.update(len(episodes))
     bar.close()
     table = pd.DataFrame([rows[key] for key in keys], columns=list(VERDICT_COLUMNS))
+    table.attrs = {MADE: json.dumps(made), SETTINGS: getattr(judge, "digest", None)}
     if out_parquet is not None:
         write_table(table, Path(out_parquet))
     return table
@@ -80,7 +94,7 @@ def judge_store(
 
 def kept_verdicts(judge: Judge, store: EpisodeStore) -> pd.DataFrame:
     """The judge's table on all rollouts of a store; it is asked about those only that its table on
-    the disk lacks.
+    the disk lacks, or has of another rollout of that name or by another judge of that name.
 
     Raises DataError for a table that no judge writes (an outcome that is none, a probability beyond
     [0, 1], a rollout twice): what it said before may have cost money, so it is not thrown away.
@@ -92,7 +106,7 @@ def kept_verdicts(judge: Judge, store: EpisodeStore) -> pd.DataFrame:
         # A table of an earlier version has fewer columns.
         if set(VERDICT_COLUMNS) <= set(table) and set(table["judge"]) <= {judge.name}:
             check_verdicts(table, str(path))
-            known = table[table["key"].isin(store.keys)]
+            known = _still_true(table, judge, store)
     if known is not None and len(known) == len(store):
         return known.reset_index(drop=True)
     return judge_store(judge, store, path, known=known)
@@ -103,6 +117,53 @@ def check_verdicts(table: pd.DataFrame, what: str) -> None:
     found = Table.of(table, what)
     found.once(found.verdicts(), KEY)
     found.numbers("probability", 0, 1)
+
+
+def _still_true(table: pd.DataFrame, judge: Judge, store: EpisodeStore) -> pd.DataFrame | None:
+    """The rows on rollouts as they lie in ``store`` now; None if by the judge as it was once."""
+    settings = getattr(judge, "digest", None)
+    if table.attrs.get(SETTINGS, settings) != settings:
+        return None
+    made, now = made_of(table), digests.of_episodes(store)
+    same = [made.get(key, now.get(key)) == now.get(key) for key in table["key"]]
+    kept = table[table["key"].isin(store.keys) & np.array(same, bool)]
+    unknown = sum(key not in made for key in kept["key"])
+    if unknown:
+        log.warning(
+            "%s: %d verdicts of %s were kept by a version that kept no digest of the rollouts: "
+            "whether these have changed since cannot be checked",
+            store.root,
+            unknown,
+            judge.name,
+        )
+    return kept
+
+
+def made_of(table: pd.DataFrame) -> dict[str, str]:
+    """Key -> digest of the rollout that a verdict is on; without those that are not known."""
+    kept = json.loads(table.attrs.get(MADE, "{}"))
+    return {str(key): str(digest) for key, digest in kept.items()}
+
+
+def check_current(table: pd.DataFrame, root: Path, verb: str = "judge") -> None:
+    """Raise MismatchError if ``table`` is about rollouts that the store at ``root`` has no more, or
+    has made anew since; of a table that does not say what it is about, nothing is known.
+
+    verb: the command that makes it.
+    """
+    made = made_of(table)
+    if not made:
+        return
+    from worldeval.data.episodes import EpisodeStore
+
+    now = digests.of_episodes(EpisodeStore.open(root))
+    other = [key for key in table["key"] if key in made and now.get(key) != made[key]]
+    if other:
+        raise MismatchError(
+            f"{root} holds other rollouts than `worldeval {verb}` saw there: {len(other)} of "
+            f"{len(table)}, such as {other[0]!r}, were made anew since; run `worldeval {verb} "
+            f"{root}` again"
+        )
 
 
 def kept_path(name: str, root: Path) -> Path:

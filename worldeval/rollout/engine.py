@@ -37,6 +37,7 @@ from worldeval.motion.adapters import Adapter, adapter_for, command
 from worldeval.policies.checking import check_actions
 from worldeval.policies.guard import guarded
 from worldeval.rollout.fit import check_fit
+from worldeval.rollout.held import check_held, start_digest
 from worldeval.rollout.observing import check_step, observe, take
 from worldeval.rollout.recording import Recording, rollout_key
 from worldeval.rollout.report import ChunkEvent, RunInterrupted, RunReport
@@ -73,12 +74,14 @@ def run(
     batch: rollouts at once. seed: of all chance; the suite's own if None. adapter: turns chunks
     into poses; that of the robot's ``motion`` if None.
     Raises MismatchError or PolicyError if policy, world, suite and robot do not fit together,
-    StartStateError for a start state that the world does not have, RunInterrupted on Ctrl-C.
+    StartStateError for a start state that the world does not have, ConfigError if a rollout of the
+    store began at another start state of that name, RunInterrupted on Ctrl-C.
     Whatever it raises, finished rollouts are in the store and are skipped by the next run.
     """
     if batch < 1:
         raise ConfigError(f"batch is {batch!r}, expected 1 or more rollouts at once")
     check_fit(world, policy, suite)
+    check_held(store, policy.spec.name, suite, world, seed=seed)
     return _Run(
         world,
         policy,
@@ -191,6 +194,7 @@ class _Run:
                 robot=robot,
                 seed=seed,
                 most_frames=self.total_steps // robot.steps_per_frame + 1,
+                start_digest=start_digest(self.world, start),
             )
             for start, seed in zip(starts, seeds, strict=True)
         ]

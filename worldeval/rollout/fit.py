@@ -1,14 +1,32 @@
 """Do a world, a policy and a suite belong together? Asked once, before the first step.
 
-Enters: the three. Leaves: nothing, or an error that names the first disagreement.
+Enters: the three. Leaves: nothing, or an error that names the first disagreement. And: are all
+policies called differently, since a rollout is known by the name of its policy?
 """
 
 from __future__ import annotations
 
-from worldeval.errors import MismatchError
+from collections.abc import Sequence
+
+from worldeval.errors import ConfigError, MismatchError
 from worldeval.policies.checking import check_policy
 from worldeval.rollout.suite import Suite
 from worldeval.types import Policy, World
+
+
+def check_names(uris: Sequence[str], policies: Sequence[Policy]) -> None:
+    """Raise ConfigError if two of ``policies``, loaded from ``uris``, have one name: the rollouts
+    of one would be taken for those of the other."""
+    first: dict[str, str] = {}
+    for uri, policy in zip(uris, policies, strict=True):
+        name = policy.spec.name
+        if name in first:
+            rename = f"{uri}{'&' if '?' in uri else '?'}name=another"
+            raise ConfigError(
+                f"two policies are called {name!r}: {first[name]!r} and {uri!r}; rename one with "
+                f"--policy {rename!r} if it takes a name, else in its PolicySpec, or give one only"
+            )
+        first[name] = uri
 
 
 def check_fit(world: World, policy: Policy, suite: Suite) -> None:

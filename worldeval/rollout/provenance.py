@@ -13,6 +13,7 @@ import dataclasses
 import enum
 import importlib.metadata
 import json
+import logging
 import os
 import platform
 import subprocess
@@ -25,6 +26,8 @@ from typing import Any
 import worldeval
 from worldeval.data.files import load_json
 from worldeval.errors import ConfigError, StoreError
+
+log = logging.getLogger(__name__)
 
 MANIFEST = "run.json"
 _FORMAT = "worldeval-run-1"
@@ -44,6 +47,9 @@ _PACKAGES = (
 )
 _ABSENT = "(absent)"
 
+Content = Mapping[str, Mapping[str, str]]
+"""Thing -> part -> digest."""
+
 
 def write_manifest(
     folder: str | Path,
@@ -52,18 +58,22 @@ def write_manifest(
     config: Any,
     seed: int | None,
     extra: Mapping[str, Any] | None = None,
+    content: Content | None = None,
     allow_changes: bool | Collection[str] = (),
 ) -> Path:
     """Write ``folder/run.json`` atomically and return its path.
 
     config: a dataclass or mapping; paths, enums, tuples and numpy scalars become JSON.
     extra: free JSON beside it (device, checkpoints, ...), not compared.
+    content: what the settings name and what decides the result: thing -> part -> digest
+        (``data/digests.py``), as {"policy bc:runs/mine": {"runs/mine": "3fa9..."}}.
     allow_changes: dotted names of settings that may differ from those of an earlier run in the
         folder ("workers", "suite.name"), or True for any.
 
     In a folder that already holds a manifest, the command, the seed and every other setting must
-    be equal, else ConfigError names the first that differs. Times of continuing are appended
-    under ``resumed``; ``time`` stays that of the first run.
+    be equal, and all content, else ConfigError names the first that differs. Of content that an
+    earlier version did not digest a line is logged: nobody knows whether it has changed. Times of
+    continuing are appended under ``resumed``; ``time`` stays that of the first run.
     """
     folder = Path(folder)
     settings = {"command": command, "seed": seed, "config": jsonable(config)}
@@ -75,11 +85,13 @@ def write_manifest(
         "machine": machine(),
     }
     manifest = {"format": _FORMAT, **settings, **now, "extra": jsonable(extra or {}), "resumed": []}
+    manifest["content"] = jsonable(content or {})
     path = folder / MANIFEST
     if path.exists():
         earlier = read_manifest(folder)
         if allow_changes is not True:
             _refuse_changes(earlier, settings, folder, allow_changes or ())
+            manifest["unchecked"] = _refuse_other_content(earlier, content or {}, folder)
         began = {k: earlier[k] for k in now if k in earlier}
         manifest = {**manifest, **began, "resumed": [*earlier.get("resumed", []), now]}
     try:
@@ -228,6 +240,31 @@ def _refuse_changes(
             f"folder {str(folder)!r} was begun with {name} = {old!r}, now it is {new!r}; use the "
             "same settings to continue it, or choose another folder"
         )
+
+
+def _refuse_other_content(earlier: Mapping[str, Any], now: Content, folder: Path) -> list[str]:
+    """Raise ConfigError for the first part that is another; the things that nobody can compare."""
+    kept = earlier.get("content") or {}
+    for thing, parts in now.items():
+        before = kept.get(thing, parts)
+        for part in dict.fromkeys((*before, *parts)):
+            old, new = before.get(part), parts.get(part)
+            if old != new:
+                raise ConfigError(
+                    f"folder {str(folder)!r} was begun with another {thing}: {part} "
+                    f"was {old or 'not there'} then and is {new or 'not there'} now (sha256), so "
+                    "what lies there is not of this one; choose another folder for this, or "
+                    "restore what was there to continue"
+                )
+    unknown = sorted({*earlier.get("unchecked", ()), *(now.keys() - kept.keys())})
+    if unknown:
+        log.warning(
+            "%s was begun by a version that kept no digest of %s: whether that has changed since "
+            "cannot be checked",
+            folder,
+            ", ".join(unknown),
+        )
+    return unknown
 
 
 def _differences(old: Any, new: Any, name: str) -> list[tuple[str, Any, Any]]:

@@ -20,6 +20,9 @@ from worldeval.robots import RobotSpec
 from worldeval.rollout.provenance import jsonable
 from worldeval.types import Episode, Outcome, StartState
 
+START = "start_digest"
+"""Fact of a rollout: the digest of what it began at; see ``held.py``."""
+
 
 def rollout_key(policy: str, start_id: str) -> str:
     """The name of a rollout in a store."""
@@ -45,8 +48,10 @@ class Recording:
         robot: RobotSpec,
         seed: int,
         most_frames: int,
+        start_digest: str | None = None,
     ) -> None:
         self.start = start
+        self.start_digest = start_digest
         self.world = world
         self.policy = policy
         self.key = rollout_key(policy, start.start_id)
@@ -158,6 +163,7 @@ class Recording:
                 "split": self.start.split,
                 "start_seed": self.start.seed,
                 "seed": self._seed,
+                **({} if self.start_digest is None else {START: self.start_digest}),
                 "steps": self.steps,
                 "outcome": outcome.value,
                 "error": error,

@@ -29,6 +29,7 @@ from worldeval.ranking.sequential_best import Elimination
 from worldeval.ranking.sequential_order import Pair, PairDecision
 from worldeval.ranking.verdict_table import read_outcomes
 from worldeval.rollout.engine import check_fit, run
+from worldeval.rollout.held import check_held
 from worldeval.rollout.stopping import SCORES, Decision, Outcomes, Stopping, StoppingRule
 from worldeval.rollout.suite import Suite
 from worldeval.rollout.table import rollout_table
@@ -197,6 +198,7 @@ def run_until_sure(
     """
     for policy in policies:
         check_fit(world, policy, suite)
+        check_held(store, policy.spec.name, suite, world)
     tasks = {start.start_id: start.task for start in suite.starts}
     plan = Stopping([policy.spec.name for policy in policies], tasks, rule)
     asked: dict[str, list[str]] = {}

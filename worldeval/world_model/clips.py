@@ -18,6 +18,7 @@ import torch
 from torch import Tensor
 from tqdm import tqdm
 
+from worldeval.data import digests
 from worldeval.data.atomic import write_array, write_atomically
 from worldeval.data.episodes import EpisodeStore
 from worldeval.data.video import to_model
@@ -113,6 +114,7 @@ def cache_latents(table: FrameTable, model: Autoencoder, path: Path, digest: str
         "episodes": len(table.keys),
         "frames": len(table.frames),
         "keys": hash_keys(table.keys),
+        "pixels": digests.of_arrays(table.frames),
     }
     if path.is_file() and note.is_file() and json.loads(note.read_text()) == stamp:
         return np.load(path, mmap_mode="r")

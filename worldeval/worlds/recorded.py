@@ -16,6 +16,7 @@ from pathlib import Path
 
 import numpy as np
 
+from worldeval.data import digests
 from worldeval.data.episodes import EpisodeStore
 from worldeval.data.fit import check_store
 from worldeval.errors import MismatchError, StartStateError, WorldError
@@ -66,6 +67,7 @@ class RecordedWorld:
                 self._of_start.setdefault(str(start_id), []).append(str(key))
         self._episodes: list[Episode | None] = []
         self._time: list[int] = []
+        self._digests: dict[str, str] | None = None
 
     def start_states(self) -> tuple[StartState, ...]:
         """One start state an episode, with its key as ``start_id``: the store as a suite."""
@@ -102,6 +104,12 @@ class RecordedWorld:
                 )
             self._episodes[row], self._time[row] = episode, 0
         return self._show(rows, 1)
+
+    def start_digest(self, start: StartState) -> str:
+        """Twelve digits for the recording that ``start`` shows."""
+        if self._digests is None:
+            self._digests = digests.of_episodes(self._store)
+        return self._digests[str(self._store.facts(self._find(start.start_id))["key"])]
 
     def step(self, chunk: ActionChunk, rows: Sequence[int]) -> WorldStep:
         frames = chunk.poses.shape[1]

@@ -9,6 +9,8 @@ from __future__ import annotations
 
 from pathlib import Path
 
+import numpy as np
+
 from worldeval.data.episodes import EpisodeStore
 from worldeval.errors import ConfigError, DataError
 from worldeval.motion.adapters import Adapter
@@ -48,6 +50,7 @@ def imagine_again(
         )
     robot = world.robot
     with open_rollouts(out, robot, images=rollouts.layout.images) as store:
+        _check_actions(rollouts, store)
         whole = table[table["outcome"] != Outcome.ERROR.value] if len(table) else table
         for name, group in whole.groupby("policy", sort=False) if len(whole) else ():
             starts = tuple(
@@ -71,6 +74,19 @@ def imagine_again(
                 policy = ReplayPolicy(rollouts, robot, policy=str(name), name=str(name))
                 run(world, policy, suite, store, batch=batch, adapter=adapter, progress=progress)
     return EpisodeStore.open(out)
+
+
+def _check_actions(rollouts: EpisodeStore, again: EpisodeStore) -> None:
+    """Raise ConfigError if ``again`` holds imaginations of other actions under the same keys."""
+    for key in sorted(rollouts.keys & again.keys):
+        first = rollouts.trajectory(rollouts.index_of(key)).actions
+        second = again.trajectory(again.index_of(key)).actions
+        if len(first) != len(second) or not np.array_equal(first, second):
+            raise ConfigError(
+                f"{again.root} holds a second imagination of {key!r} with other actions than "
+                f"{rollouts.root} has now: that was rolled out anew; delete {again.root} to "
+                "imagine it again"
+            )
 
 
 def _by_length(lengths: list[int], starts: tuple[StartState, ...]) -> dict[int, list[StartState]]:

@@ -68,6 +68,8 @@ class VisionLanguageJudge:
     def __init__(self, settings: VisionLanguageSettings) -> None:
         """Nothing is asked yet. Raises ConfigError where the API key is not in the environment."""
         self.settings = settings
+        self.digest = _signature(settings).rpartition("@")[2]
+        """Of all that bears on a verdict, whatever the judge is called."""
         self.name = settings.name or _signature(settings)
         self._client = ChatClient(settings.endpoint)
         self._cache = AnswerCache(settings.cache) if settings.cache is not None else None
