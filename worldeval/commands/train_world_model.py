@@ -73,7 +73,7 @@ class TrainWorldModel:
 
         config = self.config
         inputs = (
-            *(config.store, config.validation, *config.imagined),
+            *(config.store, *config.also, config.validation, *config.imagined),
             *(config.autoencoder, self.start_from),
         )
         robot = robot_of_store(EpisodeStore.open(self.config.store))
