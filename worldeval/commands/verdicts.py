@@ -43,11 +43,16 @@ TRUST = "trust.parquet"
 def judge_folder(judge: Judge, place: Path) -> pd.DataFrame:
     """Verdicts on every rollout of the store at ``place``.
 
-    Kept as this judge's own table, and in verdicts.parquet, which rankings read.
+    Kept as this judge's own table, and in verdicts.parquet, which rankings read. A model's answers
+    that could not be read are told; JudgeError if none of them could.
     """
     from worldeval.data.episodes import EpisodeStore
+    from worldeval.judging.vlm.unread import summary
+    from worldeval.terminal import printable
 
     table = kept_verdicts(judge, EpisodeStore.open(place))
+    if told := summary(table, judge.name):
+        print(printable(told), file=sys.stderr)
     write_table(table, place / VERDICTS)
     return table
 

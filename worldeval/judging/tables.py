@@ -22,6 +22,7 @@ from worldeval.data import digests
 from worldeval.data.atomic import write_atomically
 from worldeval.data.tables import KEY, VERDICT_COLUMNS, Table, read_parquet
 from worldeval.errors import DataError, MismatchError, StoreError
+from worldeval.judging.vlm.unread import nothing_read
 from worldeval.terminal import printable
 from worldeval.types import Cost, Judge, Outcome, Verdict
 
@@ -107,6 +108,8 @@ def kept_verdicts(judge: Judge, store: EpisodeStore) -> pd.DataFrame:
         if set(VERDICT_COLUMNS) <= set(table) and set(table["judge"]) <= {judge.name}:
             check_verdicts(table, str(path))
             known = _still_true(table, judge, store)
+    if known is not None and nothing_read(known):
+        known = None  # the server spoke where nobody listened, or not at all: it is asked again
     if known is not None and len(known) == len(store):
         return known.reset_index(drop=True)
     return judge_store(judge, store, path, known=known)

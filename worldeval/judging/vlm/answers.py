@@ -3,7 +3,8 @@
 Enters: the texts of several answers. Leaves: one ``Ballot`` with outcome, probability and reason.
 
 An answer is asked for as a JSON object ``{"reason": ..., "answer": "yes" | "no" | "unsure"}``; a
-line such as ``Answer: Yes``, a JSON object inside of other words and a single word are read too.
+line such as ``Answer: Yes``, a JSON object inside of other words and a single phrase are read too
+(``phrases.py`` says what a phrase means).
 The last answer in a text counts, thoughts in ``<think>`` do not. What cannot be read is no vote
 for either side: scoring it as failure, as some published evaluators do, biases rates downwards,
 and giving ties to success biases them upwards.
@@ -18,10 +19,11 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from worldeval.judging.vlm.phrases import LONGEST_PHRASE, outcome_of
 from worldeval.types import Outcome
 
 REASON_CHARACTERS = 300
@@ -31,18 +33,11 @@ READ_CHARACTERS = 10_000
 PRIOR = 0.5
 """Jeffreys' pseudo-votes on each side."""
 
-_WORDS = {
-    Outcome.SUCCESS: ("yes", "success", "successful", "succeeded", "true"),
-    Outcome.FAILURE: ("no", "failure", "fail", "failed", "false"),
-    Outcome.UNDECIDED: (
-        "unsure", "not sure", "uncertain", "undecided", "unclear", "unknown", "cannot tell",
-        "can't tell", "can not tell",
-    ),
-}  # fmt: skip
-_OUTCOME_OF = {word: outcome for outcome, words in _WORDS.items() for word in words}
-_ANY = "|".join(re.escape(word) for word in sorted(_OUTCOME_OF, key=len, reverse=True))
-# A word that is followed by another choice ("Yes/No/Unsure") repeats the question.
-_WORD = re.compile(rf"\W*({_ANY})\b(?!\W*(?:/|\||\bor\b))", re.IGNORECASE)
+ANSWER_KEYS = ("answer", "final_answer", "verdict", "success", "outcome")
+"""Under which an object may answer; the first that it has counts, ``answer`` is asked for."""
+_THOUGHT = r"(?:think|thinking|thought|thoughts|reasoning)"
+_THOUGHTS_END = re.compile(rf"(?:</{_THOUGHT}>|◁/think▷|\[/THINK\])", re.IGNORECASE)
+_THOUGHTS_BEGIN = re.compile(rf"(?:<{_THOUGHT}>|◁think▷|\[THINK\])", re.IGNORECASE)
 _TAG = re.compile(r"\b(?:final\s+)?answer\b[\s\"'*_`]*[:=]", re.IGNORECASE)
 _REASON = re.compile(r"\breason(?:ing)?\b[\s\"'*_`]*[:=]\s*(.+)", re.IGNORECASE)
 
@@ -65,20 +60,23 @@ class Ballot:
     reason: str
 
 
-def read_answer(text: str) -> Vote:
-    """The vote in what a model wrote; see the module docstring."""
+def read_answer(text: str, extra: Mapping[str, Outcome] | None = None) -> Vote:
+    """The vote in what a model wrote; see the module docstring. extra: see ``phrases.py``."""
     spoken = _without_thoughts(text)
     found: list[tuple[int, Outcome | None, str]] = []  # place, outcome, reason
-    answers = [each for each in _objects(spoken) if "answer" in each[2]]
+    answers = [each for each in _objects(spoken) if _answer_key(each[2])]
     for start, end, value in answers[-1:]:
-        found.append((start, _outcome(value["answer"]), str(value.get("reason", ""))))
+        given = _outcome(value[_answer_key(value)], extra)
+        found.append((start, given, str(value.get("reason", ""))))
         # Blanked, so that an "answer:" inside of its reason is not taken for another one.
         spoken = spoken[:start] + " " * (end - start) + spoken[end:]
     for tag in list(_TAG.finditer(spoken))[-1:]:
         line = spoken[tag.end() :].lstrip().partition("\n")[0]
-        found.append((tag.start(), _first_word(line), _plain_reason(spoken, tag.start())))
-    if not found:  # the word alone, with a stop or in bold
-        found.append((0, _outcome(spoken.strip(" \t\r\n.!*_`\"'")), ""))
+        found.append((tag.start(), outcome_of(line, extra), _plain_reason(spoken, tag.start())))
+    if not found and len(alone := spoken.strip()) <= LONGEST_PHRASE and "\n" not in alone:
+        found.append((0, outcome_of(alone, extra), ""))
+    if not found:
+        return Vote(outcome=Outcome.UNDECIDED, reason="", readable=False)
     _, outcome, reason = max(found, key=lambda item: item[0])
     return Vote(
         outcome=outcome or Outcome.UNDECIDED,
@@ -115,8 +113,13 @@ def count_votes(votes: Sequence[Vote]) -> Ballot:
 
 def _without_thoughts(text: str) -> str:
     """What follows the thoughts; nothing where they were cut off before they ended."""
-    after = text.rpartition("</think>")[2]
-    return after.partition("<think>")[0][-READ_CHARACTERS:]
+    after = _THOUGHTS_END.split(text)[-1]
+    return _THOUGHTS_BEGIN.split(after)[0][-READ_CHARACTERS:]
+
+
+def _answer_key(value: Mapping[str, Any]) -> str:
+    """Under which key an object answers; empty where it does not."""
+    return next((key for key in ANSWER_KEYS if key in value), "")
 
 
 def _objects(text: str) -> list[tuple[int, int, dict[str, Any]]]:
@@ -135,15 +138,10 @@ def _objects(text: str) -> list[tuple[int, int, dict[str, Any]]]:
     return found
 
 
-def _outcome(answer: object) -> Outcome | None:
+def _outcome(answer: object, extra: Mapping[str, Outcome] | None) -> Outcome | None:
     if isinstance(answer, bool):
         return Outcome.SUCCESS if answer else Outcome.FAILURE
-    return _OUTCOME_OF.get(answer.strip(" .!").lower()) if isinstance(answer, str) else None
-
-
-def _first_word(line: str) -> Outcome | None:
-    match = _WORD.match(line)
-    return _OUTCOME_OF[match.group(1).lower()] if match else None
+    return outcome_of(answer, extra) if isinstance(answer, str) else None
 
 
 def _plain_reason(text: str, before: int) -> str:

@@ -44,6 +44,8 @@ class AnswerCache:
             if kept.pop("format") != FORMAT:
                 raise ValueError("of another format")
             choices = tuple(Choice(**choice) for choice in kept.pop("choices"))
+            if any(not choice.text.strip() for choice in choices):
+                return None  # of an earlier version, which read content alone
             return Reply(choices=choices, **kept)
         except FileNotFoundError:
             return None

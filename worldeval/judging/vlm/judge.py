@@ -41,11 +41,12 @@ from typing import Any
 from worldeval.errors import JudgeError
 from worldeval.judging.settled import settled
 from worldeval.judging.vlm import prompt
-from worldeval.judging.vlm.answers import Ballot, count_votes, read_answer
+from worldeval.judging.vlm.answers import Vote, count_votes, read_answer
 from worldeval.judging.vlm.cache import AnswerCache, question_key
 from worldeval.judging.vlm.client import ChatClient, Stopped
-from worldeval.judging.vlm.reply import Choice, Reply
+from worldeval.judging.vlm.reply import REFUSAL, Choice, Reply
 from worldeval.judging.vlm.settings import VisionLanguageSettings, settings_from_uri
+from worldeval.judging.vlm.unread import explained
 from worldeval.types import Cost, Episode, Outcome, Verdict
 
 TOKENS_PER_PRICE = 1_000_000
@@ -186,32 +187,32 @@ class VisionLanguageJudge:
         if kept is not None:
             return kept
         reply = self._client.ask(body, stop)
-        if self._cache is not None:
+        # An answer without any text is not worth keeping: once the server is set up it may speak.
+        if self._cache is not None and all(choice.text.strip() for choice in reply.choices):
             self._cache.put(key, reply)
         self._answered.append(replace(reply, choices=()))
         return reply
 
     def _verdict(self, episode: Episode, replies: Sequence[Reply]) -> Verdict:
         choices = [choice for reply in replies for choice in reply.choices]
-        ballot = count_votes([read_answer(choice.text) for choice in choices])
+        votes = [self._vote(choice) for choice in choices]
+        ballot = count_votes(votes)
+        unread = [c for c, vote in zip(choices, votes, strict=True) if not vote.readable]
         return Verdict(
             key=episode.key,
             outcome=ballot.outcome,
             probability=ballot.probability,
             judge=self.name,
-            reason=self._explained(ballot, choices),
+            reason=ballot.reason + explained(unread, self.settings.poll.max_tokens),
             frames=self.settings.pictures.moments(episode.length),
             cost=self._cost(replies),
         )
 
-    def _explained(self, ballot: Ballot, choices: Sequence[Choice]) -> str:
-        cut = sum(choice.finish == CUT_OFF for choice in choices)
-        if ballot.outcome is not Outcome.UNDECIDED or not cut:
-            return ballot.reason
-        return (
-            f"{ballot.reason} ({cut} cut off at max_tokens={self.settings.poll.max_tokens}: "
-            "allow more)"
-        )
+    def _vote(self, choice: Choice) -> Vote:
+        cut = choice.thoughts and choice.finish == CUT_OFF  # what it would come to is not known
+        if cut or choice.source == REFUSAL:
+            return Vote(outcome=Outcome.UNDECIDED, reason="", readable=False)
+        return read_answer(choice.text, self.settings.extra_words)
 
     def _cost(self, replies: Sequence[Reply]) -> Cost:
         """The sum over ``replies``; no dollars without prices, or where tokens are not counted."""
@@ -238,11 +239,13 @@ def _signature(settings: VisionLanguageSettings) -> str:
     Two judges of one name give the same verdicts, as far as the model is the same under its name;
     a calibration of one is a calibration of the other.
     """
-    facts = {
+    facts: dict[str, Any] = {
         "poll": asdict(replace(settings.poll, extra={})) | {"extra": dict(settings.poll.extra)},
         "pictures": asdict(settings.pictures),
         "rubric": [settings.rubric.default, dict(settings.rubric.tasks)],
         "prompt": [prompt.OPENING, prompt.RULES],
     }
+    if settings.extra_words:
+        facts["words"] = {word: outcome.value for word, outcome in settings.extra_words.items()}
     digest = hashlib.sha256(json.dumps(facts, sort_keys=True).encode()).hexdigest()
     return f"vlm-{settings.poll.model}@{digest[:8]}"

@@ -2,23 +2,40 @@
 
 Enters: the parsed body of a response. Leaves: a ``Reply``: what the model wrote in each choice, and
 what that took. Format: https://platform.openai.com/docs/api-reference/chat/object; servers differ
-in that ``usage`` may be missing, ``content`` may be null (a refusal) or a list of text parts.
+in that ``usage`` may be missing, and in where the text of a model that reasons ends up: ``content``
+may be text, a list of parts, or null while all of it stands in ``reasoning_content`` (vLLM),
+``reasoning`` (Ollama, newer vLLM), ``reasoning_details`` (OpenRouter) or the arguments of a tool
+call. Thoughts are read only where there is nothing else, and only if they were not cut off.
 """
 
 from __future__ import annotations
 
+import json
 from dataclasses import dataclass
 from typing import Any
 
 from worldeval.errors import JudgeError
 
+CONTENT, TOOL_CALL = "content", "a tool call"
+REFUSAL = "refusal"
+THOUGHTS = ("reasoning_content", "reasoning", "reasoning_details")
+
 
 @dataclass(frozen=True, kw_only=True)
 class Choice:
-    """What the model wrote, and why it ended (``stop``, ``length``, ``content_filter``, ...)."""
+    """What the model wrote, and why it ended (``stop``, ``length``, ``content_filter``, ...).
+
+    source: the field in which the text stood; "" where there was none, or it is not known.
+    """
 
     text: str
     finish: str = ""
+    source: str = ""
+
+    @property
+    def thoughts(self) -> bool:
+        """Whether the text is what a server took for thoughts."""
+        return self.source in THOUGHTS
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -66,8 +83,7 @@ def read_reply(payload: Any, text: str, url: str, *, seconds: float, requests: i
     usage = usage if isinstance(usage, dict) else {}
     return Reply(
         choices=tuple(
-            Choice(text=_spoken(choice["message"]), finish=str(choice.get("finish_reason") or ""))
-            for choice in choices
+            _choice(choice["message"], str(choice.get("finish_reason") or "")) for choice in choices
         ),
         prompt_tokens=_count(usage.get("prompt_tokens")),
         completion_tokens=_count(usage.get("completion_tokens")),
@@ -94,12 +110,41 @@ def _what_instead(payload: Any, text: str) -> str:
     )
 
 
-def _spoken(message: dict[str, Any]) -> str:
-    content = message.get("content")
-    if isinstance(content, list):
-        parts = [part.get("text") for part in content if isinstance(part, dict)]
-        content = "".join(part for part in parts if isinstance(part, str))
-    return content if isinstance(content, str) else ""
+def _choice(message: dict[str, Any], finish: str) -> Choice:
+    spoken = {CONTENT: _text(message.get("content")), TOOL_CALL: _arguments(message)}
+    given = {field: text for field, text in spoken.items() if text.strip()}
+    if given:  # a tool call comes after the words that announce it
+        return Choice(text="\n".join(given.values()), finish=finish, source=next(iter(given)))
+    for field in (*THOUGHTS, REFUSAL):
+        if (text := _text(message.get(field))).strip():
+            return Choice(text=text, finish=finish, source=field)
+    return Choice(text="", finish=finish)
+
+
+def _text(value: Any) -> str:
+    """Of a string, or of a list of parts, of which those that are thoughts are left out."""
+    if isinstance(value, list):
+        parts = [part for part in value if isinstance(part, dict)]
+        spoken = [p for p in parts if p.get("type") not in ("thinking", "reasoning")] or parts
+        texts = [part.get("text", part.get("summary")) for part in spoken]
+        value = "".join(text for text in texts if isinstance(text, str))
+    return value if isinstance(value, str) else ""
+
+
+def _arguments(message: dict[str, Any]) -> str:
+    """What the tool calls of a message (also the one of older servers) were given."""
+    calls = message.get("tool_calls")
+    calls = [*calls] if isinstance(calls, list) else []
+    calls.append({"function": message.get("function_call")})
+    found = []
+    for call in calls:
+        function = call.get("function") if isinstance(call, dict) else None
+        arguments = function.get("arguments") if isinstance(function, dict) else None
+        if isinstance(arguments, dict):  # Ollama's own form
+            arguments = json.dumps(arguments)
+        if isinstance(arguments, str):
+            found.append(arguments)
+    return "\n".join(found)
 
 
 def _count(value: Any) -> int | None:

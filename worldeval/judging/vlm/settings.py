@@ -22,6 +22,7 @@ from worldeval.errors import ConfigError
 from worldeval.judging.vlm.endpoint import Endpoint
 from worldeval.judging.vlm.pictures import PictureConfig
 from worldeval.judging.vlm.prompt import Rubric
+from worldeval.types import Outcome
 
 SCHEME = "vlm:"
 ASKING = ("seeds", "n")
@@ -109,6 +110,7 @@ class VisionLanguageSettings:
     cache: the folder that keeps the answers; None keeps none. name: what verdicts are signed with;
     None makes it of the model and a digest of all that bears on a verdict, so that tables and
     calibrations of other settings are never taken for these; one who names it vouches for that.
+    yes, no: words of another language that are read as these, with commas between (yes=ja,oui).
     """
 
     endpoint: Endpoint
@@ -119,6 +121,19 @@ class VisionLanguageSettings:
     price_out: float | None = None
     cache: Path | None = field(default_factory=default_cache)
     name: str | None = None
+    yes: str | None = None
+    no: str | None = None
+
+    @property
+    def extra_words(self) -> dict[str, Outcome]:
+        """The words of ``yes`` and ``no``, in lower case."""
+        sides = ((self.yes, Outcome.SUCCESS), (self.no, Outcome.FAILURE))
+        return {
+            word.strip().lower(): outcome
+            for words, outcome in sides
+            for word in (words or "").split(",")
+            if word.strip()
+        }
 
     def __post_init__(self) -> None:
         prices = (self.price_in, self.price_out)
@@ -133,6 +148,15 @@ class VisionLanguageSettings:
                 f"price_in is {self.price_in!r} and price_out is {self.price_out!r}; give both "
                 "(0 for what is free) or none"
             )
+        for name in ("yes", "no"):
+            value = getattr(self, name)
+            if value is not None and not (isinstance(value, str) and value.strip(" ,")):
+                raise ConfigError(f"{name} is {value!r}, expected words with commas between")
+        both = {w.strip().lower() for w in (self.yes or "").split(",")} & set(
+            w.strip().lower() for w in (self.no or "").split(",")
+        ) - {""}
+        if both:
+            raise ConfigError(f"{sorted(both)} are in yes and in no; a word means one of them")
         if self.cache is not None and self.cache.exists() and not self.cache.is_dir():
             raise ConfigError(f"cache is {str(self.cache)!r}, which is a file; name a folder")
 
