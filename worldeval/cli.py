@@ -57,6 +57,7 @@ VERBS = {
     "rank": ("rank:Rank", "rates with intervals, ranks, agreement with the truth"),
     "bench step": ("bench:BenchStep", "speed of one interaction at full size, against published"),
     "store verify": ("store:Verify", "name what is damaged in a store of episodes"),
+    "store repair": ("store:RepairVerb", "rebuild a store's lost index from its recordings"),
     "store compact": ("store:Compact", "merge a store's many small files into few"),
 }
 

@@ -12,7 +12,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from worldeval.data import atomic, compaction
+from worldeval.data import atomic, journal
 from worldeval.data.episodes import EpisodeStore
 
 WRITER = """
@@ -109,7 +109,7 @@ def test_a_kill_between_any_two_steps_of_a_compaction(
     assert len(snapshots) >= 5
     interrupted = 0
     for number, copy in enumerate(list(snapshots)):
-        interrupted += compaction.interrupted(copy)
+        interrupted += journal.interrupted(copy)
         with EpisodeStore.open(copy) as left:
             assert left.verify() == []
             for mine, theirs in zip(left, before, strict=True):
@@ -121,7 +121,7 @@ def test_a_kill_between_any_two_steps_of_a_compaction(
         again = EpisodeStore.open(copy)
         assert len(again) == 4 and again.verify() == []
         assert len(list((copy / "data").rglob("*.parquet"))) == 1
-        assert not (copy / compaction.STAGING).exists()
+        assert not (copy / journal.STAGING).exists()
     assert interrupted >= 2  # the journal was there in some: it was carried out to the end
 
 
@@ -130,8 +130,8 @@ def test_a_journal_names_only_files_of_the_store(store, episode) -> None:
 
     outside = store.root.parent / "precious"
     outside.write_text("mine")
-    journal = {"moves": [], "deletions": ["data/../../precious"]}
-    (store.root / compaction.JOURNAL).write_text(json.dumps(journal))
+    plan = {"moves": [], "deletions": ["data/../../precious"]}
+    (store.root / journal.JOURNAL).write_text(json.dumps(plan))
     with pytest.raises(StoreError, match="no file of a store"):
         EpisodeStore.open(store.root)
     assert outside.read_text() == "mine"

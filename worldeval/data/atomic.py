@@ -5,6 +5,7 @@ A file is written beside its place, synced and renamed: a reader sees the old on
 
 from __future__ import annotations
 
+import errno
 import os
 import sys
 import weakref
@@ -30,6 +31,8 @@ def write_atomically(
     """
     path.parent.mkdir(parents=True, exist_ok=True)
     temporary = path.with_name(path.name + TEMPORARY)
+    if temporary.is_symlink():  # or the one who put it there decides what is overwritten
+        temporary.unlink()
     try:
         write(temporary)
         if sync:
@@ -82,7 +85,14 @@ class WriterLock:
         """Take the lock. Raises StoreError at once if another writer has it."""
         if self.held:
             return
-        descriptor = os.open(self._path, os.O_RDWR | os.O_CREAT, 0o644)
+        # Never through a link, and a named pipe in its place is not waited for.
+        flags = os.O_RDWR | os.O_CREAT | getattr(os, "O_NOFOLLOW", 0) | getattr(os, "O_NONBLOCK", 0)
+        try:
+            descriptor = os.open(self._path, flags, 0o644)
+        except OSError as error:
+            if error.errno not in (errno.ELOOP, errno.EISDIR):
+                raise
+            raise StoreError(f"{self._path} is no file of ours; delete it and try again") from error
         try:
             _lock(descriptor)
         except BlockingIOError:

@@ -1,24 +1,22 @@
 """Merging the files of single episodes into few, in a way that no interruption can break.
 
-First all new files are written into a staging folder: the store is untouched. Then a journal names
-each move and each deletion; writing it is the moment of decision. Carrying it out can be repeated
-from any point, which ``finish`` does whenever a store with a journal is opened.
+Enters: a store and its rows. Leaves: merged files in the staging folder, and the journal that puts
+them in place (``journal.py``).
 """
 
 from __future__ import annotations
 
-import json
-import os
 import shutil
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import pyarrow as pa
-import pyarrow.parquet as pq
 
-from worldeval.data import index
-from worldeval.data.atomic import sync_file, sync_folder
+from worldeval.data import facts, index, journal
+from worldeval.data.atomic import sync_file
+from worldeval.data.checksums import check_unchanged, checksum
 from worldeval.data.lerobot import (
     StoreLayout,
     chunk_and_file,
@@ -26,101 +24,88 @@ from worldeval.data.lerobot import (
     episodes_path,
     video_path,
 )
-from worldeval.data.rows import parquet_options
+from worldeval.data.parquet import opened, read_row_group
+from worldeval.data.rows import write_parquet
 from worldeval.data.video import join_mp4, mp4_times
 from worldeval.errors import DataError, StoreError
 
-JOURNAL = "meta/compaction.json"
-STAGING = ".compaction"
 BYTES_PER_MB = 2**20
 
 
 def prepare(
-    root: Path, layout: StoreLayout, rows: Sequence[index.Row], sizes_mb: tuple[int, int]
+    root: Path,
+    layout: StoreLayout,
+    rows: Sequence[index.Row],
+    sizes_mb: tuple[int, int],
+    extra: Mapping[str, Any],
 ) -> None:
     """Write the merged files of all episodes into the staging folder, then the journal."""
-    staging = root / STAGING
-    shutil.rmtree(staging, ignore_errors=True)
     if not rows:
         return
+    staging = journal.begin(root)
     try:
-        merged = _merge_data(root, staging, layout, rows, sizes_mb[0])
+        _check_unchanged(root, layout, rows)  # or damage would get a checksum of its own
+        merged = [dict(row) for row in rows]
         for key in layout.video_keys:
             places = _merge_video(root, staging, layout, rows, key, sizes_mb[1])
             merged = [row | place for row, place in zip(merged, places, strict=True)]
+        pack = partial(facts.packed, layout, sizes_mb, extra)
+        merged = _merge_data(root, staging, layout, rows, merged, sizes_mb[0], pack)
         _merge_episodes(root, staging, layout, merged)
     except (DataError, FileNotFoundError) as error:
+        shutil.rmtree(staging, ignore_errors=True)
         raise StoreError(
             f"{root} cannot be compacted, for a file is damaged: {error}; it is as it was, run "
             "verify() for a full list"
         ) from error
-    new = sorted(p.relative_to(staging).as_posix() for p in staging.rglob("file-*"))
     old = {index.data_of(row) for row in rows}
     old |= {index.video_of(row, key) for row in rows for key in layout.video_keys}
     old |= {p.relative_to(root).as_posix() for p in index.episodes_files(root)}
-    index.write_json(root / JOURNAL, {"moves": new, "deletions": sorted(old - set(new))})
+    journal.decide(root, old)
 
 
-def interrupted(root: Path) -> bool:
-    """Whether a compaction was decided and not carried out to its end."""
-    return (root / JOURNAL).exists()
-
-
-def finish(root: Path) -> None:
-    """Carry out the journal of a compaction, if there is one; repeatable from any point."""
-    journal = root / JOURNAL
-    if not interrupted(root):
-        return
-    try:
-        plan = json.loads(journal.read_text())
-        for name in [*plan["moves"], *plan["deletions"]]:
-            if not name.startswith(("data/", "videos/", "meta/episodes/")) or ".." in name:
-                raise ValueError(f"it names {name!r}, which is no file of a store")
-        for name in plan["moves"]:
-            source, target = root / STAGING / name, root / name
-            if source.exists():  # else it was moved before the interruption
-                target.parent.mkdir(parents=True, exist_ok=True)
-                os.replace(source, target)
-        for name in plan["deletions"]:
-            (root / name).unlink(missing_ok=True)
-        for folder in {(root / name).parent for name in plan["moves"]}:
-            sync_folder(folder)
-        journal.unlink()
-    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
-        raise StoreError(
-            f"{root}: an interrupted compaction cannot be finished: {error}; make the folder "
-            "writable and open it again"
-        ) from error
-    shutil.rmtree(root / STAGING, ignore_errors=True)
-    for folder in [
-        *root.glob("data/chunk-*"),
-        *root.glob("videos/*/chunk-*"),
-        *root.glob("meta/episodes/chunk-*"),
-    ]:
-        if not any(folder.iterdir()):
-            folder.rmdir()
+def _check_unchanged(root: Path, layout: StoreLayout, rows: Sequence[index.Row]) -> None:
+    named = {index.data_of(row): row["worldeval.checksum/data"] for row in rows}
+    for key in layout.video_keys:
+        named |= {index.video_of(row, key): row[f"worldeval.checksum/videos/{key}"] for row in rows}
+    for name, noted in named.items():
+        check_unchanged(root / name, noted)
 
 
 def _merge_data(
-    root: Path, staging: Path, layout: StoreLayout, rows: Sequence[index.Row], limit_mb: int
-) -> list[dict[str, Any]]:
-    """Rewrite the data parquet, one row group an episode; the new place of each episode."""
+    root: Path,
+    staging: Path,
+    layout: StoreLayout,
+    rows: Sequence[index.Row],
+    placed: Sequence[index.Row],
+    limit_mb: int,
+    pack: Callable[[Sequence[index.Row]], dict[str, str]],
+) -> list[index.Row]:
+    """Rewrite the data parquet, one row group an episode; ``placed`` with the new places."""
     schema = layout.data_schema()
     sizes = [_episode_bytes(root, rows, i) for i in range(len(rows))]
-    merged: list[dict[str, Any]] = []
+    merged: list[index.Row] = []
     for slot, members in enumerate(_groups(sizes, limit_mb * BYTES_PER_MB)):
         chunk, file = chunk_and_file(slot)
         target = staging / data_path(chunk, file)
         target.parent.mkdir(parents=True, exist_ok=True)
-        with pq.ParquetWriter(target, schema, **parquet_options(schema)) as writer:
-            for i in members:
-                group = i - index.first_in_file(rows, i)
-                table = index.read_row_group(
-                    root / index.data_of(rows[i]), group, rows[i]["length"], schema.names
-                )
-                writer.write_table(table.cast(schema), row_group_size=len(table))
-                merged.append({**rows[i], "data/chunk_index": chunk, "data/file_index": file})
+        tables = (
+            read_row_group(
+                root / index.data_of(rows[i]),
+                i - index.first_in_file(rows, i),
+                rows[i]["length"],
+                schema,
+            ).cast(schema)
+            for i in members
+        )
+        write_parquet(tables, target, schema=schema, metadata=pack([placed[i] for i in members]))
         sync_file(target)
+        place = {
+            "data/chunk_index": chunk,
+            "data/file_index": file,
+            "worldeval.checksum/data": checksum(target),
+        }
+        merged += [placed[i] | place for i in members]
     return merged
 
 
@@ -160,6 +145,7 @@ def _merge_video(
                 f"{frames_before}; run verify() and restore what is damaged"
             )
     updates = []
+    noted = {p[:2]: checksum(staging / video_path(key, *p[:2])) for p in place.values()}
     for row in rows:
         chunk, file, shift = place[index.video_of(row, key)]
         start = shift + row[f"videos/{key}/from_timestamp"]
@@ -169,6 +155,7 @@ def _merge_video(
                 f"videos/{key}/file_index": file,
                 f"videos/{key}/from_timestamp": start,
                 f"videos/{key}/to_timestamp": start + row["length"] / layout.fps,
+                f"worldeval.checksum/videos/{key}": noted[chunk, file],
             }
         )
     return updates
@@ -178,16 +165,14 @@ def _merge_episodes(
     root: Path, staging: Path, layout: StoreLayout, merged: Sequence[dict[str, Any]]
 ) -> None:
     """One episodes parquet with the new places and the old statistics."""
-    schema = layout.episodes_schema()
-    table = pa.concat_tables(
-        [pq.read_table(p, partitioning=None) for p in index.episodes_files(root)]
-    ).cast(schema)
+    table = index.read_whole(root, layout)
+    schema = table.schema
     for number, name in enumerate(schema.names):
         if name.startswith("meta/episodes/"):
             table = table.set_column(
                 number, schema.field(number), pa.array([0] * len(table), pa.int64())
             )
-        elif name.startswith(("data/", "videos/")):
+        elif name.startswith(("data/", "videos/", "worldeval.checksum/")):
             values = pa.array([row[name] for row in merged], schema.field(number).type)
             table = table.set_column(number, schema.field(number), values)
     target = staging / episodes_path(0, 0)
@@ -198,7 +183,7 @@ def _merge_episodes(
 
 def _episode_bytes(root: Path, rows: Sequence[index.Row], i: int) -> int:
     """What episode ``i`` takes in a data file: its columns and its share of the footer."""
-    with index.opened(root / index.data_of(rows[i])) as file:
+    with opened(root / index.data_of(rows[i])) as file:
         footer = file.metadata.serialized_size
         groups = [file.metadata.row_group(g) for g in range(file.num_row_groups)]
     sizes = [sum(g.column(c).total_compressed_size for c in range(g.num_columns)) for g in groups]

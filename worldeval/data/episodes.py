@@ -5,8 +5,9 @@ episode until ``compact`` merges them. What enters and leaves is ``worldeval.typ
 
 An episode exists once its row stands in the episodes parquet, which is replaced atomically after
 its files are on the disk. So a kill at any moment loses the episode under way at most; what it
-leaves behind is referred to by no row and overwritten by the next episode. One writer at a time;
-any number of readers, which see what was there when they opened the store.
+leaves behind is referred to by no row and set aside before the next episode. Recordings that no row
+names are never deleted or overwritten, for their index may be lost (``repair``). One writer at a
+time; any number of readers, which see what was there when they opened the store.
 """
 
 from __future__ import annotations
@@ -23,8 +24,9 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 
-from worldeval.data import compaction, index, rows
-from worldeval.data.atomic import WriterLock, write_atomically
+from worldeval.data import compaction, contents, facts, index, journal, rows
+from worldeval.data.atomic import write_atomically
+from worldeval.data.checksums import checksum
 from worldeval.data.coding import CodedViews
 from worldeval.data.lerobot import (
     DATA_FILES_SIZE_IN_MB,
@@ -40,7 +42,7 @@ from worldeval.data.reading import StoredEpisodes
 from worldeval.data.rows import Trajectory
 from worldeval.data.verification import Damage
 from worldeval.data.video import write_mp4
-from worldeval.errors import DataError, MismatchError, StoreError
+from worldeval.errors import ConfigError, DataError, MismatchError, StoreError
 from worldeval.types import Episode
 
 __all__ = ["Damage", "EpisodeStore", "Trajectory"]
@@ -60,14 +62,10 @@ class EpisodeStore(StoredEpisodes):
 
     def __init__(self, root: str | Path) -> None:
         """Use ``open``, ``create`` or ``open_or_create``."""
-        self._lock = WriterLock(Path(root) / ".writer.lock")
-        if compaction.interrupted(Path(root)):
-            self._lock.acquire()
-            compaction.finish(Path(root))
-            self._lock.release()
         self._tasks: list[str] = []
         self._group: pa.Table | None = None
-        self._seen: list[tuple[str, int, int]] = []
+        self._unfinished: list[str] = []  # files of an append of our own that failed
+        self._schema: pa.Schema | None = None
         super().__init__(root)
         self.extra: dict[str, Any] = dict(self.info["worldeval"].get("extra", {}))
         self._sizes_mb = (
@@ -112,6 +110,11 @@ class EpisodeStore(StoredEpisodes):
         root = Path(root)
         if (root / INFO_PATH).exists():
             raise StoreError(f"{root} already holds a store; open it, or choose another folder")
+        if index.holds_recordings(root):
+            raise StoreError(
+                f"{root} holds recordings of a store whose {INFO_PATH} is lost; "
+                f"{index.remedy(root)}, or choose another folder"
+            )
         info = layout.info(
             episodes=0,
             frames=0,
@@ -173,11 +176,17 @@ class EpisodeStore(StoredEpisodes):
         None takes the store's own sizes (100 and 200 MB). No frame is encoded again. An
         interruption leaves the old files or, once all new ones are written, leads to the new.
         """
-        self._sizes_mb = (data_mb or self._sizes_mb[0], video_mb or self._sizes_mb[1])
+        sizes_mb = (data_mb or self._sizes_mb[0], video_mb or self._sizes_mb[1])
+        for size in sizes_mb:
+            if not 1 <= size <= index.MOST_MB:
+                raise ConfigError(
+                    f"the largest file is to have {size} MB, expected 1 to {index.MOST_MB}"
+                )
         try:
-            self._begin_writing()
-            compaction.prepare(self.root, self.layout, self._rows, self._sizes_mb)
-            compaction.finish(self.root)
+            self._begin_writing(appending=False)
+            self._sizes_mb = sizes_mb
+            compaction.prepare(self.root, self.layout, self._rows, sizes_mb, self.extra)
+            journal.finish(self.root)
         except OSError as error:
             raise index.write_error(self.root, error) from error
         self._reload()
@@ -187,10 +196,13 @@ class EpisodeStore(StoredEpisodes):
     def close(self) -> None:
         """Write totals and statistics if anything was appended, and let another writer in."""
         try:
+            for name in self._unfinished:
+                (self.root / name).unlink(missing_ok=True)
+            self._unfinished = []
             if self._dirty:
                 index.write_stats(self.root, self.layout)
                 self._write_info()
-                index.remove_unreferenced(self.root, self.layout, self._rows)
+                contents.remove_halves(self.root)
                 self._dirty = False
         except OSError as error:
             raise index.write_error(self.root, error) from error
@@ -223,7 +235,6 @@ class EpisodeStore(StoredEpisodes):
             coded=coded,
         )
         chunk, file = chunk_and_file(index.next_slot(self._rows, layout))
-        write_atomically(self.root / data_path(chunk, file), partial(rows.write_parquet, table))
         row: index.Row = {
             "episode_index": number,
             "tasks": [episode.instruction],
@@ -238,25 +249,36 @@ class EpisodeStore(StoredEpisodes):
             "worldeval.success_known": episode.success_at is not None,
             "worldeval.extra": extra,
         }
-        for view, key in enumerate(layout.video_keys):
+        videos = [video_path(key, chunk, file) for key in layout.video_keys]
+        self._unfinished = [*videos, data_path(chunk, file)]
+        for view, (key, name) in enumerate(zip(layout.video_keys, videos, strict=True)):
             write = (
                 partial(os.replace, coded.files[view])
                 if coded
                 else partial(write_mp4, frames=episode.frames[:, view], fps=layout.fps)
             )
-            write_atomically(self.root / video_path(key, chunk, file), write)
+            write_atomically(self.root / name, write)
             row |= {
                 f"videos/{key}/chunk_index": chunk,
                 f"videos/{key}/file_index": file,
                 f"videos/{key}/from_timestamp": 0.0,
                 f"videos/{key}/to_timestamp": episode.length / layout.fps,
+                f"worldeval.checksum/videos/{key}": checksum(self.root / name),
             }
+        # The table comes last and says all that the index will: where it lies, the videos do too.
+        place = self.root / data_path(chunk, file)
+        metadata = facts.packed(layout, self._sizes_mb, self.extra, [row])
+        write = partial(rows.write_parquet, [table], schema=table.schema, metadata=metadata)
+        write_atomically(place, write)
+        row["worldeval.checksum/data"] = checksum(place)
         self._commit(row, measured)
+        self._unfinished = []
         return number
 
     def _commit(self, row: index.Row, measured: Mapping[str, Mapping[str, Any]]) -> None:
         """Replace the last episodes parquet by one with this row too: from here on it exists."""
-        slot, earlier = index.last_group(self.root, self._rows, ROWS_PER_FILE, self._group)
+        schema = self._schema or self.layout.episodes_schema()
+        slot, earlier = index.last_group(self.root, self._rows, ROWS_PER_FILE, self._group, schema)
         chunk, file = chunk_and_file(slot)
         row |= {"meta/episodes/chunk_index": chunk, "meta/episodes/file_index": file}
         statistics = {
@@ -264,32 +286,61 @@ class EpisodeStore(StoredEpisodes):
             for feature, values in measured.items()
             for name, value in values.items()
         }
-        added = pa.Table.from_pylist([row | statistics], schema=self.layout.episodes_schema())
+        added = pa.Table.from_pylist([row | statistics], schema=schema)
         group = added if earlier is None else pa.concat_tables([earlier, added])
         write_atomically(
             self.root / episodes_path(chunk, file),
             partial(index.write_episodes, group),
             sync_name=True,
         )
-        self._group = group
+        self._mark, self._group = journal.mark(self.root), group
         self._rows.append(row)
         self._index_of[row["worldeval.key"]] = row["episode_index"]
         with suppress(OSError):  # only other readers want the totals, and close() tries again
             self._write_info(sync=False)
 
-    def _reload(self) -> None:
-        self._seen = index.episodes_stamp(self.root)
-        super()._reload()
+    def _load(self) -> None:
+        super()._load()
         self._tasks = index.read_tasks(self.root)
         self._group = None
 
-    def _begin_writing(self) -> None:
-        """Become the one writer, and see what others wrote before that."""
+    def _changed(self) -> bool:
+        return not self._lock.held and super()._changed()  # while we write nobody moves anything
+
+    def _begin_writing(self, *, appending: bool = True) -> None:
+        """Become the one writer, and see what others wrote before that.
+
+        Raises StoreError, with nothing changed, where a part of the store is a link or lies there
+        without a name in the index. appending: then one unnamed episode is set aside: that which
+        a killed writer was about.
+        """
         if self._lock.held:
             return
+        contents.refuse_links(self.root)
         self._lock.acquire()
-        if index.episodes_stamp(self.root) != self._seen:
-            self._reload()
+        try:
+            if index.episodes_stamp(self.root) != self._seen:
+                self._reload()
+            self._check_names(appending)
+            sealed = index.has_checksums(self.root, self.layout)
+            self._schema = self.layout.episodes_schema(checksums=sealed)
+        except BaseException:
+            self._lock.release()
+            raise
+
+    def _check_names(self, appending: bool) -> None:
+        found = contents.recordings(self.root)
+        unnamed = index.unnamed(found, self._rows, self.layout)
+        slot = index.next_slot(self._rows, self.layout)
+        if appending and unnamed and contents.left_by_a_killed_writer(unnamed, slot):
+            contents.set_aside(self.root, unnamed)
+        elif unnamed:
+            raise StoreError(
+                f"{self.root / unnamed[0]} "
+                f"{'is' if len(unnamed) == 1 else f'and {len(unnamed) - 1} other files are'} named "
+                f"by no episode of the index; nothing was changed, let `worldeval store repair "
+                f"{self.root}` take in what is whole"
+            )
 
     def _write_info(self, *, sync: bool = True) -> None:
         self._dirty = True

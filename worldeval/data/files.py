@@ -88,12 +88,16 @@ def read_json(
     what: str = "file",
     *,
     most: int = MOST_BYTES,
+    strict: bool = False,
     error: type[WorldEvalError] = DataError,
 ) -> Any:
-    """What a JSON file says; ``error`` for what is no JSON, or nested deeper than can be read."""
+    """What a JSON file says; ``error`` for what is no JSON, or nested deeper than can be read.
+
+    strict: as ``parsed_json`` takes it.
+    """
     text = read_text(path, what, most=most, error=error)
     try:
-        return parsed_json(text)
+        return parsed_json(text, strict=strict)
     except ValueError as refusal:
         raise error(
             f"the {what} {path} cannot be read as JSON ({refusal}); write it again, or restore it "
@@ -110,11 +114,16 @@ def load_json(path: str | Path) -> Any:
         raise ValueError(str(refusal)) from refusal
 
 
-def parsed_json(text: str) -> Any:
+def parsed_json(text: str, *, strict: bool = False) -> Any:
     """``json.loads``, but ValueError also where brackets nest deeper than Python can follow, and
-    where one name is given two values, of which Python would keep the last."""
+    where one name is given two values, of which Python would keep the last.
+
+    strict: and where a number is none (NaN, Infinity).
+    """
     try:
-        return json.loads(text, object_pairs_hook=_once)
+        if not strict:
+            return json.loads(text, object_pairs_hook=_once)
+        return json.loads(text, object_pairs_hook=_once, parse_constant=_no_number)
     except RecursionError:
         raise ValueError("its brackets nest too deeply") from None
 
@@ -126,3 +135,7 @@ def _once(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
         twice = next(name for name in names if names.count(name) > 1)
         raise ValueError(f"it has {twice!r} twice")
     return found
+
+
+def _no_number(text: str) -> Any:
+    raise ValueError(f"{text} is no number")

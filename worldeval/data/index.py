@@ -7,47 +7,100 @@ parquet (but for statistics, which only ``write_stats`` reads). Leaves: files be
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+import os
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import pyarrow as pa
+import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from worldeval.data import statistics
-from worldeval.data.atomic import TEMPORARY, write_atomically
+from worldeval.data.atomic import write_atomically
+from worldeval.data.files import parsed_json, read_json
 from worldeval.data.lerobot import (
+    DATA_FILES_SIZE_IN_MB,
     FILES_PER_CHUNK,
+    FORMAT,
     INFO_PATH,
     STATISTICS,
     STATS_PATH,
     TASKS_PATH,
+    VIDEO_FILES_SIZE_IN_MB,
     StoreLayout,
     data_path,
     episodes_path,
     video_path,
 )
+from worldeval.data.parquet import MOST_ROWS, check_columns, opened, read_table
 from worldeval.errors import StoreError
 
 Row = dict[str, Any]
+MOST_MB = 2**20
+"""No file of a store is to become larger."""
+SIZES_MB = (("data", DATA_FILES_SIZE_IN_MB), ("video", VIDEO_FILES_SIZE_IN_MB))
+"""The two sizes in ``info.json``, and what they are where it does not say."""
+_TASKS = pa.schema([("task_index", pa.int64()), ("task", pa.string())])
 
 
 def read_info(root: Path) -> dict[str, Any]:
     """``info.json`` of the store at ``root``. Raises StoreError if there is no store."""
     path = root / INFO_PATH
-    try:
-        info = json.loads(path.read_text())
-    except (FileNotFoundError, NotADirectoryError):
+    if not os.path.lexists(path):
+        if holds_recordings(root):
+            raise StoreError(f"{root} has recordings but no {INFO_PATH}; {remedy(root)}")
         raise StoreError(
             f"there is no episode store at {root} (no {INFO_PATH}); create it, or "
             "give the folder of one"
-        ) from None
-    except (OSError, ValueError) as error:
-        raise StoreError(f"{path} cannot be read: {error}; restore it from a copy") from error
-    if not isinstance(info, dict):
-        raise StoreError(f"{path} is not a JSON object; restore it from a copy")
+        )
+    try:
+        info = read_json(path, strict=True, error=StoreError)
+    except StoreError as error:
+        raise StoreError(f"{path} cannot be read: {error}; {remedy(root)}") from error
+    own = info.get("worldeval") if isinstance(info, dict) else None
+    if not isinstance(own, dict) or own.get("format") != FORMAT:
+        raise StoreError(
+            f"{root} is no store of worldeval (its 'worldeval' entry is not of format {FORMAT!r}); "
+            "give a folder that EpisodeStore.create made"
+        )
+    wrong = _wrong_in_info(info)
+    if wrong:
+        raise StoreError(f"{path} has {wrong}; {remedy(root)}")
     return info
+
+
+def _wrong_in_info(info: Mapping[str, Any]) -> str | None:
+    for name, least, most in (
+        ("total_episodes", 0, MOST_ROWS),
+        ("total_frames", 0, 2**53),
+        ("total_tasks", 0, MOST_ROWS),
+        ("data_files_size_in_mb", 1, MOST_MB),
+        ("video_files_size_in_mb", 1, MOST_MB),
+    ):
+        value = info.get(name, least)
+        if type(value) is not int or not least <= value <= most:
+            return f"{name} = {value!r:.80}, expected a whole number from {least} to {most}"
+    if not isinstance(info["worldeval"].get("extra", {}), dict):
+        return "an 'extra' entry that is no object"
+    return None
+
+
+def holds_recordings(root: Path) -> bool:
+    """Whether anything of a store lies there, even if its ``info.json`` is lost."""
+    return any(
+        next(iter(root.glob(pattern)), None) is not None
+        for pattern in (
+            "data/chunk-*/file-*",
+            "videos/*/chunk-*/file-*",
+            "meta/episodes/chunk-*/file-*",
+        )
+    )
+
+
+def remedy(root: Path) -> str:
+    """What to do about an index that is damaged while the recordings may be whole."""
+    return f"restore meta/ from a copy, or let `worldeval store repair {root}` rebuild it"
 
 
 def write_json(path: Path, content: Mapping[str, Any], *, sync: bool = True) -> None:
@@ -61,9 +114,15 @@ def write_json(path: Path, content: Mapping[str, Any], *, sync: bool = True) -> 
 
 def read_tasks(root: Path) -> list[str]:
     """The instructions; the place in the list is LeRobot's task_index."""
-    table = _read(root / TASKS_PATH)
-    pairs = sorted(zip(table["task_index"].to_pylist(), table["task"].to_pylist(), strict=True))
-    return [task for _, task in pairs]
+    path = root / TASKS_PATH
+    try:
+        table = read_table(path, _TASKS)
+    except StoreError as error:
+        raise StoreError(f"{error}; {remedy(root)}") from error
+    tasks = dict(zip(table["task_index"].to_pylist(), table["task"].to_pylist(), strict=True))
+    if sorted(tasks, key=str) != sorted(range(len(table)), key=str) or None in tasks.values():
+        raise StoreError(f"{path} does not number its tasks from 0 on; {remedy(root)}")
+    return [tasks[number] for number in range(len(table))]
 
 
 def write_tasks(root: Path, tasks: Sequence[str]) -> None:
@@ -86,10 +145,7 @@ def write_tasks(root: Path, tasks: Sequence[str]) -> None:
         ],
         "column_indexes": [],
     }
-    schema = pa.schema(
-        [("task_index", pa.int64()), ("task", pa.string())],
-        metadata={b"pandas": json.dumps(pandas).encode()},
-    )
+    schema = _TASKS.with_metadata({b"pandas": json.dumps(pandas).encode()})
     table = pa.table(
         [pa.array(range(len(tasks)), pa.int64()), pa.array(tasks, pa.string())], schema=schema
     )
@@ -110,21 +166,91 @@ def episodes_stamp(root: Path) -> list[tuple[str, int, int]]:
     return [(path.name, stat.st_size, stat.st_mtime_ns) for path, stat in stamps]
 
 
-def read_rows(root: Path, layout: StoreLayout) -> list[Row]:
-    """All committed episodes in order. Raises StoreError naming a damaged file."""
-    names = [name for name in layout.episodes_schema().names if not name.startswith("stats/")]
-    rows = [row for path in episodes_files(root) for row in _read(path, names).to_pylist()]
+def read_rows(root: Path, layout: StoreLayout, *, counted: int = 0) -> list[Row]:
+    """All committed episodes in order. Raises StoreError naming a damaged file.
+
+    counted: episodes that ``info.json`` counts; fewer in the index are a lost part of it.
+    """
+    try:
+        rows = [row for path in episodes_files(root) for row in read_file(path, layout)]
+    except StoreError as error:
+        raise StoreError(f"{error}; {remedy(root)}") from error
     for place, row in enumerate(rows):
         if row["episode_index"] != place:
             raise StoreError(
                 f"{root}/meta/episodes has episode {row['episode_index']} in place of {place}; a "
-                "file is missing or was copied twice, restore it from a copy"
+                f"file is missing or was copied twice, {remedy(root)}"
             )
+    if len(rows) < counted:
+        raise StoreError(
+            f"{root}/meta/episodes names {len(rows)} episodes, {INFO_PATH} counts {counted}: a "
+            f"part of the index is lost; nothing was changed, {remedy(root)}"
+        )
     return rows
 
 
+def read_file(path: Path, layout: StoreLayout, *, statistics: bool = False) -> list[Row]:
+    """The rows of one file of the index. Raises StoreError for what no episode can have."""
+    schema = layout.episodes_schema()
+    kept = [field for field in schema if statistics or not field.name.startswith("stats/")]
+    table = read_table(path, pa.schema(kept), layout.checksum_columns)
+    keys = [f"videos/{key}" for key in layout.video_keys]
+    places = [f"{p}/{n}_index" for p in ("data", *keys, "meta/episodes") for n in ("chunk", "file")]
+    counts = ["episode_index", "dataset_from_index", "dataset_to_index", *places]
+    seconds = [f"{key}/{n}_timestamp" for key in keys for n in ("from", "to")]
+    # Of a text its bytes and of a list its items are counted.
+    measures = {
+        **{name: (pc.binary_length, 1, 2**31) for name in ("worldeval.key", "worldeval.extra")},
+        **{name: (pc.binary_length, 0, 2**31) for name in ("worldeval.task",)},
+        **{name: (lambda column: column, 0, 2**53) for name in counts},
+        **{name: (lambda column: column, 0, 1e9) for name in seconds},
+        "length": (lambda column: column, 1, MOST_ROWS),
+        "tasks": (pc.list_value_length, 1, MOST_ROWS),
+        "worldeval.success_known": (lambda column: pc.cast(column, pa.int8()), 0, 1),
+    }
+    for name, (measure, least, most) in measures.items():
+        values = measure(table.column(name))
+        right = pc.and_(pc.greater_equal(values, least), pc.less_equal(values, most))
+        if not pc.all(pc.fill_null(right, False)).as_py():  # NaN is nowhere between
+            place = pc.index(pc.fill_null(right, False), False).as_py()
+            raise StoreError(
+                f"{path} has {name} = {table.column(name)[place].as_py()!r:.80} in row {place}, "
+                "which no episode can have"
+            )
+    return table.to_pylist()
+
+
+def extra_of(row: Row) -> dict[str, Any]:
+    """The facts of an episode. ValueError if they are not JSON."""
+    found = parsed_json(row["worldeval.extra"])
+    if not isinstance(found, dict):
+        raise ValueError(f"they are {found!r:.80}, expected an object")
+    return found
+
+
+def read_whole(root: Path, layout: StoreLayout) -> pa.Table:
+    """The index with its statistics, in one table; checksums that were never noted are null."""
+    schema = layout.episodes_schema()
+    tables = [read_table(path, schema, layout.checksum_columns) for path in episodes_files(root)]
+    return pa.concat_tables([schema.empty_table(), *tables])
+
+
+def has_checksums(root: Path, layout: StoreLayout) -> bool:
+    """Whether new rows carry checksums: all files of the index must have the same columns.
+
+    Raises StoreError if a column is missing, for then nothing can be appended.
+    """
+    names = set(layout.checksum_columns)
+    found = []
+    for path in episodes_files(root):
+        with opened(path) as file:
+            check_columns(path, file.schema_arrow, layout.episodes_schema(checksums=False))
+            found.append(names <= set(file.schema_arrow.names))
+    return all(found)
+
+
 def last_group(
-    root: Path, rows: Sequence[Row], limit: int, known: pa.Table | None
+    root: Path, rows: Sequence[Row], limit: int, known: pa.Table | None, schema: pa.Schema
 ) -> tuple[int, pa.Table | None]:
     """Where the next row goes: slot of the episodes parquet, and what it holds already.
 
@@ -142,7 +268,8 @@ def last_group(
     if len(rows) - first >= limit:
         return slot + 1, None
     if known is None:
-        known = _read(root / episodes_path(*_place(rows[-1], "meta/episodes")))
+        path = root / episodes_path(*_place(rows[-1], "meta/episodes"))
+        known = read_table(path, schema)
     return slot, known
 
 
@@ -173,52 +300,32 @@ def first_in_file(rows: Sequence[Row], i: int) -> int:
     return low
 
 
-@contextmanager
-def opened(path: Path) -> Iterator[pq.ParquetFile]:
-    """A data file, whose errors name it. Raises StoreError if it is missing or damaged."""
-    try:
-        with pq.ParquetFile(path, page_checksum_verification=True) as file:
-            yield file
-    except FileNotFoundError as error:
-        raise StoreError(f"{path} is missing") from error
-    except (OSError, pa.ArrowException) as error:
-        raise StoreError(f"{path} cannot be read: {error}") from error
-
-
-def read_row_group(path: Path, group: int, length: int, columns: list[str]) -> pa.Table:
-    """Columns of one episode. Raises StoreError if the rows are not there."""
-    with opened(path) as file:
-        rows = file.metadata.row_group(group).num_rows if group < file.num_row_groups else 0
-        if rows != length:
-            raise StoreError(f"{path} has {rows} rows for it, expected {length}")
-        return file.read_row_group(group, columns=columns, use_threads=False)
-
-
 def write_stats(root: Path, layout: StoreLayout) -> None:
     """``stats.json`` over all episodes, from the statistics of each in the episodes parquet."""
-    tables = [_read(path) for path in episodes_files(root)]
-    if not tables:
-        return
-    table = pa.concat_tables(tables)
+    table = read_whole(root, layout)
+    if len(table):
+        write_json(root / STATS_PATH, stats_of(table, layout))
+
+
+def stats_of(table: pa.Table, layout: StoreLayout) -> dict[str, Any]:
+    """Statistics over all episodes of the index ``table``, but those too damaged to have any."""
+    table = table.filter(pc.is_valid(table[f"stats/action/{STATISTICS[0]}"]))
+    if not len(table):
+        return {}
     merged = {}
     for feature in layout.features():
         columns = {name: table[f"stats/{feature}/{name}"].to_pylist() for name in STATISTICS}
         merged[feature] = statistics.merge(
             [{name: column[i] for name, column in columns.items()} for i in range(len(table))]
         )
-    write_json(root / STATS_PATH, merged)
+    return merged
 
 
-def remove_unreferenced(root: Path, layout: StoreLayout, rows: Sequence[Row]) -> None:
-    """Delete what a killed writer left, because LeRobot reads every parquet file that it finds."""
+def unnamed(names: Iterable[str], rows: Sequence[Row], layout: StoreLayout) -> list[str]:
+    """Those of the files ``names`` that no episode names."""
     wanted = {data_of(row) for row in rows}
     wanted |= {video_of(row, key) for row in rows for key in layout.video_keys}
-    for pattern in ("data/chunk-*/file-*", "videos/*/chunk-*/file-*"):
-        for path in root.glob(pattern):
-            if path.relative_to(root).as_posix() not in wanted:
-                path.unlink()
-    for path in root.glob(f"meta/**/*{TEMPORARY}"):
-        path.unlink()
+    return [name for name in names if name not in wanted]
 
 
 def write_error(root: Path, error: OSError) -> StoreError:
@@ -230,16 +337,3 @@ def write_error(root: Path, error: OSError) -> StoreError:
 
 def _place(row: Row, prefix: str) -> tuple[int, int]:
     return row[f"{prefix}/chunk_index"], row[f"{prefix}/file_index"]
-
-
-def _read(path: Path, columns: list[str] | None = None) -> pa.Table:
-    try:
-        return pq.read_table(
-            path,
-            columns=columns,
-            use_threads=False,
-            partitioning=None,
-            page_checksum_verification=True,
-        )
-    except (OSError, pa.ArrowException) as error:
-        raise StoreError(f"{path} cannot be read: {error}; restore it from a copy") from error

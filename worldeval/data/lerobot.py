@@ -7,8 +7,10 @@ LeRobot does not know are allowed in the episodes parquet only; ours begin with 
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import numbers
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, fields
+from functools import lru_cache
 from typing import Any
 
 import numpy as np
@@ -20,6 +22,9 @@ from worldeval.types import Episode
 CODEBASE_VERSION = "v3.0"
 FORMAT = "worldeval-store-1"
 FILES_PER_CHUNK = 1000
+# Far beyond any robot: what lies above is damage, and would be allocated before it is noticed.
+MOST_NAMES, MOST_VIEWS, MOST_STEPS, MOST_SIDE, MOST_FPS = 1024, 64, 1000, 16384, 10_000
+MOST_ACTIONS, MOST_PX = 16384, 2**27
 DATA_FILES_SIZE_IN_MB = 100
 VIDEO_FILES_SIZE_IN_MB = 200
 INFO_PATH = "meta/info.json"
@@ -71,34 +76,53 @@ class StoreLayout:
     joint_names: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
-        for name, kind in (
-            ("views", str),
-            ("image_size", int),
-            ("pose_names", str),
-            ("action_names", str),
-            ("joint_names", str),
-        ):
-            object.__setattr__(self, name, tuple(kind(item) for item in getattr(self, name)))
+        for name in ("views", "pose_names", "action_names", "joint_names"):
+            object.__setattr__(self, name, _names(name, getattr(self, name)))
+        size = self.image_size
+        whole = isinstance(size, Sequence) and all(_is_whole(side) for side in size)
+        if not whole or len(size) != 2 or not all(1 <= side <= MOST_SIDE for side in size):
+            raise ConfigError(
+                f"image_size is {_short(size)}, expected (height, width) in px, at most {MOST_SIDE}"
+            )
+        object.__setattr__(self, "image_size", tuple(int(side) for side in size))
         if self.images not in ("video", "lossless"):
             raise ConfigError(f"images is {self.images!r}, expected 'video' or 'lossless'")
         if not self.views or len(set(self.views)) < len(self.views):
-            raise ConfigError(f"views are {self.views!r}, expected one or more different names")
+            raise ConfigError(
+                f"views are {_short(self.views)}, expected one or more different names"
+            )
+        if len(self.views) > MOST_VIEWS:
+            raise ConfigError(f"there are {len(self.views)} views, expected at most {MOST_VIEWS}")
         for view in self.views:  # a view becomes a folder and part of a column's name
             if not view.replace("_", "").replace("-", "").isalnum():
                 raise ConfigError(f"view {view!r}: use letters, digits, '_' and '-' only")
         if not self.pose_names or not self.action_names:
             raise ConfigError("pose_names and action_names need at least one name each")
-        if len(self.image_size) != 2 or min(self.image_size) < 1:
-            raise ConfigError(f"image_size is {self.image_size!r}, expected (height, width) in px")
         if self.images == "video" and any(side % 2 for side in self.image_size):
             raise ConfigError(
                 f"image_size is {self.image_size!r}: H.264 needs even sizes; use even ones or "
                 "images='lossless'"
             )
-        if self.steps_per_frame < 1:
-            raise ConfigError(f"steps_per_frame is {self.steps_per_frame!r}, expected 1 or more")
-        if not self.fps > 0:
-            raise ConfigError(f"fps is {self.fps!r}, expected a positive number")
+        if not _is_whole(self.steps_per_frame) or not 1 <= self.steps_per_frame <= MOST_STEPS:
+            raise ConfigError(
+                f"steps_per_frame is {_short(self.steps_per_frame)}, expected a whole number, 1 to "
+                f"{MOST_STEPS}"
+            )
+        if not isinstance(self.fps, numbers.Real) or not 0 < self.fps <= MOST_FPS:
+            raise ConfigError(
+                f"fps is {_short(self.fps)}, expected a positive number, at most {MOST_FPS}"
+            )
+        for what, count, most in (
+            ("action numbers a frame", self.steps_per_frame * len(self.action_names), MOST_ACTIONS),
+            ("pixels a frame", len(self.views) * self.image_size[0] * self.image_size[1], MOST_PX),
+        ):
+            if count > most:
+                raise ConfigError(f"there are {count} {what}, expected at most {most}")
+        if not isinstance(self.robot_type, str) or not isinstance(self.expert_actions, bool):
+            raise ConfigError(
+                f"robot_type is {_short(self.robot_type)} and expert_actions "
+                f"{_short(self.expert_actions)}, expected a name and true or false"
+            )
         if self.fps == int(self.fps):  # LeRobot's own datasets have whole numbers
             object.__setattr__(self, "fps", int(self.fps))
 
@@ -154,20 +178,13 @@ class StoreLayout:
 
     def data_schema(self) -> pa.Schema:
         """Columns of the data parquet: every feature that is not video."""
-        columns = []
-        for name, feature in self.features().items():
-            if feature["dtype"] == "image":
-                columns.append((name, _IMAGE))
-            elif feature["dtype"] != "video":
-                scalar = {"float32": pa.float32(), "int64": pa.int64(), "bool": pa.bool_()}[
-                    feature["dtype"]
-                ]
-                size = feature["shape"][0]
-                columns.append((name, scalar if size == 1 else pa.list_(scalar, size)))
-        return pa.schema(columns)
+        return _data_schema(self)
 
-    def episodes_schema(self) -> pa.Schema:
-        """Columns of the episodes parquet, equal in all its files (readers concatenate them)."""
+    def episodes_schema(self, *, checksums: bool = True) -> pa.Schema:
+        """Columns of the episodes parquet, equal in all its files (readers concatenate them).
+
+        checksums: False for stores that were begun before there were any.
+        """
         columns: list[tuple[str, pa.DataType]] = [
             ("episode_index", pa.int64()),
             ("tasks", pa.list_(pa.string())),
@@ -204,7 +221,15 @@ class StoreLayout:
             ("worldeval.success_known", pa.bool_()),
             ("worldeval.extra", pa.string()),
         ]
+        if checksums:
+            columns += [(name, pa.string()) for name in self.checksum_columns]
         return pa.schema(columns)
+
+    @property
+    def checksum_columns(self) -> tuple[str, ...]:
+        """Columns with the checksums of an episode's data file, then of each of its videos."""
+        prefixes = ("data", *(f"videos/{key}" for key in self.video_keys))
+        return tuple(f"worldeval.checksum/{prefix}" for prefix in prefixes)
 
     def info(
         self,
@@ -240,14 +265,9 @@ class StoreLayout:
 
     @classmethod
     def from_info(cls, info: Mapping[str, Any], where: str) -> StoreLayout:
-        own = info.get("worldeval")
-        if not isinstance(own, Mapping) or own.get("format") != FORMAT:
-            raise StoreError(
-                f"{where} is no store of worldeval (its 'worldeval' entry is not of format "
-                f"{FORMAT!r}); give a folder that EpisodeStore.create made"
-            )
+        """The layout that ``info`` wrote. Raises StoreError if it can be none."""
         try:
-            return cls(**own["layout"])
+            return cls(**info["worldeval"]["layout"])
         except (KeyError, TypeError, ValueError) as error:
             raise StoreError(f"{where} has an unusable layout: {error}") from error
 
@@ -301,6 +321,41 @@ class StoreLayout:
                 raise MismatchError(f"{what} has {name} of shape {given}, expected {shape}")
             if name not in ("frames", "success_at") and not np.isfinite(array).all():
                 raise DataError(f"{what} has NaN or infinity in its {name}; it was not stored")
+
+
+@lru_cache(maxsize=64)  # asked for at every reading
+def _data_schema(layout: StoreLayout) -> pa.Schema:
+    columns = []
+    for name, feature in layout.features().items():
+        if feature["dtype"] == "image":
+            columns.append((name, _IMAGE))
+        elif feature["dtype"] != "video":
+            scalar = {"float32": pa.float32(), "int64": pa.int64(), "bool": pa.bool_()}[
+                feature["dtype"]
+            ]
+            size = feature["shape"][0]
+            columns.append((name, scalar if size == 1 else pa.list_(scalar, size)))
+    return pa.schema(columns)
+
+
+def _is_whole(value: Any) -> bool:
+    return isinstance(value, numbers.Integral) and not isinstance(value, bool)
+
+
+def _names(what: str, given: Any) -> tuple[str, ...]:
+    if isinstance(given, str) or not isinstance(given, Sequence):
+        raise ConfigError(f"{what} are {_short(given)}, expected a list of names")
+    if len(given) > MOST_NAMES:
+        raise ConfigError(f"there are {len(given)} {what}, expected at most {MOST_NAMES}")
+    if not all(isinstance(name, str) for name in given):
+        raise ConfigError(f"{what} are {_short(given)}, expected texts only")
+    return tuple(given)
+
+
+def _short(value: Any) -> str:
+    """A value as a sentence can hold it."""
+    text = repr(value)
+    return text if len(text) <= 80 else f"{text[:77]}..."
 
 
 def _vector(dtype: str, names: Any) -> dict[str, Any]:

@@ -7,7 +7,8 @@ command), because LeRobot wants an action in every row; reading drops it again.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import struct
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -81,9 +82,14 @@ def encode(
     return pa.table([columns[name] for name in schema.names], schema=schema), measured
 
 
-def write_parquet(table: pa.Table, path: Path) -> None:
-    """One row group; images are compressed already, so only the rest is."""
-    pq.write_table(table, path, **parquet_options(table.schema))
+def write_parquet(
+    tables: Iterable[pa.Table], path: Path, *, schema: pa.Schema, metadata: Mapping[str, str]
+) -> None:
+    """One row group a table; images are compressed already, so only the rest is."""
+    with pq.ParquetWriter(path, schema, **parquet_options(schema)) as writer:
+        for table in tables:
+            writer.write_table(table, row_group_size=len(table))
+        writer.add_key_value_metadata(dict(metadata))
 
 
 def parquet_options(schema: pa.Schema) -> dict[str, Any]:
@@ -104,13 +110,13 @@ def trajectory(layout: StoreLayout, table: pa.Table) -> Trajectory:
     """Poses and control steps from the rows of one episode."""
     steps = (len(table) - 1, layout.steps_per_frame, len(layout.action_names))
     return Trajectory(
-        poses=_values(table, STATE).reshape(len(table), layout.pose_dim),
-        actions=_values(table, ACTION).reshape(len(table), -1)[:-1].reshape(steps),
-        success_at=_values(table, SUCCESS),
-        expert_actions=_values(table, EXPERT).reshape(len(table), -1)[:-1].reshape(steps)
+        poses=numbers(table, STATE).reshape(len(table), layout.pose_dim),
+        actions=numbers(table, ACTION).reshape(len(table), -1)[:-1].reshape(steps),
+        success_at=numbers(table, SUCCESS),
+        expert_actions=numbers(table, EXPERT).reshape(len(table), -1)[:-1].reshape(steps)
         if layout.expert_actions
         else None,
-        joints=_values(table, JOINTS).reshape(len(table), len(layout.joint_names))
+        joints=numbers(table, JOINTS).reshape(len(table), len(layout.joint_names))
         if layout.joint_names
         else None,
     )
@@ -130,11 +136,15 @@ def images(
     for number, view in enumerate(views):
         pngs = table.column(layout.image_key(view)).combine_chunks().field("bytes")
         for place, time in enumerate(times):
-            frame = decode_png(pngs[int(time)].as_py() or b"")
-            if frame.shape != frames.shape[2:]:
+            png = pngs[int(time)].as_py() or b""
+            # A PNG says its size in front: it is asked before room is made for it.
+            size = struct.unpack(">II", png[16:24])[::-1] if len(png) >= 24 else layout.image_size
+            frame = decode_png(png) if size == layout.image_size else None
+            if frame is None or frame.shape != frames.shape[2:]:
                 raise DataError(
-                    f"an image of view {view!r} is {frame.shape}, expected "
-                    f"{frames.shape[2:]}; it was not written by this store"
+                    f"an image of view {view!r} is {size[0]}x{size[1]} px, expected "
+                    f"{layout.image_size[0]}x{layout.image_size[1]}; it was not written by this "
+                    "store"
                 )
             frames[place, number] = frame
     return frames
@@ -155,7 +165,8 @@ def _column(kind: pa.DataType, values: np.ndarray) -> pa.Array:
     return pa.FixedSizeListArray.from_arrays(pa.array(values.ravel(), kind.value_type), type=kind)
 
 
-def _values(table: pa.Table, name: str) -> np.ndarray:
+def numbers(table: pa.Table, name: str) -> np.ndarray:
+    """All numbers of a column, flat."""
     column = table.column(name).combine_chunks()
     if pa.types.is_fixed_size_list(column.type):
         column = column.flatten()

@@ -127,10 +127,17 @@ def write_mp4(
         container.mux(stream.encode())
 
 
-def read_mp4(path: str | Path, *, start_s: float = 0.0, count: int | None = None) -> np.ndarray:
+def read_mp4(
+    path: str | Path,
+    *,
+    start_s: float = 0.0,
+    count: int | None = None,
+    size: tuple[int, int] | None = None,
+) -> np.ndarray:
     """Frames (T, H, W, 3) uint8 RGB of an mp4 file.
 
     start_s: time of the first frame wanted. count: how many frames; None for all to the end.
+    size: (H, W) that it must have, asked before anything is decoded.
     Raises DataError if the file is missing, damaged, or has fewer than ``count`` frames.
     """
     import av
@@ -139,6 +146,10 @@ def read_mp4(path: str | Path, *, start_s: float = 0.0, count: int | None = None
     with av_errors(path, "read"), av.open(str(path)) as container:
         stream = container.streams.video[0]
         base = stream.time_base or Fraction(1)
+        if size is not None and (stream.height, stream.width) != size:
+            raise DataError(
+                f"{path} has {stream.height}x{stream.width} px, expected {size[0]}x{size[1]} px"
+            )
         # Refuse damaged pictures; FFmpeg would otherwise paint over them.
         stream.codec_context.options = {"err_detect": "explode"}
         stream.codec_context.thread_count = 1

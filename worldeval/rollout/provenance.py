@@ -120,6 +120,16 @@ def read_manifest(folder: str | Path) -> dict[str, Any]:
         ) from error
     if not isinstance(manifest, dict) or manifest.get("format") != _FORMAT:
         raise ConfigError(f"{str(path)!r} is not a manifest of worldeval ({_FORMAT})")
+    for name, kind, expected in (
+        ("config", dict, "an object"),
+        ("extra", dict, "an object"),
+        ("resumed", list, "a list"),
+    ):
+        if not isinstance(manifest.get(name, kind()), kind):
+            raise ConfigError(
+                f"{str(path)!r} has {name} = {manifest[name]!r:.80}, expected {expected}; delete "
+                "it if the output in its folder is not needed, or choose another folder"
+            )
     return manifest
 
 
