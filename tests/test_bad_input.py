@@ -345,17 +345,17 @@ def test_an_unwritable_output_folder(
 @pytest.fixture
 def filling_disk(monkeypatch: pytest.MonkeyPatch) -> Callable[[int], None]:
     """``filling_disk(n)``: n parquet files more can be written, then the disk is full."""
-    real, left = pq.write_table, [0]
+    real, left = pq.ParquetWriter.write_table, [0]
 
-    def write(table: Any, where: Any, *args: Any, **kwargs: Any) -> None:
+    def write(writer: pq.ParquetWriter, table: Any, *args: Any, **kwargs: Any) -> None:
         if left[0] == 0:
             raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
         left[0] -= 1
-        real(table, where, *args, **kwargs)
+        real(writer, table, *args, **kwargs)
 
     def fill(files: int) -> None:
         left[0] = files
-        monkeypatch.setattr(pq, "write_table", write)
+        monkeypatch.setattr(pq.ParquetWriter, "write_table", write)
 
     return fill
 
