@@ -87,7 +87,7 @@ class StoredEpisodes:
         """Row ``i`` of ``metadata()``, without reading the others; of extras, those it has."""
         row = self._row(i)
         return {
-            **json.loads(row["worldeval.extra"]),
+            **self._extra(row),
             "episode_index": row["episode_index"],
             "key": row["worldeval.key"],
             "task": row["worldeval.task"],
