@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from pathlib import Path
 
 import pandas as pd
@@ -95,3 +96,14 @@ def test_a_damaged_record_is_told(tmp_path: Path) -> None:
     (tmp_path / "until-sure.json").write_text('{"starts": 9}')
     with pytest.raises(DataError, match=r"until-sure\.json cannot be read .*'notes'"):
         stopping_notes(tmp_path, table)
+
+
+def test_start_states_that_have_changed_decide_nothing(
+    words: list[str], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert cli.main(words) == 0
+    starts = tuple(replace(start, instruction="do not") for start in toy_starts(count=12))
+    Suite(name="s", robot="toy", chunks=4, starts=starts).save(tmp_path / "s.json")
+    capsys.readouterr()
+    assert cli.main(words) == 2
+    assert "its start state has changed" in capsys.readouterr().err
