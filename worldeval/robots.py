@@ -14,6 +14,7 @@ import numpy as np
 from worldeval.errors import ConfigError
 
 MOUNTS = ("fixed", "hand", "uncalibrated")
+GRIPPER_SENSES = ("close_positive", "close_negative")
 MOTIONS = ("delta_position", "delta_pose", "absolute_pose", "joint_position", "joint_velocity")
 
 
@@ -125,6 +126,19 @@ class RobotSpec:
             raise ConfigError(
                 f"robot {self.name!r}: motion is {self.motion!r}, expected one of {MOTIONS}"
             )
+        if self.gripper_sense not in GRIPPER_SENSES:
+            raise ConfigError(
+                f"robot {self.name!r}: gripper_sense is {self.gripper_sense!r}, expected one of "
+                f"{GRIPPER_SENSES}"
+            )
+        for name, low, high in zip(
+            self.action_names, self.action_low, self.action_high, strict=True
+        ):
+            if not low < high:
+                raise ConfigError(
+                    f"robot {self.name!r}: action {name!r} goes from {low!r} to {high!r}, expected "
+                    "a lower and then a higher number"
+                )
         if self.motion.startswith("joint") and not self.joint_names:
             raise ConfigError(
                 f"robot {self.name!r}: motion is {self.motion!r}, but it has no joint_names"
@@ -146,6 +160,23 @@ class RobotSpec:
     @property
     def action_dim(self) -> int:
         return len(self.action_names)
+
+    @property
+    def gripper_axes(self) -> tuple[int, ...]:
+        """Places of the actions that move a gripper: those with "grip" in their name."""
+        return tuple(i for i, name in enumerate(self.action_names) if "grip" in name.lower())
+
+    @property
+    def gripper_open(self) -> float:
+        """The last action's command for an open gripper; at its other bound it is closed."""
+        open_is_low = self.gripper_sense == "close_positive"
+        return self.action_low[-1] if open_is_low else self.action_high[-1]
+
+    @property
+    def gripper_closed(self) -> float:
+        """The last action's command for a closed gripper."""
+        closed_is_high = self.gripper_sense == "close_positive"
+        return self.action_high[-1] if closed_is_high else self.action_low[-1]
 
     @property
     def pose_dim(self) -> int:

@@ -52,9 +52,9 @@ class ImaginationOptions:
     adapter: Path | None = None
     """Learned adapter that turns joint velocities into poses (`worldeval train adapter`, or the
     published action_adapter.pth); integration, if not given."""
-    gripper_most: float = 1.0
+    gripper_most: float | None = None
     """Gripper commands above it become it (Ctrl-World's runs: 0.75 to 0.97, as the object allows);
-    1 closes wholly."""
+    closes wholly, if not given."""
     device: str | None = None
     """cpu or cuda; a GPU if there is one."""
 

@@ -19,6 +19,7 @@ takes blocks of 15 steps and repeats the last velocity where a chunk has fewer.
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 from typing import Protocol
 
@@ -30,6 +31,8 @@ from worldeval.motion.rotations import euler_from_matrix, matrix_from_euler, wra
 from worldeval.robots import RobotSpec
 from worldeval.types import ActionChunk
 
+VELOCITY_HZ = 15.0
+"""Of the recordings to which the constant below was fitted, and learned adapters are."""
 VELOCITY_STEP_RAD = 0.0545
 """How far a joint of DROID's Panda moves in a control step (1/15 s) for a velocity of 1. Fitted to
 six recorded episodes over 15 steps (per joint 0.044 to 0.068): the command is a share of 0.2 rad
@@ -59,23 +62,39 @@ class Adapter(Protocol):
 
 
 def adapter_for(
-    robot: RobotSpec, learned: JointModel | None = None, *, gripper_most: float = 1.0
+    robot: RobotSpec, learned: JointModel | None = None, *, gripper_most: float | None = None
 ) -> Adapter:
     """The adapter of ``robot.motion``.
 
     learned: how the arm follows joint velocities, in place of integration.
     gripper_most: gripper commands above it become it: Ctrl-World's runs limit how far the gripper
-        closes to what its tasks' objects allow (0.75 to 0.97). Not for "delta_position".
+        closes to what its tasks' objects allow (0.75 to 0.97). None: no limit but the robot's own.
+        Not for "delta_position".
     """
     if learned is not None and robot.motion != "joint_velocity":
         raise ConfigError(
             f"a learned adapter was given, but robot {robot.name!r} has motion "
             f"{robot.motion!r}; it is for 'joint_velocity'"
         )
-    if not 0 < gripper_most <= 1:
-        raise ConfigError(f"gripper_most is {gripper_most!r}, expected more than 0 and at most 1")
+    rate_is_known = math.isclose(robot.control_hz, VELOCITY_HZ, rel_tol=1e-3)
+    if robot.motion == "joint_velocity" and not rate_is_known:
+        raise ConfigError(
+            f"robot {robot.name!r} is controlled at {robot.control_hz:g} Hz, but how far joint "
+            f"velocities carry is known at {VELOCITY_HZ:g} Hz only; use another action space"
+        )
+    if robot.gripper_axes not in ((), (robot.action_dim - 1,)):
+        raise ConfigError(
+            f"robot {robot.name!r} has actions {robot.action_names}, expected one gripper, as the "
+            "last of them; put it there"
+        )
+    low, high = robot.action_low[-1], robot.action_high[-1]
+    if gripper_most is not None and not low < gripper_most <= high:
+        raise ConfigError(
+            f"gripper_most is {gripper_most!r}, expected more than {low:g} and at most {high:g}, "
+            f"the bounds of the gripper of robot {robot.name!r}"
+        )
     if robot.motion == "delta_position":
-        if gripper_most != 1:
+        if gripper_most not in (None, high):
             raise ConfigError(
                 f"gripper_most is {gripper_most!r}, but robot {robot.name!r} has motion "
                 "'delta_position', whose gripper has no limit; leave it out"
@@ -125,14 +144,14 @@ class AbsolutePose:
     """The action is the pose; angles beyond half a turn are taken as the same ones within it."""
 
     robot: RobotSpec
-    gripper_most: float = 1.0
+    gripper_most: float | None = None
 
     def advance(
         self, pose: np.ndarray, joints: np.ndarray | None, actions: np.ndarray
     ) -> tuple[np.ndarray, np.ndarray | None]:
         poses = np.array(at_frames(self.robot, actions), np.float32)
         poses[..., 3:6] = wrap_angle(poses[..., 3:6])
-        poses[..., -1] = np.minimum(poses[..., -1], self.gripper_most)
+        poses[..., -1] = _limited(poses[..., -1], self.gripper_most)
         return poses, _joints_along(poses, joints)
 
 
@@ -141,7 +160,7 @@ class DeltaPose:
     """Moves and turns about the base's axes, at every control step."""
 
     robot: RobotSpec
-    gripper_most: float = 1.0
+    gripper_most: float | None = None
 
     def advance(
         self, pose: np.ndarray, joints: np.ndarray | None, actions: np.ndarray
@@ -154,7 +173,7 @@ class DeltaPose:
             place = place + actions[:, k, :3]
             turn = matrix_from_euler(actions[:, k, 3:6]) @ turn
             if (k + 1) % self.robot.steps_per_frame == 0:
-                grip = np.minimum(actions[:, k, -1:], self.gripper_most)
+                grip = _limited(actions[:, k, -1:], self.gripper_most)
                 poses.append(np.concatenate([place, euler_from_matrix(turn), grip], -1))
         stacked = np.stack(poses, 1).astype(np.float32)
         return stacked, _joints_along(stacked, joints)
@@ -165,7 +184,7 @@ class JointPosition:
     """Joint positions through forward kinematics."""
 
     robot: RobotSpec
-    gripper_most: float = 1.0
+    gripper_most: float | None = None
 
     def advance(
         self, pose: np.ndarray, joints: np.ndarray | None, actions: np.ndarray
@@ -178,7 +197,7 @@ class JointVelocity:
     """Joint velocities, integrated or through a learned adapter, then forward kinematics."""
 
     robot: RobotSpec
-    gripper_most: float = 1.0
+    gripper_most: float | None = None
     learned: JointModel | None = None
 
     def advance(
@@ -214,12 +233,16 @@ def at_frames(robot: RobotSpec, values: np.ndarray) -> np.ndarray:
     return values[:, steps - 1 :: steps]
 
 
-def _arm(angles: np.ndarray, gripper_most: float) -> tuple[np.ndarray, np.ndarray]:
+def _arm(angles: np.ndarray, gripper_most: float | None) -> tuple[np.ndarray, np.ndarray]:
     """Joints and gripper (B, T, 8) -> poses (B, T, 7), joints (B, T, 7)."""
     joints = np.asarray(angles[..., :-1], np.float32)
-    grip = np.minimum(angles[..., -1:], gripper_most)
+    grip = _limited(angles[..., -1:], gripper_most)
     poses = np.concatenate([panda.forward_pose(joints), grip], -1)
     return poses.astype(np.float32), joints
+
+
+def _limited(grip: np.ndarray, most: float | None) -> np.ndarray:
+    return grip if most is None else np.minimum(grip, most)
 
 
 def _joints_along(poses: np.ndarray, joints: np.ndarray | None) -> np.ndarray | None:

@@ -78,8 +78,8 @@ class FaultyStream:
         dim = robot.action_dim
         self.fault, self._rng = fault, rng
         self._low, self._high = np.array(robot.action_low), np.array(robot.action_high)
-        self._moving = [i for i, name in enumerate(robot.action_names) if name != "gripper"]
-        self._gripper = [i for i, name in enumerate(robot.action_names) if name == "gripper"]
+        self._gripper = list(robot.gripper_axes)
+        self._moving = [i for i in range(dim) if i not in self._gripper]
         if fault.bias and len(fault.bias) != len(self._moving):
             raise ConfigError(
                 f"bias has {len(fault.bias)} numbers, the motion of {robot.name!r} has "

@@ -27,7 +27,9 @@ JOINTS, GRIPPER, CARTESIAN = "joint_position", "gripper_position", "cartesian_po
 """Keys that robots with joints have too, named as in DROID and openpi; see ``Observation``."""
 
 TOLERANCE = 1e-3
-"""How far an action may leave its bounds (float rounding of a squashed output) and be clipped."""
+"""How far an action may leave its bounds (float rounding of a squashed output) and be clipped, as a
+part of half the way between them, and never more than the number itself: bounds of a few
+millimetres are bounds too."""
 
 
 def state_keys(robot: RobotSpec) -> tuple[str, ...]:
@@ -153,7 +155,7 @@ def check_actions(actions: Any, spec: PolicySpec, robot: RobotSpec, batch: int) 
         )
     low = np.asarray(robot.action_low, np.float32)
     high = np.asarray(robot.action_high, np.float32)
-    outside = (array < low - TOLERANCE) | (array > high + TOLERANCE)
+    outside = beyond(array, robot)
     if outside.any():
         row, step, axis = np.argwhere(outside)[0]
         raise PolicyError(
@@ -162,6 +164,13 @@ def check_actions(actions: Any, spec: PolicySpec, robot: RobotSpec, batch: int) 
             f"[{low[axis]:g}, {high[axis]:g}]; clip or rescale its actions to the robot's units"
         )
     return np.clip(array, low, high)
+
+
+def beyond(actions: np.ndarray, robot: RobotSpec) -> np.ndarray:
+    """Which of actions (..., A) leave the robot's bounds by more than rounding, bool (..., A)."""
+    low, high = np.asarray(robot.action_low), np.asarray(robot.action_high)
+    slack = TOLERANCE * np.minimum(1.0, (high - low) / 2)
+    return (actions < low - slack) | (actions > high + slack)
 
 
 def try_policy(policy: Policy, robot: RobotSpec, *, batch: int = 2) -> np.ndarray:

@@ -121,6 +121,14 @@ class Guarded:
             except (TypeError, ValueError, RuntimeError):
                 return answer  # check_actions says what is wrong with it
 
+    def run_notes(self) -> tuple[str, ...]:
+        """What the policy has to tell of a run; nothing for most, which have no such method."""
+        found = getattr(type(self._policy), "run_notes", None)
+        if found is None:
+            return ()
+        with self.guard.blamed("run_notes"):
+            return tuple(map(str, found(self._policy)))
+
     def close(self) -> None:
         with self.guard.blamed("close"):
             self._policy.close()

@@ -93,8 +93,7 @@ class KeyboardPolicy:
         self._speed = speed
         self._low = np.asarray(robot.action_low, np.float32)
         self._high = np.asarray(robot.action_high, np.float32)
-        sense = (robot.action_low[-1], robot.action_high[-1])
-        self._open, self._closed = sense if robot.gripper_sense == "close_positive" else sense[::-1]
+        self._open, self._closed = robot.gripper_open, robot.gripper_closed
         self._gripper: dict[str, float] = {}
 
     def reset(

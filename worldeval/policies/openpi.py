@@ -13,8 +13,10 @@ published pi policies are trained, a request and its answer are::
 Which camera goes where is data, ``RequestKeys``; ``openpi://host:8000?keys=my_robot.toml`` reads
 them from a file for another robot.
 
-As in openpi's own loop for DROID the gripper is opened or closed at 0.5 and actions are clipped to
-the robot's bounds (``gripper=continuous``, ``clip=false`` leave them). How many steps H a chunk has
+As in openpi's own loop for DROID the gripper is opened or closed wholly and actions are clipped to
+the robot's bounds (``gripper=continuous``, ``clip=false`` leave them). It is cut at the middle of
+the robot's own bounds, 0.5 for DROID's [0, 1], or at ``gripper_at``; how many numbers were clipped
+is told at the end. How many steps H a chunk has
 is learnt by asking once with a made-up observation, which also lets a JAX server compile.
 
 A request carries all that its answer depends on, except the server's own chance: openpi draws the
@@ -30,6 +32,7 @@ from typing import Any
 
 from worldeval.errors import ConfigError, MismatchError
 from worldeval.policies.checking import check_spec
+from worldeval.policies.commands_sent import told_cuts
 from worldeval.policies.link import ServerSettings
 from worldeval.policies.remote import Server, websocket_url
 from worldeval.policies.remote_policy import RemotePolicy, spec_for, with_chunk
@@ -49,6 +52,7 @@ def load(
     exterior: str = "exterior_2",
     keys: str | None = None,
     gripper: str = "binary",
+    gripper_at: float | None = None,
     clip: bool = True,
     api_key_env: str | None = None,
     tls: bool = False,
@@ -92,6 +96,7 @@ def load(
                 execute=execute,
                 exterior=exterior,
                 gripper=gripper,
+                gripper_at=gripper_at,
                 clip=clip,
             )
         spec = spec_for(wanted, robot, name or default_name(settings.url))
@@ -100,7 +105,11 @@ def load(
         except MismatchError as error:
             remedy = "correct that file" if keys else "say keys=FILE for another robot than DROID's"
             raise MismatchError(f"{error}, or {remedy}") from error
-        policy = RemotePolicy(server, wanted, robot, spec, gripper=gripper, clip=clip)
+        how: dict[str, Any] = {"gripper": gripper, "gripper_at": gripper_at, "clip": clip}
+        policy = RemotePolicy(server, wanted, robot, spec, **how)
+        if keys is not None:  # whoever wrote them may think of another robot's gripper
+            told = told_cuts(robot, policy.grippers)
+            log.warning("policy %r for robot %r: %s", spec.name, robot.name, told)
         return with_chunk(policy, robot, chunk, execute)
     except BaseException:
         server.close()

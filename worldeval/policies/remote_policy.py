@@ -16,6 +16,7 @@ import numpy as np
 from worldeval.errors import ConfigError, MismatchError, PolicyError
 from worldeval.policies import wire
 from worldeval.policies.checking import states
+from worldeval.policies.commands_sent import Sent, gripper_cuts
 from worldeval.policies.link import Request, Session
 from worldeval.policies.remote import Server
 from worldeval.policies.request_keys import RequestKeys, resize_with_pad
@@ -23,9 +24,6 @@ from worldeval.robots import RobotSpec
 from worldeval.types import Observation, PolicySpec
 
 log = logging.getLogger(__name__)
-
-GRIPPERS = ("binary", "continuous")
-GRIPPER_THRESHOLD = 0.5
 
 
 class RemotePolicy:
@@ -41,16 +39,22 @@ class RemotePolicy:
         spec: PolicySpec,
         *,
         gripper: str = "binary",
+        gripper_at: float | None = None,
         clip: bool = True,
     ) -> None:
-        if gripper not in GRIPPERS:
-            raise ConfigError(f"gripper is {gripper!r}, expected one of {GRIPPERS}")
+        """gripper: "binary" opens or closes it wholly, at ``gripper_at`` (None: the middle of the
+        robot's own bounds); "continuous" carries out what the server says. clip: numbers beyond the
+        robot's bounds are brought to them and counted; else they are refused.
+        """
         if not isinstance(clip, bool):
             raise ConfigError(f"clip is {clip!r}, expected true or false")
         self.spec = spec
         self.server = server
+        self._robot = robot
         self._keys = keys
-        self._gripper, self._clip = gripper, clip
+        self._clip = clip
+        self.grippers = gripper_cuts(robot, gripper, gripper_at)
+        self._sent = Sent(robot, self.grippers)
         self._low = np.asarray(robot.action_low, np.float32)
         self._high = np.asarray(robot.action_high, np.float32)
 
@@ -86,6 +90,13 @@ class RemotePolicy:
 
     def close(self) -> None:
         self.server.close()
+        for note in self.run_notes():
+            log.warning("%s", note)
+
+    def run_notes(self) -> list[str]:
+        """What its user has to know of what was answered since this was last asked."""
+        sent, self._sent = self._sent, Sent(self._robot, self.grippers)
+        return sent.notes(self.spec.name, clipped=self._clip)
 
     def read(self, answer: bytes | str, of: str) -> np.ndarray:
         """The array of actions in an answer, of whatever shape it is."""
@@ -123,11 +134,10 @@ class RemotePolicy:
         return message
 
     def _command(self, actions: np.ndarray) -> np.ndarray:
+        self._sent.add(actions)
         actions = actions.copy()
-        if self._gripper == "binary":
-            actions[:, -1] = np.where(
-                actions[:, -1] > GRIPPER_THRESHOLD, self._high[-1], self._low[-1]
-            )
+        for axis, at in self.grippers.items():
+            actions[:, axis] = np.where(actions[:, axis] > at, self._high[axis], self._low[axis])
         return np.clip(actions, self._low, self._high) if self._clip else actions
 
 

@@ -23,6 +23,7 @@ from pathlib import Path
 
 import numpy as np
 
+from worldeval.data.settings import settings_from
 from worldeval.errors import ConfigError
 
 
@@ -95,8 +96,16 @@ def read_keys(path: str | Path) -> RequestKeys:
         }
         if "image_size" in table:
             table["image_size"] = tuple(table["image_size"]) or None
-        return RequestKeys(**table)
-    except (TypeError, AttributeError) as error:
+        wrong = [
+            value
+            for values in ([*table["images"].values()], *table["state"].values())
+            for value in values
+            if not isinstance(value, str)
+        ]
+        if wrong:
+            raise TypeError(f"{wrong[0]!r} is no name of a camera or a state")
+        return settings_from(RequestKeys, table)
+    except (TypeError, AttributeError, ConfigError) as error:
         raise ConfigError(f"keys {path}: a value is of the wrong kind ({error})") from error
 
 

@@ -220,6 +220,7 @@ def load(
     exterior: str = "exterior_2",
     sessions: int = 1,
     gripper: str = "binary",
+    gripper_at: float | None = None,
     clip: bool = True,
     api_key_env: str | None = None,
     tls: bool = False,
@@ -251,6 +252,7 @@ def load(
             exterior=exterior,
             sessions=sessions,
             gripper=gripper,
+            gripper_at=gripper_at,
             clip=clip,
         )
     except BaseException:

@@ -48,7 +48,7 @@ class ZeroPolicy:
         self._where = ABSOLUTE.get(robot.motion, ())
         self.spec = blind_spec(name, robot, state_keys=self._where)
         self._still = np.zeros(robot.action_dim, np.float32)
-        self._still[-1] = robot.action_low[-1]
+        self._still[-1] = robot.gripper_open
 
     def reset(
         self, rollout_ids: Sequence[str], instructions: Sequence[str], seeds: Sequence[int]

@@ -161,6 +161,7 @@ class _Run:
             frames=self.frames,
             seconds=dict(self.seconds),
             wall_s=time.perf_counter() - self.began_s,
+            notes=self.policy.run_notes(),
         )
 
     def _batch(self, starts: Sequence[StartState]) -> None:

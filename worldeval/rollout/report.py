@@ -42,6 +42,8 @@ class RunReport:
     wall_s: float
     seconds: dict[str, float]
     """By part: policy, model (the world, less what it names itself), decode, write."""
+    notes: tuple[str, ...] = ()
+    """What the policy says that its user has to know, such as how many numbers were clipped."""
 
     @property
     def rollouts(self) -> int:
@@ -57,10 +59,11 @@ class RunReport:
     def __str__(self) -> str:
         counts = ", ".join(f"{self.outcomes[o.value]} {o.value}" for o in Outcome)
         before = f" (+ {self.resumed} from before)" if self.resumed else ""
-        return (
+        line = (
             f"{self.policy} in {self.world}: {self.rollouts} rollouts{before}: {counts}; "
             f"{self.frames_per_s:.1f} frames/s"
         )
+        return "\n".join([line, *self.notes])
 
 
 class RunInterrupted(KeyboardInterrupt):
