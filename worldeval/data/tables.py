@@ -44,6 +44,7 @@ FREE = ("reason", "time")
 """What need not be filled in, and may be left away at the end of a row."""
 KNOWN = frozenset((*VERDICT_COLUMNS, *LABEL_COLUMNS, SUCCESS, TRUSTED, DISTRUST))
 MOST_ROWS = 20_000_000
+OUTCOMES = {outcome.value: outcome for outcome in Outcome}
 
 Name = tuple[str, ...]
 """(policy, task, start_id) or (key,)."""
@@ -152,13 +153,12 @@ class Table:
         """What a judge said, row by row: the words of ``Outcome`` and no others."""
         self.need(("outcome",))
         cells = self.columns["outcome"]
-        known = {outcome.value: outcome for outcome in Outcome}
-        found = [known.get(cell) if isinstance(cell, str) else None for cell in cells]
+        found = [OUTCOMES.get(cell) if isinstance(cell, str) else None for cell in cells]
         if None in found:
             row = found.index(None)
             raise DataError(
-                f"{self.at(row)} has the outcome {cells[row]!r}, expected one of {sorted(known)}; "
-                "correct it, or remove the table and judge again"
+                f"{self.at(row)} has the outcome {cells[row]!r}, expected one of "
+                f"{sorted(OUTCOMES)}; correct it, or remove the table and judge again"
             )
         return found  # type: ignore[return-value]
 
@@ -290,9 +290,10 @@ def read_verdict_table(path: Path) -> pd.DataFrame:
 
     if is_parquet(path):
         frame = read_parquet(path)
-        table = Table.of(frame, str(path))
-        table.verdicts()
-        table.numbers("probability", 0, 1)
+        if not _is_sound(frame):
+            table = Table.of(frame, str(path))
+            table.verdicts()
+            table.numbers("probability", 0, 1)
         return frame
     table = Table.read(path)
     columns = {name: cells for name, cells in table.columns.items() if name in KNOWN}
@@ -314,6 +315,17 @@ def read_truth_table(path: Path) -> pd.DataFrame:
     columns |= dict(zip(by, zip(*outcomes, strict=True), strict=True)) if outcomes else {}
     columns |= {"outcome": [outcome.value for outcome in outcomes.values()]}
     return pd.DataFrame(columns | {"probability": table.numbers("probability", 0, 1)})
+
+
+def _is_sound(frame: pd.DataFrame) -> bool:
+    """Whether outcomes and probabilities are as judges write them: a glance, so that a look at
+    every cell is for tables that were changed by hand."""
+    if "outcome" not in frame or "probability" not in frame:
+        return False
+    if not all(type(word) is str and word in OUTCOMES for word in frame["outcome"].tolist()):
+        return False
+    values = frame["probability"].to_numpy()
+    return values.dtype == np.float64 and not ((values < 0) | (values > 1)).any()
 
 
 def _refuse_doubled(names: Sequence[str], titles: Sequence[str], what: str) -> None:
