@@ -221,10 +221,16 @@ class Table:
         return found  # type: ignore[return-value]
 
     def _words(self, column: str) -> list[str]:
-        return [
-            cell if type(cell) is str and cell.isalnum() else self._word(column, row, cell)
-            for row, cell in enumerate(self.columns[column])
-        ]
+        known: dict[str, str] = {}  # the same few names stand in many rows
+        words = []
+        for row, cell in enumerate(self.columns[column]):
+            word = known.get(cell) if type(cell) is str else None
+            if word is None:
+                word = self._word(column, row, cell)
+                if type(cell) is str:
+                    known[cell] = word
+            words.append(word)
+        return words
 
     def _word(self, column: str, row: int, cell: Any) -> str:
         if is_missing(cell):
