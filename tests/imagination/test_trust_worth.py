@@ -256,7 +256,9 @@ def test_a_policy_of_which_nothing_is_trusted_has_no_rate(tmp_path):
     )
     assert "| a | 50.0 % | 40.0 % | - |" in rates_table(nothing)
     calibration = TrustCalibration(
-        combination=Combination(verdicts={}),
+        combination=Combination(
+            verdicts={v: Weights(intercept=9.0) for v in ("success", "failure")}
+        ),
         threshold=0.5,
         share=0.2,
         world_model=None,
@@ -267,3 +269,50 @@ def test_a_policy_of_which_nothing_is_trusted_has_no_rate(tmp_path):
     again = TrustCalibration.load(calibration.save(tmp_path / "trust.json"))
     assert again.held_out["auroc"] is None
     assert rates_table(RateErrors(**again.held_out["rates"])) == rates_table(nothing)
+
+
+@pytest.mark.parametrize(
+    ("place", "value", "says"),
+    [
+        (("threshold",), float("nan"), "threshold is no finite number"),
+        (("threshold",), None, "threshold is None"),
+        (("threshold",), "0.5", "threshold is '0.5'"),
+        (("threshold",), 1.5, "threshold is 1.5"),
+        (("share",), 0, "share 0"),
+        (("judges",), "j", "judges is 'j', expected a list"),
+        (("instrument",), 5, "instrument is 5"),
+        (("verdicts", "success", "intercept"), float("inf"), "intercept is no finite number"),
+        (("verdicts", "success", "signals", "a"), [0, 0, 1], "spread 0"),
+        (("verdicts", "success", "signals", "a"), [0, 1, -1], "weight -1"),
+        (("verdicts", "success", "signals", "a"), [0, True, 1], "is True, expected a finite"),
+        (("verdicts", "success", "signals", "a"), [0, 1], "expected a list of 3"),
+        (("verdicts", "sucess"), {"intercept": 0.0}, "sucess"),
+        (("verdicts",), {}, "it has weights for"),
+        (("measured",), [{}], "KeyError"),
+    ],
+)
+def test_a_calibration_that_is_damaged_is_one_sentence(tmp_path, place, value, says) -> None:
+    """A threshold that is NaN would trust everything, a missing verdict all of its kind."""
+    path = TrustCalibration(
+        combination=Combination(
+            verdicts={
+                v: Weights(intercept=1.0, signals={"a": (0.0, 1.0, 0.5)})
+                for v in ("success", "failure")
+            }
+        ),
+        threshold=0.5,
+        share=0.2,
+        world_model="w",
+        instrument="i",
+        judges=("j",),
+    ).save(tmp_path / "trust.json")
+    assert TrustCalibration.load(path).threshold == 0.5
+    content = json.loads(path.read_text())
+    inner = content
+    for key in place[:-1]:
+        inner = inner[key]
+    inner[place[-1]] = value
+    path.write_text(json.dumps(content))
+    with pytest.raises(ConfigError, match="is damaged") as error:
+        TrustCalibration.load(path)
+    assert says in str(error.value) and "\n" not in str(error.value)

@@ -89,3 +89,27 @@ def test_seeds_differ_by_all_they_derive_from_and_never_change() -> None:
     assert all(0 <= seed < 2**32 for seed in seeds)
     # Fixed for ever: recorded rollouts must repeat with later versions.
     assert rollout_seed(0, "drawer-open/evaluation/0003", "world") == 1604168561
+
+
+@pytest.mark.parametrize(
+    ("place", "value"),
+    [
+        (("chunks",), 10**12), (("chunks",), True), (("chunks",), 1.5), (("chunks",), "5"),
+        (("chunks",), float("nan")), (("chunks",), 0), (("chunks",), 10**4000),
+        (("seed",), -1), (("seed",), True), (("seed",), 10**30), (("seed",), None),
+        (("name",), None), (("name",), ""), (("robot",), 5), (("starts",), {}), (("starts",), []),
+        (("starts", 0), None), (("starts", 0), "a"), (("starts", 0, "seed"), True),
+        (("starts", 0, "seed"), 1.0), (("starts", 0, "seed"), 10**30), (("starts", 0, "seed"), -1),
+        (("starts", 0, "task"), ""), (("starts", 0, "start_id"), ""), (("starts", 0, "task"), 7),
+        (("starts", 0, "instruction"), None),
+    ],
+)  # fmt: skip
+def test_values_of_a_wrong_kind_or_size_are_one_sentence(suite: Suite, place, value) -> None:
+    values = json.loads(json.dumps(suite.to_json()))
+    inner = values
+    for key in place[:-1]:
+        inner = inner[key]
+    inner[place[-1]] = value
+    with pytest.raises(ConfigError) as error:
+        Suite.from_json(values)
+    assert len(str(error.value)) < 300 and "\n" not in str(error.value)

@@ -79,8 +79,12 @@ def _value(value: Any, kind: Any, name: str) -> Any:
         raise _wrong(name, value, "a finite number")
     if kind is str and type(value) is not str:
         raise _wrong(name, value, "text")
-    if origin is not None and issubclass(origin, Mapping) and not isinstance(value, Mapping):
-        raise _wrong(name, value, "an object")
+    if origin is not None and issubclass(origin, Mapping):
+        if not isinstance(value, Mapping):
+            raise _wrong(name, value, "an object")
+        return {
+            key: _value(item, get_args(kind)[1], f"{name}.{key}") for key, item in value.items()
+        }
     return value
 
 

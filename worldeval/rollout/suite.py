@@ -23,6 +23,10 @@ from worldeval.errors import ConfigError
 from worldeval.rollout.provenance import write_atomically
 from worldeval.types import StartState
 
+MOST_CHUNKS = 10_000
+LARGEST_SEED = 2**63 - 1
+"""What a table can hold."""
+
 
 def rollout_seed(seed: int, start_id: str, purpose: str) -> int:
     """A seed in [0, 2^32) for one rollout and one purpose ("world" or "policy").
@@ -54,12 +58,21 @@ class Suite:
         object.__setattr__(self, "starts", tuple(self.starts))
         if not self.name:
             raise ConfigError("suite: name is empty, expected a name for the suite")
-        if isinstance(self.chunks, bool) or not isinstance(self.chunks, int) or self.chunks < 1:
-            raise ConfigError(f"suite {self.name!r}: chunks is {self.chunks!r}, expected 1 or more")
-        if isinstance(self.seed, bool) or not isinstance(self.seed, int) or self.seed < 0:
-            raise ConfigError(f"suite {self.name!r}: seed is {self.seed!r}, expected an int >= 0")
+        if type(self.chunks) is not int or not 1 <= self.chunks <= MOST_CHUNKS:
+            raise ConfigError(
+                f"suite {self.name!r}: chunks is {_number(self.chunks)}, expected 1 or more, at "
+                f"most {MOST_CHUNKS}"
+            )
+        _check_seed(self.seed, f"suite {self.name!r}")
         if not self.starts:
             raise ConfigError(f"suite {self.name!r} has no start states, expected at least one")
+        for start in self.starts:
+            _check_seed(start.seed, f"suite {self.name!r}: start state {start.start_id!r}")
+            if not start.start_id or not start.task:
+                raise ConfigError(
+                    f"suite {self.name!r}: a start state has start_id {start.start_id!r} and task "
+                    f"{start.task!r}, expected a name for each"
+                )
         start_id, times = Counter(start.start_id for start in self.starts).most_common(1)[0]
         if times > 1:
             raise ConfigError(
@@ -147,8 +160,19 @@ def _check_keys(values: Any, kind: type, source: str) -> None:
         if f.default is dataclasses.MISSING and name not in values:
             raise ConfigError(f"{source}: key {name!r} is missing")
         expected = {"str": str, "int": int}.get(str(f.type))
-        if name in values and expected and not isinstance(values[name], expected):
+        if name in values and expected and type(values[name]) is not expected:
             raise ConfigError(f"{source}: {name} is {values[name]!r}, expected {expected.__name__}")
+
+
+def _check_seed(seed: object, whose: str) -> None:
+    if type(seed) is not int or not 0 <= seed <= LARGEST_SEED:
+        raise ConfigError(f"{whose}: seed is {_number(seed)}, expected an int >= 0, below 2^63")
+
+
+def _number(value: object) -> str:
+    if type(value) is int and value.bit_length() > 128:  # Python refuses to write out long ones
+        return f"a number of {value.bit_length()} bits"
+    return repr(value)[:60]
 
 
 def _did_you_mean(word: str, known: Sequence[str] | Mapping[str, Any]) -> str:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 from pathlib import Path
 from typing import Any
 
@@ -227,6 +228,13 @@ def test_the_file_gives_back_what_was_saved(tmp_path: Path) -> None:
     assert set(content["per_task"]) == {"open", "close"}
 
 
+def edited(text: str, change: Any) -> str:
+    """The JSON ``text`` after ``change`` of its object."""
+    content = json.loads(text)
+    change(content)
+    return json.dumps(content)
+
+
 @pytest.mark.parametrize(
     ("change", "message"),
     [
@@ -238,6 +246,30 @@ def test_the_file_gives_back_what_was_saved(tmp_path: Path) -> None:
         (lambda text: text.replace('"true_positive": 18', '"true_positive": "x"', 1), "damaged"),
         (lambda text: text.replace('"confidence": 0.95', '"confidence": 7', 1), "confidence"),
         (lambda text: text.replace('"cells": [', '"cells": 3, "x": [', 1), "damaged"),
+        (lambda text: edited(text, lambda c: c["cells"].append(c["cells"][0])), "there twice"),
+        (lambda text: edited(text, lambda c: c["cells"][0].update(policy=None)), "as text"),
+        (lambda text: edited(text, lambda c: c["cells"][0].update(true_positive=True)), "counts"),
+        (lambda text: edited(text, lambda c: c["cells"][0].update(true_positive=10**30)), "counts"),
+        (lambda text: edited(text, lambda c: c["cells"][0].update(true_negative=999)), "the cells"),
+        (lambda text: edited(text, lambda c: c["pooled"]["sensitivity"].update(rate=1.2)), "cells"),
+        (lambda text: edited(text, lambda c: c["pooled"].update(sensitivity=math.nan)), "finite"),
+        (lambda text: edited(text, lambda c: c.update(confidence=math.nan)), "confidence is no"),
+        (lambda text: edited(text, lambda c: c.update(confidence="x")), "confidence is 'x'"),
+        (lambda text: edited(text, lambda c: c.update(confidence=True)), "confidence is True"),
+        (lambda text: edited(text, lambda c: c.update(judge=None)), "judge is None"),
+        (lambda text: edited(text, lambda c: c.update(notes="ab")), "notes is 'ab'"),
+        (lambda text: edited(text, lambda c: c.update(thresholds=[{}])), "is missing"),
+        (lambda text: edited(text, lambda c: c.update(raters=[1])), "damaged"),
+        (
+            lambda text: edited(
+                text,
+                lambda c: c.update(
+                    reliability={"bins": [], "brier": 2.0, "ece": 0.1, "rollouts": 3}
+                ),
+            ),
+            "brier is 2.0",
+        ),
+        (lambda text: "[" * 100_000, "nest too deeply"),
     ],
 )
 def test_a_damaged_file_is_told(tmp_path: Path, change: Any, message: str) -> None:

@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, fields
 from pathlib import Path
 from typing import Any
 
@@ -19,7 +19,8 @@ import numpy as np
 import pandas as pd
 
 from worldeval.data.files import load_json
-from worldeval.data.finite import finite
+from worldeval.data.finite import finite, not_finite
+from worldeval.data.settings import settings_from
 from worldeval.errors import ConfigError, DataError, MismatchError
 from worldeval.imagination.trust.combining import (
     VERDICTS,
@@ -148,29 +149,47 @@ class TrustCalibration:
                 "`worldeval trust FOLDER --against TRUTH --out CAL` wrote"
             )
         try:
+            if wrong := not_finite(content):
+                raise ValueError(f"{wrong} is no finite number")
             verdicts = {
-                verdict: Weights(
-                    intercept=float(w["intercept"]),
-                    signals={n: (float(a), float(b), float(c))
-                             for n, (a, b, c) in w["signals"].items()},
-                )
+                verdict: settings_from(Weights, w, f"verdicts.{verdict}.")
                 for verdict, w in content["verdicts"].items()
-            }  # fmt: skip
+            }
+            if set(verdicts) != set(VERDICTS):
+                raise ValueError(f"it has weights for {sorted(verdicts)}, expected {VERDICTS}")
+            facts = settings_from(_Facts, {name: content[name] for name in _FACTS})
             return cls(
                 combination=Combination(verdicts=verdicts),
-                threshold=float(content["threshold"]),
-                share=float(content["share"]),
-                world_model=content["world_model"],
-                instrument=str(content["instrument"]),
-                judges=tuple(content["judges"]),
-                held_out=content["held_out"],
                 measured=tuple(_measured(row) for row in content["measured"]),
+                **vars(facts),
             )
-        except (KeyError, TypeError, ValueError, AttributeError) as error:
+        except (LookupError, TypeError, ValueError, AttributeError, ArithmeticError) as error:
             raise ConfigError(
                 f"the trust calibration {str(path)!r} is damaged "
                 f"({type(error).__name__}: {error}); make it again"
             ) from error
+
+
+@dataclass(frozen=True, kw_only=True)
+class _Facts:
+    """Fields of a calibration that a file holds as they are."""
+
+    threshold: float
+    share: float
+    world_model: str | None
+    instrument: str
+    judges: tuple[str, ...]
+    held_out: Mapping[str, Any]
+
+    def __post_init__(self) -> None:
+        if not 0 <= self.threshold <= 1 or not 0 < self.share < 1:
+            raise ConfigError(
+                f"threshold is {self.threshold} and share {self.share}, expected 0 to 1 and more "
+                "than 0 to less than 1"
+            )
+
+
+_FACTS = tuple(f.name for f in fields(_Facts))
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -298,6 +317,8 @@ def _measured(row: Mapping[str, Any]) -> Measured:
     def area(values: Mapping[str, float | None] | None) -> Area | None:
         if values is None:
             return None
+        if any(v is not None and type(v) not in (int, float) for v in values.values()):
+            raise ValueError(f"an AUROC is {dict(values)}, expected numbers")
         return Area(**{n: float("nan") if v is None else float(v) for n, v in values.items()})
 
     against = area(row["against_policy"])

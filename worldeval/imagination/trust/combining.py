@@ -20,7 +20,7 @@ from dataclasses import dataclass, field
 import numpy as np
 import pandas as pd
 
-from worldeval.errors import DataError
+from worldeval.errors import ConfigError, DataError
 from worldeval.types import Outcome
 
 VERDICTS = (Outcome.SUCCESS.value, Outcome.FAILURE.value)
@@ -34,6 +34,14 @@ class Weights:
 
     intercept: float
     signals: Mapping[str, tuple[float, float, float]] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        for name, (_, spread, weight) in self.signals.items():
+            if not spread > 0 or not weight >= 0:
+                raise ConfigError(
+                    f"signal {name!r} has spread {spread} and weight {weight}, expected more than "
+                    "0 and 0 or more"
+                )
 
     def distrust(self, table: pd.DataFrame) -> np.ndarray:
         """Probability that the verdict is wrong, (rollouts,)."""

@@ -20,6 +20,8 @@ from pathlib import Path
 from typing import Any
 
 from worldeval.data.files import load_json
+from worldeval.data.finite import not_finite
+from worldeval.data.settings import settings_from
 from worldeval.errors import ConfigError, DataError, MismatchError
 from worldeval.judging.assessment.error_rates import (
     ErrorRates,
@@ -38,6 +40,9 @@ from worldeval.ranking.peer_rates import LEAST_PEERS, Confusion, PeerErrors
 
 FORMAT = "worldeval-judge-calibration-1"
 FILE = "calibration.json"
+RATES = ("pooled", "per_world", "per_policy", "per_task")
+"""What a file says beside its cells for those who read it."""
+MOST_ROLLOUTS = 10**9
 
 CellKey = tuple[str, str, str]
 """(world, policy, task)"""
@@ -292,28 +297,66 @@ class Assessment:
             )
         try:
             return cls._from_dict(content)
-        except (KeyError, TypeError, ValueError, AttributeError) as error:
-            raise DataError(
-                f"the calibration {path} is damaged ({type(error).__name__}: {error}); {remedy}"
-            ) from error
+        except (LookupError, TypeError, ValueError, AttributeError, ArithmeticError) as error:
+            reason = " ".join(f"{type(error).__name__}: {error}".split())[:300]
+            raise DataError(f"the calibration {path} is damaged ({reason}); {remedy}") from error
 
     @classmethod
     def _from_dict(cls, content: Mapping[str, Any]) -> Assessment:
+        if wrong := not_finite(content):
+            raise ValueError(f"{wrong} is no finite number")
         cells = {}
         for row in content["cells"]:
             numbers = {f.name: row[f.name] for f in fields(Counts)}
-            if not all(isinstance(n, int) and n >= 0 for n in numbers.values()):
+            if not all(type(n) is int and 0 <= n <= MOST_ROLLOUTS for n in numbers.values()):
                 raise ValueError(f"counts are {numbers}, expected whole numbers from 0")
-            cells[str(row["world"]), str(row["policy"]), str(row["task"])] = Counts(**numbers)
+            key = (row["world"], row["policy"], row["task"])
+            if not all(isinstance(name, str) for name in key):
+                raise ValueError(f"a cell is of {key}, expected world, policy and task as text")
+            if key in cells:
+                raise ValueError(f"the cell {key} stands there twice")
+            cells[key] = Counts(**numbers)
         table, raters = content["reliability"], content["raters"]
-        return cls(
-            judge=content["judge"],
-            truth=content["truth"],
+        facts = settings_from(_Facts, {name: content[name] for name in _FACTS})
+        found = cls(
             cells=cells,
-            world_model=content["world_model"],
-            confidence=content["confidence"],
             reliability=None if table is None else Reliability.from_dict(table),
-            thresholds=tuple(Threshold(**row) for row in content["thresholds"]),
             raters=None if raters is None else RaterAgreement.from_dict(raters),
-            notes=tuple(content["notes"]),
+            **vars(facts),
         )
+        found._check_rates(content)
+        return found
+
+    def _check_rates(self, content: Mapping[str, Any]) -> None:
+        """Raise ValueError where rates in a file are not those of its own cells."""
+        for name, written in self.to_dict().items():
+            if name in RATES and (where := _differing(content.get(name), written, name)):
+                raise ValueError(f"{where} is not what the cells say; one of them was changed")
+
+
+@dataclass(frozen=True, kw_only=True)
+class _Facts:
+    """Fields of an assessment that a file holds as they are."""
+
+    judge: str
+    truth: str
+    world_model: str | None
+    confidence: float
+    thresholds: tuple[Threshold, ...]
+    notes: tuple[str, ...]
+
+
+_FACTS = tuple(f.name for f in fields(_Facts))
+
+
+def _differing(found: Any, expected: Any, name: str) -> str | None:
+    """Where ``found`` differs from ``expected`` by more than rounding."""
+    if isinstance(expected, Mapping):
+        if not isinstance(found, Mapping) or set(found) != set(expected):
+            return name
+        parts = (_differing(found[key], expected[key], f"{name}.{key}") for key in expected)
+        return next((part for part in parts if part), None)
+    if isinstance(expected, float):
+        near = type(found) in (int, float) and math.isclose(found, expected, abs_tol=1e-6)
+        return None if near else name
+    return None if type(found) is type(expected) and found == expected else name

@@ -10,6 +10,8 @@ from collections.abc import Iterable, Mapping
 from dataclasses import asdict, dataclass, fields
 from typing import Any
 
+from worldeval.data.settings import settings_from
+from worldeval.errors import ConfigError
 from worldeval.judging.calibration import Counts
 from worldeval.ranking.intervals import Estimate, wilson_interval
 
@@ -30,7 +32,13 @@ class Reliability:
     @classmethod
     def from_dict(cls, content: Mapping[str, Any]) -> Reliability:
         """The inverse of ``dataclasses.asdict``."""
-        return cls(**{**content, "bins": tuple(content["bins"])})
+        found = settings_from(cls, content)
+        if not all(0 <= value <= 1 for value in (found.brier, found.ece)) or found.rollouts < 0:
+            raise ConfigError(
+                f"brier is {found.brier}, ece {found.ece} and rollouts {found.rollouts}, expected "
+                "0 to 1, 0 to 1, and 0 or more"
+            )
+        return found
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -19,6 +19,7 @@ from typing import Any
 
 import numpy as np
 
+from worldeval.data.settings import settings_from
 from worldeval.errors import ConfigError, DataError
 from worldeval.types import Outcome
 
@@ -61,13 +62,7 @@ class RaterAgreement:
     @classmethod
     def from_dict(cls, content: Mapping[str, Any]) -> RaterAgreement:
         """The inverse of ``dataclasses.asdict``."""
-        return cls(
-            raters=tuple(content["raters"]),
-            alpha=Coefficient(**content["alpha"]),
-            pairs=tuple(
-                Pair(**{**pair, "kappa": Coefficient(**pair["kappa"])}) for pair in content["pairs"]
-            ),
-        )
+        return settings_from(cls, content)
 
 
 def cohen_kappa(
