@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import threading
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -12,7 +13,7 @@ import pytest
 
 from worldeval.data import checkpoint, digests
 from worldeval.data.episodes import EpisodeStore
-from worldeval.errors import ConfigError
+from worldeval.errors import ConfigError, StoreError
 from worldeval.types import Episode
 
 
@@ -97,3 +98,30 @@ def test_stores_by_their_episodes(
     first.append(episode(2))
     assert digests.of_store(first) != digest
     assert {key: digests.of_episodes(first)[key] for key in before} == before
+
+
+def test_an_index_that_cannot_be_read_is_told(
+    tmp_path: Path, episode: Callable[..., Episode], layout: dict[str, Any]
+) -> None:
+    store = EpisodeStore.create(tmp_path / "s", **layout)
+    store.append(episode(0))
+    store.close()
+    next((tmp_path / "s" / "meta" / "episodes").rglob("*.parquet")).write_bytes(b"no parquet")
+    with pytest.raises(StoreError, match="index of .* cannot be read .*worldeval store verify"):
+        digests.of_episodes(store)
+
+
+def test_digests_while_the_store_is_compacted(
+    tmp_path: Path, episode: Callable[..., Episode], layout: dict[str, Any]
+) -> None:
+    store = EpisodeStore.create(tmp_path / "s", **(layout | {"images": "lossless"}))
+    for number in range(60):  # two files of the index, which become one
+        store.append(episode(number))
+    store.close()
+    expected, reader = digests.of_episodes(store), EpisodeStore.open(store.root)
+    compacting = threading.Thread(target=EpisodeStore.open(store.root).compact)
+    compacting.start()
+    while compacting.is_alive():
+        assert digests.of_episodes(reader) == expected
+    compacting.join()
+    assert digests.of_episodes(reader) == expected

@@ -12,6 +12,7 @@ import hashlib
 import json
 import os
 import stat
+import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -20,9 +21,9 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from worldeval.data import checkpoint, index
+from worldeval.data import checkpoint, index, journal
 from worldeval.data.lerobot import INFO_PATH
-from worldeval.errors import CheckpointError, ConfigError
+from worldeval.errors import CheckpointError, ConfigError, StoreError
 
 if TYPE_CHECKING:
     from worldeval.data.episodes import EpisodeStore
@@ -150,10 +151,26 @@ def of_episodes(store: EpisodeStore) -> dict[str, str]:
 
     Of what its index keeps: instruction, task, outcome, facts (of a rollout with the seconds that
     each chunk took, which no second run repeats), and the statistics of every feature, frames
-    included. No frame is read.
+    included. No frame is read. Raises StoreError if the index cannot be read.
     """
-    found = _of_rows(store.root, tuple(index.episodes_stamp(store.root)))
-    return {key: digest for key, digest in found.items() if key in store}
+    root, until = store.root, time.monotonic() + journal.MOST_SECONDS
+    while True:
+        mark, trouble, stamp = journal.mark(root), None, None
+        try:
+            stamp = index.episodes_stamp(root)
+            found = _of_rows(root, tuple(stamp))
+            if store.keys <= found.keys() and not journal.changed_since(root, mark):
+                return {key: digest for key, digest in found.items() if key in store}
+        except (OSError, LookupError, ValueError, pa.ArrowException) as error:
+            trouble = error
+        # Somebody may be compacting the store: files of its index go and come meanwhile.
+        still = not journal.changed_since(root, mark) and stamp == index.episodes_stamp(root)
+        if still or time.monotonic() > until:
+            raise StoreError(
+                f"the index of {root} cannot be read ({trouble or 'it lacks episodes'}); "
+                f"`worldeval store verify {root}` names what is damaged"
+            ) from trouble
+        time.sleep(0.05)
 
 
 @functools.lru_cache(maxsize=64)
@@ -173,7 +190,7 @@ def _of_rows(root: Path, stamp: tuple[tuple[str, int, int], ...]) -> dict[str, s
         measured = [_numbers(table[name].combine_chunks(), len(table)) for name in names]
         for i, key in enumerate(table["worldeval.key"].to_pylist()):
             said = json.dumps([column[i] for column in facts]).encode()
-            found[key] = of_bytes(said + b"".join(column[i].tobytes() for column in measured))
+            found[key] = of_bytes(said + b"".join(column[i] for column in measured))
     return found
 
 
@@ -181,11 +198,14 @@ _FACTS = ("length", "tasks", "worldeval.task", "worldeval.success", "worldeval.e
 _MEASURES = ("mean", "std", "min", "max")
 
 
-def _numbers(column: pa.Array, rows: int) -> np.ndarray:
-    """(rows, N) float64, of a column of numbers or of nested lists of them."""
+def _numbers(column: pa.Array, rows: int) -> list[bytes]:
+    """A column of numbers, or of nested lists of them, row by row."""
+    if column.null_count:  # never measured
+        return [json.dumps(value).encode() for value in column.to_pylist()]
     while isinstance(column, pa.ListArray | pa.FixedSizeListArray | pa.LargeListArray):
         column = column.flatten()
-    return np.asarray(column.to_numpy(zero_copy_only=False), np.float64).reshape(rows, -1)
+    values = np.asarray(column.to_numpy(zero_copy_only=False), np.float64).reshape(rows, -1)
+    return [row.tobytes() for row in values]
 
 
 def of_inputs(*places: str | Path | None) -> dict[str, dict[str, str]]:
