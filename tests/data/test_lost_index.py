@@ -9,9 +9,11 @@ import pytest
 
 from worldeval.cli import main
 from worldeval.data import facts, journal
+from worldeval.data.atomic import WriterLock
 from worldeval.data.contents import SET_ASIDE, recordings
 from worldeval.data.episodes import EpisodeStore
 from worldeval.data.repair import BACKUP, repair
+from worldeval.data.verification import verify
 from worldeval.errors import StoreError
 
 
@@ -182,3 +184,24 @@ def test_a_journal_whose_files_are_gone_deletes_nothing(store, episode) -> None:
         with pytest.raises(StoreError, match="cannot be finished"):
             EpisodeStore.open(store.root)
         assert content(store.root) == files
+
+
+def test_where_no_table_can_be_read_no_empty_index_is_made(filled) -> None:
+    shutil.rmtree(filled.root / "meta/episodes")
+    for path in (filled.root / "data").rglob("*.parquet"):
+        path.write_bytes(path.read_bytes()[:50])
+    files = content(filled.root)
+    with pytest.raises(StoreError, match="no episode of .* can be told"):
+        repair(filled.root)
+    assert content(filled.root) == files and not (filled.root / SET_ASIDE).exists()
+
+
+def test_a_damaged_table_stays_where_it_is(filled) -> None:
+    shutil.rmtree(filled.root / "meta/episodes")
+    last = sorted((filled.root / "data").rglob("*.parquet"))[-1]
+    last.write_bytes(last.read_bytes()[:50])
+    files = content(filled.root)
+    done = repair(filled.root)
+    assert done.episodes == 4 and any(last.name in said for said in done.lost)
+    assert content(filled.root) == files
+    assert any(last.name in note for note in verify(filled.root, WriterLock(last)).notes)

@@ -208,7 +208,7 @@ def read_file(path: Path, layout: StoreLayout, *, statistics: bool = False) -> l
         "tasks": (pc.list_value_length, 1, MOST_ROWS),
         "worldeval.success_known": (lambda column: pc.cast(column, pa.int8()), 0, 1),
     }
-    for name, (measure, least, most) in measures.items():
+    for name, (measure, least, most) in measures.items() if len(table) else ():
         values = measure(table.column(name))
         right = pc.and_(pc.greater_equal(values, least), pc.less_equal(values, most))
         if not pc.all(pc.fill_null(right, False)).as_py():  # NaN is nowhere between

@@ -61,6 +61,8 @@ class _State:
     counted: int | None
     """Episodes in the old ``info.json``; None if that is lost."""
     tables: list[survey.Table]
+    damaged: list[str] = field(default_factory=list)
+    """Data tables of which nothing could be read."""
     found: dict[int, index.Row] = field(default_factory=dict)
     """Rows with their statistics, by episode."""
     rebuilt: list[int] = field(default_factory=list)
@@ -95,7 +97,7 @@ def _repair(root: Path) -> Repair:
     _add_rows(state)
     order = _in_order(state)
     tasks = _tasks(state, order)
-    state.lost += _set_torn_aside(state, order)
+    state.lost += _tell_unnamed(state, order)
     if not state.wrong:
         return Repair(episodes=len(order), rebuilt=[], mended=[], lost=state.lost, backup=None)
     backup = _backup(root)
@@ -112,7 +114,6 @@ def _repair(root: Path) -> Repair:
 def _begin(root: Path) -> _State:
     """The data tables, and what the store is: as they say, else as ``info.json`` says."""
     tables, damaged = survey.tables_in(root)
-    lost = [f"{sentence}; restore it from a copy" for sentence in damaged]
     kept = next((table.kept.info for table in tables if table.kept), None)
     info, counted, wrong = None, None, []
     try:
@@ -125,6 +126,7 @@ def _begin(root: Path) -> _State:
                 f"{error}, and no data table of {root} keeps a copy of it (they are damaged or of "
                 f"an earlier version): put the {INFO_PATH} of a store of the same robot there"
             ) from error
+        info = None
         wrong.append(f"{root / INFO_PATH} was rebuilt")
     if kept is not None:
         known = StoreLayout.from_info(kept, f"{root}/data")
@@ -139,8 +141,9 @@ def _begin(root: Path) -> _State:
         layout=layout,
         counted=counted,
         tables=tables,
+        damaged=damaged,
         wrong=wrong,
-        lost=lost,
+        lost=[f"{sentence}; restore it from a copy" for sentence in damaged],
     )
 
 
@@ -267,6 +270,11 @@ def _in_order(state: _State) -> list[index.Row]:
             )
         next_row = row["dataset_to_index"]
     counted = len(order) if state.counted is None else state.counted
+    if not order and (counted or state.damaged):
+        raise StoreError(
+            f"no episode of {state.root} can be told from its recordings: restore data/ or meta/ "
+            "from a copy; nothing was changed" + "".join(f"; {said}" for said in state.lost)
+        )
     if counted > len(order):
         state.lost.append(
             f"{counted - len(order)} of the {counted} episodes that {INFO_PATH} counted"
@@ -301,10 +309,15 @@ def _tasks(state: _State, order: Sequence[index.Row]) -> list[str]:
     return whole
 
 
-def _set_torn_aside(state: _State, order: Sequence[index.Row]) -> list[str]:
-    """What no row names is told; the torn episode of a killed writer is moved out of the way."""
+def _tell_unnamed(state: _State, order: Sequence[index.Row]) -> list[str]:
+    """What no row names; the torn episode of a killed writer is moved out of the way.
+
+    Where tables are damaged or episodes were counted that lie nowhere, it may be theirs: it stays.
+    """
     names = index.unnamed(contents.recordings(state.root), order, state.layout)
-    if names and contents.left_by_a_killed_writer(names, index.next_slot(order, state.layout)):
+    slot = index.next_slot(order, state.layout)
+    complete = not state.damaged and (state.counted or 0) <= len(order)
+    if names and complete and contents.left_by_a_killed_writer(names, slot):
         folder = contents.set_aside(state.root, names)
         return [f"{', '.join(names)} are no whole episode, kept in {folder}"]
     return [

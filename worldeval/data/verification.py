@@ -19,6 +19,7 @@ import pyarrow as pa
 from worldeval.data import contents, facts, index, journal, rows
 from worldeval.data.atomic import WriterLock
 from worldeval.data.checksums import check_unchanged
+from worldeval.data.files import read_json
 from worldeval.data.lerobot import INFO_PATH, STATS_PATH, TASKS_PATH, StoreLayout
 from worldeval.data.parquet import opened, read_row_group
 from worldeval.data.video import mp4_times, read_mp4
@@ -97,6 +98,8 @@ def _inspect(root: Path) -> Inspection:
         add(root / "meta/episodes", partial(_check_counts, root, len(table), counted))
         add(root / TASKS_PATH, partial(_check_tasks, root, table))
         add(root / "meta/episodes", partial(_check_columns, root, layout))
+        if (root / STATS_PATH).exists():  # a killed writer has not come to write it
+            add(root / STATS_PATH, lambda: read_json(root / STATS_PATH) and None)
         _check_episodes(root, layout, table, add)
         notes = _check_unnamed(root, layout, table, add)
     else:
@@ -139,8 +142,7 @@ def _check_tasks(root: Path, table: Sequence[index.Row]) -> str | None:
 
 def _check_columns(root: Path, layout: StoreLayout) -> str | None:
     index.has_checksums(root, layout)
-    if (root / STATS_PATH).exists():
-        index.stats_of(index.read_whole(root, layout), layout)
+    index.stats_of(index.read_whole(root, layout), layout)
     return None
 
 
