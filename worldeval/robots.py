@@ -46,10 +46,10 @@ class CameraSpec:
             raise ConfigError(
                 f"camera {self.name!r}: rotation has {len(self.rotation)} numbers, expected 9"
             )
-        if not self.fovy_rad > 0:
+        if not 0 < self.fovy_rad < np.pi:
             raise ConfigError(
-                f"camera {self.name!r}: fovy_rad is {self.fovy_rad!r}, expected more than 0; a "
-                "camera of unknown geometry has mount='uncalibrated'"
+                f"camera {self.name!r}: fovy_rad is {self.fovy_rad!r}, expected more than 0 and "
+                "below pi; a camera of unknown geometry has mount='uncalibrated'"
             )
 
     def _need_calibration(self) -> None:

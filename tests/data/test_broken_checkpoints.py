@@ -206,6 +206,7 @@ VALUES = {
     ("network", "text_buckets"): (10**12, 10**8),
     ("network", "channels"): ([8, 8, 10**12], [16, 32], "abc", 5),
     ("network", "cameras"): ("front", [1, 2], []),
+    ("network", "action_high"): ([-5.0, 1.0, 1.0, 1.0], [1e308, 1.0, 1.0, 1.0]),
     ("network", "action_low"): ([0.0], ["a"] * 4, None),
     ("network", "image_size"): ([10**12, 10**12], [64], [64.0, 64.0], [0, 0]),
     ("network", "use_text"): (1, "yes", None),
@@ -280,3 +281,9 @@ def test_what_a_card_measured_as_nan_is_kept_as_null(tmp_path) -> None:
     text = (folder / "config.json").read_text()
     (folder / "config.json").write_text(text.replace("null", "NaN"))
     assert checkpoint.read_header(folder)["card"]  # as older versions wrote it
+
+
+def test_a_judge_whose_calibration_lost_a_number_gets_no_default(copy) -> None:
+    folder = copy("judge")
+    edit(folder, lambda header: header["config"]["calibration"].pop("slope"))
+    refused(load_judge, folder, "calibration.slope is missing")

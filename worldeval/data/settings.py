@@ -23,10 +23,11 @@ SHOWN = 60
 """Characters of a wrong value that are shown."""
 
 
-def settings_from(cls: type[T], values: Any, where: str = "") -> T:
+def settings_from(cls: type[T], values: Any, where: str = "", *, whole: bool = False) -> T:
     """``cls(**values)`` once every value is of the kind that ``cls`` declares for it.
 
-    where: what stands before a field's name in messages, such as "network.".
+    where: what stands before a field's name in messages, such as "network.". whole: fields with a
+        default must be given too, where the default would be another result.
     """
     if not isinstance(values, Mapping):
         raise ConfigError(f"{where.rstrip('.') or 'it'} is {_show(values)}, expected an object")
@@ -39,9 +40,7 @@ def settings_from(cls: type[T], values: Any, where: str = "") -> T:
     missing = [
         f.name
         for f in dataclasses.fields(cls)  # type: ignore[arg-type]
-        if f.name not in values
-        and f.default is dataclasses.MISSING
-        and f.default_factory is dataclasses.MISSING
+        if f.name not in values and (whole or f.default is dataclasses.MISSING is f.default_factory)
     ]
     if missing:
         raise ConfigError(f"{where + missing[0]} is missing")

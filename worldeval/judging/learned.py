@@ -22,7 +22,7 @@ from worldeval.data.settings import settings_from
 from worldeval.data.video import to_model
 from worldeval.errors import ConfigError, JudgeError, MismatchError
 from worldeval.judging.calibration import Calibration
-from worldeval.judging.network import JudgeConfig, JudgeNetwork
+from worldeval.judging.network import MOST_FRAMES, JudgeConfig, JudgeNetwork
 from worldeval.judging.settled import settled
 from worldeval.learning.weights import filled
 from worldeval.types import Cost, Episode, Outcome, Verdict
@@ -55,8 +55,11 @@ class LearnedJudge:
         smooth: over how many of these a score is averaged. Both belong to the calibration.
         """
         for field, value in (("stride", stride), ("smooth", smooth)):
-            if type(value) is not int or value < 1:
-                raise ConfigError(f"{field} is {value!r}, expected a whole number from 1")
+            if type(value) is not int or not 1 <= value <= MOST_FRAMES:
+                raise ConfigError(
+                    f"{field} is {str(value)[:40]!r}, expected a whole number from 1 to "
+                    f"{MOST_FRAMES}"
+                )
         # Channels last: a third faster on a CPU, where verdicts are mostly given.
         network = network.to(device=device, memory_format=torch.channels_last)  # type: ignore[call-overload]
         self.network = network.eval()
@@ -88,7 +91,9 @@ class LearnedJudge:
             del settings["network"], settings["calibration"]
             # Recalibrated, it is another judge, and its verdicts are others.
             name = f"{cls.title}@{checkpoint.digest(folder, settings=True)}"
-            calibration = settings_from(Calibration, config["calibration"], "calibration.")
+            calibration = settings_from(
+                Calibration, config["calibration"], "calibration.", whole=True
+            )
             return cls(network, calibration, name=name, device=device, **settings)
 
     def save(self, folder: str | Path, card: Mapping[str, Any] | None = None) -> Path:

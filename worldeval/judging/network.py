@@ -22,6 +22,9 @@ from torch import nn
 from worldeval.data.text import token_buckets
 from worldeval.errors import ConfigError
 
+MOST_FRAMES = 100_000
+"""Longer than any rollout."""
+
 
 @dataclass(frozen=True, kw_only=True)
 class JudgeConfig:
@@ -49,8 +52,10 @@ class JudgeConfig:
             raise ConfigError(f"views is {self.views!r}, expected distinct camera names")
         if len(self.image_size) != 2 or any(s < 8 or s % 8 for s in self.image_size):
             raise ConfigError(f"image_size is {self.image_size!r}, expected (H, W) divisible by 8")
-        if self.lag < 0:
-            raise ConfigError(f"lag is {self.lag!r}, expected 0 (none) or more frames")
+        if not 0 <= self.lag <= MOST_FRAMES:
+            raise ConfigError(
+                f"lag is {str(self.lag)[:40]}, expected 0 (none) to {MOST_FRAMES} frames"
+            )
         if len(self.channels) != 3 or any(c < 8 or c % 8 for c in self.channels):
             raise ConfigError(
                 f"channels is {self.channels!r}, expected three multiples of 8 (GroupNorm)"

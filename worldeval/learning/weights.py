@@ -104,7 +104,8 @@ def check_weights(
         )
     for name, like in expected.items():
         tensor = found[name]
-        if tensor.shape != like.shape:
+        # A single number is kept as a list of one, which torch takes as well.
+        if tuple(tensor.shape) not in (tuple(like.shape), tuple(like.shape) or (1,)):
             raise CheckpointError(
                 f"the checkpoint {folder} does not fit its own config.json: {name} is "
                 f"{tuple(tensor.shape)}, expected {tuple(like.shape)}; fetch it again or train it "

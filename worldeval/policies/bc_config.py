@@ -18,6 +18,8 @@ from worldeval.robots import RobotSpec
 
 FAMILIES = ("film", "plain", "keypoints", "patches", "thumbnails", "nearest")
 """Networks that can be cloned into; the first is the shipped candidates'."""
+LARGEST = 1e9
+"""No bound of an action or a pose, in whatever unit."""
 GROUP_CHANNELS = 8
 """Channels that are normalised together."""
 
@@ -72,6 +74,13 @@ class BCConfig:
             raise ConfigError("action_low and action_high differ in length")
         if len(self.pose_low) != len(self.pose_high):
             raise ConfigError("pose_low and pose_high differ in length")
+        for name in ("action", "pose"):
+            low, high = getattr(self, f"{name}_low"), getattr(self, f"{name}_high")
+            if any(not -LARGEST < a < b < LARGEST for a, b in zip(low, high, strict=True)):
+                raise ConfigError(
+                    f"{name}_low is {low} and {name}_high {high}, expected lower and then higher "
+                    "numbers"
+                )
 
     @classmethod
     def for_robot(cls, robot: RobotSpec, **settings: Any) -> BCConfig:

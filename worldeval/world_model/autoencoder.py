@@ -153,7 +153,7 @@ class Autoencoder(nn.Module):
         """From a checkpoint folder; raises CheckpointError if it is missing or damaged."""
         config, tensors = checkpoint.load(folder, kind=KIND)
         with checkpoint.fitting(folder):
-            settings = settings_from(AutoencoderConfig, config)
+            settings = settings_from(AutoencoderConfig, config, whole=True)
             model = filled(lambda: cls(settings), tensors, folder)
         return model.eval().requires_grad_(False)
 

@@ -93,6 +93,7 @@ class WorldModelConfig:
             raise ConfigError(
                 f"latent_size is {self.latent_size}, expected 1 to {LARGEST_SIDE // 8} each"
             )
+        _ = self.normalizer  # raises for bounds that are none
         if self.trust and (
             len(self.trust) != len(self.views) or not all(0 <= t <= 1 for t in self.trust)
         ):
