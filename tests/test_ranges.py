@@ -71,6 +71,9 @@ def test_a_training_s_numbers_are_checked_too(
 ) -> None:
     words = ["train", "policy", "--store", str(tmp_path), "--out", str(tmp_path / "out")]
     assert "weight_decay is nan" in refused(capsys, *words, "--loop.weight-decay", "nan")
+    assert "weight_decay is -1, expected 0 or more" in refused(
+        capsys, *words, "--loop.weight-decay", "-1"
+    )
     assert "seed is -1, expected 0 to" in refused(capsys, *words, "--loop.seed", "-1")
 
 

@@ -29,6 +29,7 @@ _FROM_ONE = {
     "sampler_steps", "steps", "steps_per_frame", "threads", "token_width", "video_mb", "widths",
     "workers", "heads", "blocks", "channels",
 }  # fmt: skip
+_BELOW_ZERO = {"label_gain"}
 _MOST = {
     "threads": 1024,
     "workers": 1024,
@@ -72,6 +73,8 @@ def check_values(verb: Any) -> None:
             if isinstance(one, float):
                 if not math.isfinite(one):
                     raise ConfigError(f"{name} is {one}, expected a finite number")
+                if one < 0 and name not in _BELOW_ZERO:
+                    raise ConfigError(f"{name} is {one:g}, expected 0 or more")
                 if abs(one) > 1e30:
                     raise ConfigError(f"{name} is {one:g}, expected a number of a sensible size")
             elif isinstance(one, int):
