@@ -33,7 +33,7 @@ BASES = {
     "train autoencoder": f"{TRAINED} --model.widths 8 8 8",
     "train world-model": f"{TRAINED} --autoencoder world/autoencoder {BACKBONE}",
     "train ctrl-world": f"{TRAINED} --start-from world/world-model",
-    "train adapter": f"--source lerobot --out out {LOOP} --hidden 8",
+    "train adapter": "--source lerobot --out out --steps 2 --batch 2 --threads 1 --hidden 8",
     "train policy": f"{TRAINED} --channels 8 8 8 --hidden 8",
     "train judge": f"{TRAINED} --validation store",
     "train progress": f"{TRAINED} --validation store",
@@ -44,7 +44,7 @@ BASES = {
     "calibrate": "store --truth trials.csv --out out --draws 20",
     "trust": "store --checkpoint world/trust --threads 1",
     "rank": "verdicts.parquet --out out",
-    "bench step": "--size mini --count --out out",
+    "bench step": "--size full --out out",
     "store verify": "store",
     "store compact": "store",
 }

@@ -73,15 +73,13 @@ class BenchStep:
             device=device,
             compile=self.compile,
         )
+        if config.size == "full" and not on_cuda and not self.count:
+            raise ConfigError("--size full on a CPU would take days; use --size mini, or --count")
         counted = costs(config)
         text = counted_table(counted)
         print(text, flush=True)
         report = {"cost_at_full_size": counted}
         if not self.count:
-            if config.size == "full" and not on_cuda:
-                raise ConfigError(
-                    "--size full on a CPU would take days; use --size mini, or --count"
-                )
             measured = measure(config, self.out, self.minutes, print)
             summarise(measured)
             report = measured | report
