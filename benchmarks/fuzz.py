@@ -214,9 +214,10 @@ def choose(target: str, rng: np.random.Generator) -> tuple[Path, Words]:
         path = any_of(*(f"world/{part}" for part in parts))
         words = ["judge", "store", "--threads", "1"] if "judge" in path.parts else ACT.split()
     elif target == "store":
-        path = any_of("store/meta", "store/data", "store/videos", "store")
         verbs = ("store verify store", "store compact store", "judge store --threads 1")
         words = str(rng.choice(verbs)).split()
+        _forget(words)
+        path = any_of("store/meta", "store/data", "store/videos", "store")
     elif target == "suite":
         path, words = Path("world/suite/suite.json"), ACT.split()
     elif target == "table":
@@ -225,7 +226,8 @@ def choose(target: str, rng: np.random.Generator) -> tuple[Path, Words]:
     else:
         path = any_of("lerobot/meta", "lerobot/data", "lerobot/videos", "lerobot2")
         words = ["prepare", "--source", path.parts[0], *PREPARE.split()]
-    _forget(words)
+    if target == "checkpoint":
+        _forget(words)
     return path, words
 
 

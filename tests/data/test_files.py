@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 import os
+import shutil
 import socket
+from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 
 import pytest
 
 from worldeval.data.files import parsed_json, read_json, read_text, regular_file
-from worldeval.errors import CheckpointError, DataError
+from worldeval.errors import CheckpointError, DataError, WorldEvalError
 
 
 def test_a_file_and_a_link_to_one_are_regular(tmp_path: Path) -> None:
@@ -66,3 +69,48 @@ def test_a_file_of_absurd_size_is_not_read(tmp_path: Path) -> None:
         file.truncate(2**40)  # sparse: it takes no room
     with pytest.raises(DataError, match="has 1,099,511,627,776 bytes, expected at most"):
         read_text(path)
+
+
+def test_no_reader_waits_for_a_pipe(tmp_path: Path, record_lerobot: Callable[..., Path]) -> None:
+    """Films, latents, states, keys, adapters and the files of datasets."""
+    from worldeval.data.droid import LeRobotDroid
+    from worldeval.data.droid_keys import read_key_map
+    from worldeval.data.video import mp4_times, read_mp4
+    from worldeval.learning.resuming import load_state
+    from worldeval.policies.joint_adapter import LearnedAdapter
+    from worldeval.policies.population import read_population
+    from worldeval.policies.request_keys import read_keys
+    from worldeval.rollout.suite import Suite
+    from worldeval.world_model.latents import LatentCache
+
+    pipe = tmp_path / "pipe"
+    os.mkfifo(pipe)
+    latents = LatentCache(tmp_path, "l")
+    latents.path("k").parent.mkdir(parents=True)
+    os.mkfifo(latents.path("k"))
+    readers: list[Callable[[], object]] = [
+        lambda: read_mp4(pipe),
+        lambda: mp4_times(pipe),
+        lambda: load_state(pipe),
+        lambda: read_keys(pipe),
+        lambda: read_key_map(pipe),
+        lambda: LearnedAdapter.load(pipe),
+        lambda: read_population(pipe),
+        lambda: Suite.load(pipe),
+        lambda: latents.read("k"),
+    ]
+    root = record_lerobot("v3.0")
+    for name in ("info.json", "episodes/chunk-000/file-000.parquet"):
+        copy = tmp_path / name.replace("/", "-")
+        shutil.copytree(root, copy)
+        (copy / "meta" / name).unlink()
+        os.mkfifo(copy / "meta" / name)
+        readers.append(partial(LeRobotDroid, copy))
+    table = root / "data/chunk-000/file-000.parquet"
+    table.unlink()
+    os.mkfifo(table)
+    readers.append(lambda: LeRobotDroid(root).episode("0"))
+    for read in readers:
+        with pytest.raises(WorldEvalError) as told:
+            read()
+        assert "\n" not in str(told.value)

@@ -390,7 +390,7 @@ def test_chunks_that_do_not_fit_are_refused_before_the_first_step(
         ("timeout_s=0", ConfigError, "timeout_s is 0"),
         ("wait_s=soon", ConfigError, "wait_s is 'soon'"),
         ("api_key_env=NO_SUCH", ConfigError, "api_key_env is 'NO_SUCH'"),
-        ("keys=no_such.toml", ConfigError, "no_such.toml: it cannot be read"),
+        ("keys=no_such.toml", ConfigError, "there is no file of keys at no_such.toml"),
         ("exterior=front", MismatchError, "camera 'front'"),
     ],
 )

@@ -17,7 +17,7 @@ from typing import Any
 import numpy as np
 
 from worldeval.data.cells import EXPECTED
-from worldeval.data.files import parsed_json
+from worldeval.data.files import load_json, regular_file
 from worldeval.data.footage import CONTROL_HZ, FRAME_HZ, VideoFile
 from worldeval.data.raw import STEPS, RawEpisode, array_of
 from worldeval.data.values import success, text
@@ -210,6 +210,7 @@ def load_latents(raw: RawEpisode) -> np.ndarray:
     views = []
     for path in raw.latents:
         try:
+            regular_file(path, "latents")
             latent = torch.load(path, map_location="cpu", weights_only=True)
         except Exception as error:  # torch has no one error for a damaged file
             reason = str(error).strip().splitlines()[0] if str(error).strip() else repr(error)
@@ -241,7 +242,7 @@ def load_latents(raw: RawEpisode) -> np.ndarray:
 
 def _json(path: Path) -> dict[str, Any]:
     try:
-        content = parsed_json(path.read_text(encoding="utf-8"))
+        content = load_json(path)
     except FileNotFoundError:
         raise DataError(f"{path} is missing; give an id that the dataset has") from None
     except (OSError, ValueError) as error:

@@ -20,12 +20,12 @@ for what ``info.json`` says.
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from worldeval.data.files import load_json
 from worldeval.errors import ConfigError, DataError
 from worldeval.motion.panda import VIEWS
 
@@ -94,7 +94,7 @@ def read_key_map(path: str | Path) -> KeyMap:
     """A key map from its JSON file. Raises ConfigError naming what is wrong."""
     path = Path(path)
     try:
-        content = json.loads(path.read_text(encoding="utf-8"))
+        content = load_json(path)
     except FileNotFoundError:
         raise ConfigError(f"there is no key map {path}; check the spelling of the path") from None
     except (OSError, ValueError) as error:

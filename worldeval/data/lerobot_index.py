@@ -282,6 +282,7 @@ def read_lines(path: Path) -> list[tuple[int, dict[str, Any]]]:
 
 
 def _episode_table(path: Path) -> list[tuple[int, dict[str, Any]]]:
+    regular_file(path, "table of episodes")
     try:
         names = [name for name in pq.read_schema(path).names if not name.startswith("stats/")]
         return list(enumerate(pq.read_table(path, columns=names, partitioning=None).to_pylist()))

@@ -188,6 +188,8 @@ def _read(path: Path, episode: int, columns: Sequence[str]) -> pa.Table:
 
 def _episodes_in(path: Path) -> tuple[int, int] | None:
     """First and last number of the episodes in a file, by its statistics; None if it has none."""
+    if not path.is_file():  # a pipe waits for ever
+        return None
     try:
         with pq.ParquetFile(path) as file:
             place = file.schema_arrow.names.index(EPISODE)

@@ -16,6 +16,7 @@ import pyarrow.parquet as pq
 
 from worldeval.data.atomic import write_atomically
 from worldeval.data.ctrl_world import PoseBounds
+from worldeval.data.files import read_json, regular_file
 from worldeval.data.lerobot import STATE
 from worldeval.data.reading import StoredEpisodes
 
@@ -47,7 +48,7 @@ def measure(store: StoredEpisodes, bounds: PoseBounds) -> dict[str, Any]:
 
 def clipped(store: StoredEpisodes) -> list[str]:
     """Sentences about poses outside the percentiles, of which a model would see the bound only."""
-    facts = json.loads((store.root / STATISTICS).read_text())
+    facts = read_json(store.root / STATISTICS, "statistics")
     share, sentences = facts["share_of_frames_clipped"], []
     if share > MUCH_CLIPPED:
         parts = zip(facts["pose_names"], facts["share_outside_bounds"], strict=True)
@@ -82,7 +83,7 @@ def _all_poses(store: StoredEpisodes) -> np.ndarray:
 
 def _pose_columns(store: StoredEpisodes) -> Iterator[np.ndarray]:
     for path in sorted((store.root / "data").glob("chunk-*/file-*.parquet")):
-        column = pq.read_table(path, columns=[STATE], partitioning=None).column(STATE)
+        column = pq.read_table(regular_file(path), columns=[STATE], partitioning=None).column(STATE)
         yield column.combine_chunks().flatten().to_numpy().reshape(-1, store.layout.pose_dim)
 
 

@@ -20,6 +20,7 @@ from typing import Any
 import cv2
 import numpy as np
 
+from worldeval.data.files import regular_file
 from worldeval.errors import ConfigError, DataError
 
 MP4_TICKS_PER_FRAME = 512
@@ -143,6 +144,7 @@ def read_mp4(
     import av
 
     frames: list[np.ndarray] = []
+    regular_file(path, "film")
     with av_errors(path, "read"), av.open(str(path)) as container:
         stream = container.streams.video[0]
         base = stream.time_base or Fraction(1)
@@ -176,6 +178,7 @@ def mp4_times(path: str | Path) -> tuple[np.ndarray, bytes]:
     """
     import av
 
+    regular_file(path, "film")
     with av_errors(path, "read"), av.open(str(path)) as container:
         stream = container.streams.video[0]
         base = float(stream.time_base or 1)

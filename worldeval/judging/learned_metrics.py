@@ -21,6 +21,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from worldeval.data.files import regular_file
 from worldeval.errors import CheckpointError, MismatchError, MissingDependencyError
 
 FOLDER = "WORLDEVAL_METRIC_WEIGHTS"
@@ -138,11 +139,10 @@ def _files() -> dict[str, Path | None]:
 
 
 def _read(path: Path) -> dict[str, Tensor]:
-    import pickle
-
+    regular_file(path, "weights", error=CheckpointError)
     try:
         found: dict[str, Tensor] = torch.load(path, map_location="cpu", weights_only=True)
-    except (OSError, RuntimeError, EOFError, ValueError, pickle.UnpicklingError) as error:
+    except Exception as error:  # whatever a pickle that is none makes torch do
         raise CheckpointError(
             f"{path} cannot be read as weights alone ({type(error).__name__}); fetch it again"
         ) from error

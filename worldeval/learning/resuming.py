@@ -17,6 +17,7 @@ from types import FrameType
 from typing import TYPE_CHECKING, Any
 
 from worldeval.data.atomic import write_atomically
+from worldeval.data.files import regular_file
 from worldeval.errors import CheckpointError, ConfigError, StoreError
 
 if TYPE_CHECKING:
@@ -209,6 +210,7 @@ def load_state(path: Path) -> tuple[Mapping[str, Tensor], dict[str, Any] | None]
     """The tensors and settings that ``save_state`` wrote. CheckpointError if damaged."""
     from safetensors import SafetensorError, safe_open
 
+    regular_file(path, "state of a training", error=CheckpointError)
     try:
         file = safe_open(path, "pt")
         settings = (file.metadata() or {}).get("settings")

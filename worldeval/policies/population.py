@@ -18,6 +18,7 @@ from typing import Any
 from urllib.parse import quote
 
 from worldeval.data.atomic import write_atomically
+from worldeval.data.files import load_json
 from worldeval.errors import ConfigError, DataError
 from worldeval.policies.bc_config import BCTrainConfig
 
@@ -161,10 +162,10 @@ def read_population(path: str | Path, role: str | None = None) -> list[Member]:
     path = Path(path)
     path = path / FILE if path.is_dir() else path
     try:
-        members = [Member(**entry) for entry in json.loads(path.read_text())["members"]]
+        members = [Member(**entry) for entry in load_json(path)["members"]]
     except FileNotFoundError:
         raise DataError(f"there is no {path}; make it with `worldeval train population`") from None
-    except (ValueError, KeyError, TypeError) as error:
+    except (OSError, ValueError, KeyError, TypeError) as error:
         raise DataError(f"{path} is not a population ({error}); make it anew") from error
     if role is None:
         return members

@@ -23,6 +23,7 @@ from pathlib import Path
 
 import numpy as np
 
+from worldeval.data.files import read_text
 from worldeval.data.settings import settings_from
 from worldeval.errors import ConfigError
 
@@ -77,9 +78,10 @@ def droid_keys(exterior: str = "exterior_2") -> RequestKeys:
 
 def read_keys(path: str | Path) -> RequestKeys:
     """A TOML file with the fields of ``RequestKeys``."""
+    text = read_text(path, "file of keys", error=ConfigError)
     try:
-        table = tomllib.loads(Path(path).read_text(encoding="utf-8"))
-    except (OSError, UnicodeDecodeError, tomllib.TOMLDecodeError) as error:
+        table = tomllib.loads(text)
+    except (tomllib.TOMLDecodeError, RecursionError) as error:
         raise ConfigError(f"keys {path}: it cannot be read as TOML ({error})") from error
     known = {field.name for field in dataclasses.fields(RequestKeys)}
     needed = ("images", "state", "action_space", "action_dim", "rate_hz")

@@ -25,6 +25,7 @@ from typing import Any
 import numpy as np
 
 from worldeval.data.atomic import write_array, write_atomically
+from worldeval.data.files import load_json
 from worldeval.errors import DataError, MismatchError, StoreError
 
 FOLDER = "latents"
@@ -62,7 +63,7 @@ class LatentCache:
         """What every episode has in common: dtype, shape (V, C, h, w), source; None before the
         first is written."""
         try:
-            return dict(json.loads((self.root / _SPACE).read_text()))
+            return dict(load_json(self.root / _SPACE))
         except FileNotFoundError:
             return None
         except (OSError, ValueError) as error:
@@ -79,6 +80,8 @@ class LatentCache:
         """
         path = self.path(key)
         try:
+            if path.exists() and not path.is_file():
+                raise ValueError("it is no regular file")
             latents: np.ndarray = np.load(path, mmap_mode="r", allow_pickle=False)
         except FileNotFoundError:
             raise StoreError(
