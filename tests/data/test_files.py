@@ -114,3 +114,15 @@ def test_no_reader_waits_for_a_pipe(tmp_path: Path, record_lerobot: Callable[...
         with pytest.raises(WorldEvalError) as told:
             read()
         assert "\n" not in str(told.value)
+
+
+@pytest.mark.parametrize("name", ["info.json", "episodes.jsonl"])
+def test_a_dataset_s_index_of_absurd_size_is_not_read(
+    name: str, record_lerobot: Callable[..., Path]
+) -> None:
+    from worldeval.data.droid import LeRobotDroid
+
+    root = record_lerobot("v2.1")
+    os.truncate(root / "meta" / name, 2**38)
+    with pytest.raises(DataError, match="has 274,877,906,944 bytes, expected at most"):
+        LeRobotDroid(root)

@@ -17,7 +17,7 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from worldeval.data.files import parsed_json, regular_file
+from worldeval.data.files import load_json, parsed_json, read_text, regular_file
 from worldeval.data.film_spans import FilmSpan, contradictions, film_ends
 from worldeval.data.values import number, text, whole_number
 from worldeval.errors import DataError
@@ -254,7 +254,7 @@ def read_object(path: Path) -> dict[str, Any]:
     if not path.exists():
         raise DataError(f"{path} is missing; give the folder of a LeRobot dataset")
     try:
-        content = parsed_json(regular_file(path).read_text(encoding="utf-8"))
+        content = load_json(path)
     except (OSError, ValueError) as error:
         raise DataError(f"{path} cannot be read as JSON: {error}; fetch it again") from error
     if not isinstance(content, dict):
@@ -262,14 +262,15 @@ def read_object(path: Path) -> dict[str, Any]:
     return content
 
 
+_MOST_LINES_BYTES = 512 * 2**20
+"""Of episodes.jsonl: a line takes some 300 bytes, and no dataset has a million episodes."""
+
+
 def read_lines(path: Path) -> list[tuple[int, dict[str, Any]]]:
     """(number of the line, object) of a file with a JSON object a line; others are {}."""
     if not path.exists():
         raise DataError(f"{path} is missing; fetch the dataset again")
-    try:
-        lines = regular_file(path).read_text(encoding="utf-8").split("\n")
-    except (OSError, ValueError) as error:
-        raise DataError(f"{path} cannot be read: {error}; fetch it again") from error
+    lines = read_text(path, "list of episodes or tasks", most=_MOST_LINES_BYTES).split("\n")
     rows = []
     for place, line in enumerate(lines, start=1):
         if line.strip():
