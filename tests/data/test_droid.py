@@ -127,6 +127,8 @@ def edit_info(root, **changes) -> None:
         ({"splits": ["train"]}, "splits are ['train']"),
         ({"fps": "15"}, "fps is '15'"),
         ({"features": {"a": 3}}, "has no features"),
+        ({"features": {"a": {"shape": True}}}, "the shape of 'a' is True, expected a list"),
+        ({"features": {"a": {"shape": [None]}}}, "the shape of 'a' is [None], expected a list"),
     ],
 )
 def test_infos_that_cannot_be_used(record_lerobot, changes, words):

@@ -45,6 +45,13 @@ class LeRobotIndex:
             isinstance(feature, dict) for feature in features.values()
         ):
             raise DataError(f"{self.info_path} has no features; fetch it again")
+        for name, feature in features.items():
+            shape = feature.get("shape", [])
+            if not isinstance(shape, list) or not all(type(size) is int for size in shape):
+                raise DataError(
+                    f"{self.info_path}: the shape of {name!r} is {shape!r}, expected a list of "
+                    "whole numbers; fetch it again"
+                )
         self.features: dict[str, Any] = features
         self.fps = self._of_info("fps", number)
         self.chunk_size = self._of_info("chunks_size", whole_number) or 1000
