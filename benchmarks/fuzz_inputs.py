@@ -22,7 +22,7 @@ import numpy as np
 Words = list[str]
 LOOP = "--loop.steps 2 --loop.batch 2 --loop.threads 1"
 BACKBONE = "--backbone.widths 8 16 --backbone.blocks 1 --backbone.token-width 16 --backbone.heads 2"
-TRAINED = f"--store store --out out {LOOP}"
+TRAINED = f"--store training --out out {LOOP}"
 BASES = {
     "demo": "--threads 1 --out out",
     "doctor": "",
@@ -34,18 +34,21 @@ BASES = {
     "train world-model": f"{TRAINED} --autoencoder world/autoencoder {BACKBONE}",
     "train ctrl-world": f"{TRAINED} --start-from world/world-model",
     "train adapter": "--source lerobot --out out --steps 2 --batch 2 --threads 1 --hidden 8",
+    "train population": "--store training --out out --steps-factor 0.0001",
     "train policy": f"{TRAINED} --channels 8 8 8 --hidden 8",
-    "train judge": f"{TRAINED} --validation store",
-    "train progress": f"{TRAINED} --validation store",
-    "train trust": f"{TRAINED} --validation store --autoencoder world/autoencoder",
+    "train judge": f"{TRAINED} --validation held-out",
+    "train progress": f"{TRAINED} --validation held-out",
+    "train margin": f"{TRAINED} --validation held-out",
+    "train trust": f"{TRAINED} --validation held-out --autoencoder world/autoencoder",
     "rollout": "--policy random --out out --threads 1 --chunks 1 --per-task 1",
     "replay": "--store store --out out --threads 1 --chunks 1",
     "judge": "store --threads 1",
-    "calibrate": "store --truth trials.csv --out out --draws 20",
+    "calibrate": "verdicts.parquet --truth labels.csv --out out --draws 20",
     "trust": "store --checkpoint world/trust --threads 1",
     "rank": "verdicts.parquet --out out",
     "bench step": "--size full --out out",
     "store verify": "store",
+    "store repair": "store",
     "store compact": "store",
 }
 """A command line of every verb that can be carried out in seconds, or is refused for its files."""

@@ -8,10 +8,14 @@ from __future__ import annotations
 
 import json
 import os
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
+
+if TYPE_CHECKING:
+    from worldeval.types import StartState
 
 VIEWS = tuple(
     f"observation.images.{n}" for n in ("exterior_1_left", "exterior_2_left", "wrist_left")
@@ -35,6 +39,7 @@ def make_valid(root: Path) -> None:
 
 def make_world(root: Path) -> None:
     """An untrained world of a few kilobytes, laid out as the shipped one."""
+    import pandas as pd
     import torch
 
     from worldeval import shipped
@@ -42,12 +47,11 @@ def make_world(root: Path) -> None:
     from worldeval.judging.calibration import Calibration
     from worldeval.judging.classifier import SuccessClassifier
     from worldeval.judging.network import JudgeConfig, JudgeNetwork
+    from worldeval.judging.tables import write_table
     from worldeval.policies import behaviour_cloning
     from worldeval.policies.bc_config import BCConfig
     from worldeval.policies.bc_network import BCNetwork
-    from worldeval.rollout.recording import open_rollouts
     from worldeval.rollout.suite import Suite
-    from worldeval.types import Episode
     from worldeval.world_model.autoencoder import Autoencoder, AutoencoderConfig
     from worldeval.world_model.backbone import BackboneConfig
     from worldeval.world_model.model import WorldModel, WorldModelConfig
@@ -74,20 +78,49 @@ def make_world(root: Path) -> None:
     starts = tuple(s for t in ("drawer-open", "reach") for s in start_states("evaluation", t, 2))
     for name in (shipped.SUITE, shipped.DEMO_SUITE):
         Suite(name="tiny", robot=ROBOT.name, chunks=1, starts=starts).save(root / name)
+    write_store(root / shipped.STARTS, starts, frames=2)
+    # What trainings take: outcomes of the world itself, other episodes to validate on.
+    for name, split in (("training", "training"), ("held-out", "validation")):
+        recorded = [s for t in ("drawer-open", "reach") for s in start_states(split, t, 4)]
+        write_store(root.parent / name, recorded, frames=6, images="video")
+    rows = [
+        {
+            "key": f"able/{start.start_id}", "policy": "able", "task": start.task,
+            "start_id": start.start_id, "world": "metaworld", "judge": "world",
+            "outcome": "success", "probability": float("nan"),
+        }
+        for start in starts
+    ]  # fmt: skip
+    write_table(pd.DataFrame(rows), root / shipped.TRUTH)
+
+
+def write_store(
+    root: Path, starts: Sequence[StartState], frames: int, images: str = "lossless"
+) -> None:
+    """Episodes of noise; of those that are recorded for training every second one succeeds."""
+    from worldeval.rollout.recording import open_rollouts
+    from worldeval.types import Episode
+    from worldeval.worlds.sawyer import ROBOT
+
     rng = np.random.default_rng(0)
-    with open_rollouts(root / shipped.STARTS, ROBOT, images="lossless") as store:
-        for start in starts:
+    shape = (frames, len(ROBOT.views), *ROBOT.image_size, 3)
+    with open_rollouts(root, ROBOT, images=images) as store:
+        for number, start in enumerate(starts):
+            success = bool(number % 2) if frames > 2 else None
+            solved = (np.arange(frames) > 2) & bool(success)
             store.append(
                 Episode(
                     key=start.start_id,
                     task=start.task,
                     instruction=start.instruction,
                     views=ROBOT.views,
-                    frames=rng.integers(
-                        0, 255, (2, len(ROBOT.views), *ROBOT.image_size, 3), np.uint8
+                    frames=rng.integers(0, 255, shape, np.uint8),
+                    poses=np.tile(np.array([0, 0.6, 0.2, -1], np.float32), (frames, 1)),
+                    actions=np.zeros(
+                        (frames - 1, ROBOT.steps_per_frame, ROBOT.action_dim), np.float32
                     ),
-                    poses=np.tile(np.array([0, 0.6, 0.2, -1], np.float32), (2, 1)),
-                    actions=np.zeros((1, ROBOT.steps_per_frame, ROBOT.action_dim), np.float32),
+                    success=success,
+                    success_at=None if success is None else solved,
                     extra={"start_id": start.start_id, "seed": start.seed, "split": start.split},
                 )
             )
