@@ -112,6 +112,16 @@ def test_unusable_maps_are_refused(tmp_path, change, words):
     assert words in str(error.value)
 
 
+@pytest.mark.parametrize("shape", [True, "8", 8, None, {"0": 8}])
+def test_a_shape_of_another_kind_fits_no_map(shape):
+    (first, *_) = known_key_maps()
+    features = {view: {} for view in first.views.values()}
+    features[first.gripper.name] = {"shape": shape}
+    assert any(f"(it has {shape!r})" in lack for lack in first.lacking(features))
+    features[first.gripper.name] = shape if shape is not None else 1
+    assert any("(it has None)" in lack for lack in first.lacking(features))
+
+
 def edit_info(root, **changes) -> None:
     path = root / "meta/info.json"
     path.write_text(json.dumps(json.loads(path.read_text()) | changes))

@@ -82,11 +82,12 @@ class KeyMap:
         columns += [c for c in (self.cartesian_position, self.joint_position) if c is not None]
         missing = [view for view in self.views.values() if view not in features]
         for column in columns:
-            shape = list(features.get(column.name, {}).get("shape", []))
-            if column.name not in features:
+            feature = features.get(column.name)
+            shape = feature.get("shape") if isinstance(feature, Mapping) else None
+            if feature is None:
                 missing.append(column.name)
-            elif shape != [column.width]:
-                missing.append(f"{column.name} of width {column.width} (it has {shape})")
+            elif shape not in ([column.width], (column.width,)):
+                missing.append(f"{column.name} of width {column.width} (it has {shape!r})")
         return list(dict.fromkeys(missing))
 
 
