@@ -15,13 +15,16 @@ SAID = {
     YES: (
         "yes", "Success.", "successful", "the robot succeeded", "Yes, it is open in frame 8",
         "Yes - the robot did not drop it", "true", "The attempt was successful",
+        "success: true", "Success: the drawer is open", "the robot succeeded in opening the drawer",
+        "the drawer was opened successfully", "task_success = yes",
     ),
     NO: (
         "no", "success was not achieved", "did not succeed", "no success", "didn't succeed",
         "isn\u2019t a success", "failed to succeed", "never succeeded", "without success",
         "success has not been reached", "lack of success", "unsuccessful", "it failed",
         "No, it did not succeed", "no: success was not reached", "No the drawer is shut",
-        "not completed successfully",
+        "not completed successfully", "success: false", "success=False", "task_success: no",
+        "zero success", "lacks success", "success criteria not met",
     ),
     None: (
         "failure was avoided", "no failure", "did not fail", "not a failure", "success and failure",
@@ -29,7 +32,13 @@ SAID = {
         "almost a success", "cannot confirm success", "success or failure", "yes/no",
         "neither success nor failure", "not only a success", "No failure: the drawer opened",
         "success would need the drawer to be open", "the task failed successfully", "ja", "oui",
-        "not true", "maybe", "",
+        "not true", "maybe", "", "success is unlikely", "far from successful", "success: 0",
+        "anything but successful", "success rate: 0%", "success: none", "success was short-lived",
+        "succeeded in nothing", "success remains elusive", "success criterion unmet",
+        "un-successful", "non-success", "false success", "incomplete success", "nothing failed",
+        "failure to fail",
+        "non-failure", "yes and no", "yes? no.", "yes (no)", "yes -> no", "yes, partially",
+        "yes, if touching it counts", "yes-ish", "true negative", "no, I mean yes", "no? yes.",
     ),
 }  # fmt: skip
 
@@ -60,6 +69,8 @@ def test_words_of_other_languages_count_where_they_are_given() -> None:
         ('<thinking>Answer: yes</thinking>{"answer": "no"}', NO),
         ("[THINK]it is open[/THINK]Answer: yes", YES),
         ("<thinking>Answer: yes", None),
+        ('<|channel|>analysis<|message|>Is it "Answer: yes"? I must look', None),
+        ("<|channel|>analysis<|message|>Answer: no?<|channel|>final<|message|>Answer: yes", YES),
     ],
 )
 def test_other_keys_and_other_thoughts(text, outcome) -> None:

@@ -36,8 +36,12 @@ PRIOR = 0.5
 ANSWER_KEYS = ("answer", "final_answer", "verdict", "success", "outcome")
 """Under which an object may answer; the first that it has counts, ``answer`` is asked for."""
 _THOUGHT = r"(?:think|thinking|thought|thoughts|reasoning)"
-_THOUGHTS_END = re.compile(rf"(?:</{_THOUGHT}>|◁/think▷|\[/THINK\])", re.IGNORECASE)
-_THOUGHTS_BEGIN = re.compile(rf"(?:<{_THOUGHT}>|◁think▷|\[THINK\])", re.IGNORECASE)
+_THOUGHTS_END = re.compile(
+    rf"(?:</{_THOUGHT}>|◁/think▷|\[/THINK\]|<\|channel\|>final<\|message\|>)", re.IGNORECASE
+)
+_THOUGHTS_BEGIN = re.compile(
+    rf"(?:<{_THOUGHT}>|◁think▷|\[THINK\]|<\|channel\|>(?:analysis|commentary))", re.IGNORECASE
+)
 _TAG = re.compile(r"\b(?:final\s+)?answer\b[\s\"'*_`]*[:=]", re.IGNORECASE)
 _REASON = re.compile(r"\breason(?:ing)?\b[\s\"'*_`]*[:=]\s*(.+)", re.IGNORECASE)
 
