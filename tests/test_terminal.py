@@ -49,6 +49,20 @@ def test_commands_print_no_codes_and_progress_bars_move(
     assert not isinstance(sys.stdout, Terminal), "the streams are put back"
 
 
+@pytest.mark.parametrize("stream", ["sys.stdout", "sys.stderr", "sys.__stdout__"])
+def test_a_stream_that_a_stranger_closes_takes_text_again(stream: str) -> None:
+    code = (
+        "import os, sys; from worldeval.terminal import guarded_streams\n"
+        "with guarded_streams() as (out, err):\n"
+        f"    kept = os.dup({stream}.fileno()); {stream}.close()\n"
+        "    os.dup2(kept, 2 if 'err' in sys.argv[1] else 1)\n"  # as the guard of policies does
+        "    print('out', flush=True); print('err', file=sys.stderr)\n"
+        "    assert out.lost is None and err.lost is None\n"
+    )
+    done = subprocess.run([sys.executable, "-c", code, stream], capture_output=True, text=True)
+    assert (done.returncode, done.stdout, done.stderr) == (0, "out\n", "err\n")
+
+
 def test_an_ascii_terminal_shows_what_it_can(tmp_path: Path) -> None:
     path = tmp_path / "out"
     with path.open("w", encoding="ascii") as file:

@@ -48,6 +48,14 @@ class Terminal:
         self._keep = keep
         self.colours = False
         self.lost: OSError | ValueError | None = None
+        try:
+            self._number = stream.fileno()
+        except (OSError, ValueError, AttributeError):
+            self._number = -1
+
+    def close(self) -> None:
+        """Only flush: whoever closes it (a policy, a library) did not open it."""
+        self.flush()
 
     def write(self, text: str) -> int:
         if self.lost is None:
@@ -63,13 +71,17 @@ class Terminal:
             self.write(line)
 
     def flush(self) -> None:
-        if self.lost is None:
+        if self.lost is None and not self._stream.closed:
             try:
                 self._stream.flush()
             except (OSError, ValueError) as error:
                 self._lose(error)
 
     def _write(self, text: str) -> None:
+        if self._stream.closed and self._number >= 0:  # below us, as ``sys.__stdout__``
+            self._stream = open(  # noqa: SIM115
+                self._number, "w", encoding=self._stream.encoding, errors="replace", closefd=False
+            )
         try:
             self._stream.write(text)
         except UnicodeEncodeError:  # an ASCII terminal

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import builtins
 import os
 import random
+import resource
 import signal
 import subprocess
 import sys
@@ -263,6 +265,50 @@ def test_people_and_servers_are_not_hurried(toy_robot: RobotSpec) -> None:
     guarded(policy, 0.05).act([])
     hurried = Guard("p", limit_s=0.05)
     assert hurried.limit_s and guarded(Guarded(policy, hurried)).guard.limit_s is None
+
+
+def test_a_policy_cannot_end_the_program_with_a_code_of_its_own(toy_robot: RobotSpec) -> None:
+    policy = Guarded(Does(toy_robot, lambda: os._exit(0)))
+    with pytest.raises(PolicyError, match=r"'does' raised SystemExit: os\._exit\(0\)"):
+        policy.act([])
+    child = os.fork()
+    if not child:
+        os._exit(7)
+    assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 7, "outside it is the real one"
+
+
+def test_timers_and_limits_are_put_back(toy_robot: RobotSpec) -> None:
+    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+
+    def fewer() -> None:
+        signal.alarm(1)
+        resource.setrlimit(resource.RLIMIT_FSIZE, (0, hard))
+
+    policy = Guarded(Does(toy_robot, fewer, lambda: resource.getrlimit(resource.RLIMIT_FSIZE)))
+    policy.act([])
+    assert signal.getitimer(signal.ITIMER_REAL)[0] == 0
+    assert resource.getrlimit(resource.RLIMIT_FSIZE) == (soft, hard)
+    policy.act([])
+    assert policy.found[1] == (0, hard), "it finds its own limit again"
+
+
+def test_built_in_functions_are_put_back(toy_robot: RobotSpec) -> None:
+    before = print
+    policy = Guarded(Does(toy_robot, lambda: setattr(builtins, "print", None), lambda: print))
+    policy.act([])
+    assert builtins.print is before
+    policy.act([])
+    assert policy.found[1] is None, "the policy finds its own again"
+
+
+@pytest.mark.parametrize("answer", [np.ones(3) * 1j, np.ma.masked_array(np.ones(3), mask=True)])
+def test_no_part_of_an_answer_is_left_out(toy_robot: RobotSpec, answer: np.ndarray) -> None:
+    class Answers(ZeroPolicy):
+        def act(self, observations: Sequence[Observation]) -> np.ndarray:
+            return answer
+
+    with pytest.raises(PolicyError, match="complex or masked"):
+        Guarded(Answers(toy_robot)).act([])
 
 
 @pytest.mark.parametrize("limit_s", [0, -1, float("nan")])

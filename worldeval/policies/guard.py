@@ -21,7 +21,7 @@ import numpy as np
 from worldeval.errors import ConfigError, PolicyError, PolicyGoneError
 from worldeval.policies.neighbours import Neighbours
 from worldeval.policies.own_state import OwnState
-from worldeval.policies.watching import TimeIsUp, Watch, can_watch, noting_threads
+from worldeval.policies.watching import TimeIsUp, Watch, can_watch, no_exit, noting_threads
 from worldeval.types import Observation, Policy
 
 MAKING = 10
@@ -67,6 +67,7 @@ class Guard:
                 stack.enter_context(self._state.in_force(self.policy))
                 stack.enter_context(self.neighbours.in_reach())
                 stack.enter_context(noting_threads(self.policy))
+                stack.enter_context(no_exit())
                 if self.limit_s is not None and self.limit_s < math.inf and can_watch():
                     stack.enter_context(Watch(self.policy, what, self.limit_s * times))
                 try:
@@ -116,6 +117,8 @@ class Guarded:
     def act(self, observations: Sequence[Observation]) -> np.ndarray:
         with self.guard.blamed("act"):
             answer = self._policy.act(observations)
+            if np.iscomplexobj(answer) or np.ma.is_masked(answer):
+                raise PolicyError("answered with complex or masked numbers, expected plain ones")
             try:  # here, since what was answered may run code of the policy when it is read
                 return np.asarray(answer, dtype=np.float32)
             except (TypeError, ValueError, RuntimeError):

@@ -19,7 +19,7 @@ from typing import Any
 import numpy as np
 
 from worldeval.errors import WorldEvalError
-from worldeval.policies import framing
+from worldeval.policies import framing, watching
 from worldeval.policies.checking import check_actions
 from worldeval.policies.guard import guarded
 from worldeval.policies.loading import load_policy
@@ -37,6 +37,7 @@ def serve(settings: dict[str, Any]) -> None:
     if settings["threads"] is not None:  # answers are to be those of the parent's process
         importlib.import_module("torch").set_num_threads(settings["threads"])
     _bound_memory(settings["memory"])
+    watching.process_is_its_own = True
     process, answering = os.getpid(), _Answers()
     while True:
         try:

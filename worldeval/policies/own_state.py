@@ -13,6 +13,7 @@ or what a thread does between calls. ``isolation.py`` can.
 
 from __future__ import annotations
 
+import builtins
 import gc
 import os
 import random
@@ -28,6 +29,7 @@ from typing import Any
 import numpy as np
 
 from worldeval.errors import PolicyError
+from worldeval.policies.process_limits import limits, set_limits, stop_timers, timers
 
 HANDLED = tuple(
     getattr(signal, name)
@@ -97,6 +99,13 @@ def _set_streams(wanted: tuple[Any, ...]) -> None:
     sys.stdin, sys.stdout, sys.stderr = wanted
 
 
+def _set_builtins(wanted: dict[str, Any]) -> None:
+    here = vars(builtins)
+    for name in here.keys() - wanted.keys():
+        del here[name]
+    here.update(wanted)
+
+
 PLAIN = (
     Setting("the working folder", os.getcwd, os.chdir),
     Setting("the umask", _umask, os.umask),
@@ -107,9 +116,14 @@ PLAIN = (
     Setting("numpy's random state", _numpy_random, _set_numpy_random),
     Setting("the recursion limit", sys.getrecursionlimit, sys.setrecursionlimit),
     Setting("garbage collection", gc.isenabled, lambda on: gc.enable() if on else gc.disable()),
+    Setting("built-in functions", lambda: dict(vars(builtins)), _set_builtins),
+    Setting("resource limits", limits, set_limits),
     Setting("sys.stdout and its like", _streams, _set_streams),
 )
-ON_MAIN_THREAD = (Setting("signal handlers", _handlers, _set_handlers, kept=False),)
+ON_MAIN_THREAD = (
+    Setting("timers", timers, stop_timers, kept=False),
+    Setting("signal handlers", _handlers, _set_handlers, kept=False),
+)
 
 
 def _of_torch(torch: Any) -> tuple[Setting, ...]:

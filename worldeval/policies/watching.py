@@ -30,6 +30,11 @@ LEAVE_S = 3.0
 """How long the end of the program waits for threads that a policy has left."""
 
 
+_exit = os._exit  # the real one, see ``no_exit``
+process_is_its_own = False
+"""Whether this process is a policy's alone (``isolated_child.py``), so that it may end it."""
+
+
 class TimeIsUp(BaseException):
     """Raised inside a policy's call; no Exception, so that a policy that tries again lets it by."""
 
@@ -93,7 +98,28 @@ def end_program(sentence: str, *, code: int) -> NoReturn:
             stream.flush()
         except (OSError, ValueError):  # nobody reads it any more
             continue
-    os._exit(code)
+    _exit(code)
+
+
+@contextmanager
+def no_exit() -> Iterator[None]:
+    """Inside, ``os._exit`` of this process raises SystemExit: it would end the run without a word,
+    with whatever exit code a policy chose, 0 too. Copies that were forked still end."""
+    if process_is_its_own:
+        yield
+        return
+    process = os.getpid()
+
+    def refuse(status: int) -> NoReturn:
+        if os.getpid() != process:
+            _exit(status)
+        raise SystemExit(f"os._exit({status})")
+
+    os._exit = refuse
+    try:
+        yield
+    finally:
+        os._exit = _exit
 
 
 _left: weakref.WeakKeyDictionary[threading.Thread, str] = weakref.WeakKeyDictionary()
