@@ -18,6 +18,7 @@ from worldeval.motion.panda import panda
 from worldeval.policies.checking import check_actions
 from worldeval.policies.commands_sent import gripper_cuts
 from worldeval.policies.loading import load_policy
+from worldeval.policies.request_keys import RequestKeys
 from worldeval.policies.scripted import ZeroPolicy
 from worldeval.robots import RobotSpec
 from worldeval.types import Observation
@@ -188,3 +189,22 @@ def test_rounding_is_forgiven_in_the_robots_own_units(toy_robot: RobotSpec) -> N
     small = dataclasses.replace(toy_robot, action_low=(-0.002,) * 4, action_high=(0.002,) * 4)
     with pytest.raises(PolicyError, match="0.0025"):  # a quarter too far is no rounding
         check_actions(np.full((1, spec.chunk, 4), 0.0025, np.float32), spec, small, 1)
+
+
+@pytest.mark.parametrize(
+    ("changes", "says"),
+    [
+        ({"state": {"a": ("pose",)}}, "'a' is the key of more than one thing"),
+        ({"prompt": "a"}, "'a' is the key of more than one thing"),
+        ({"prompt": "b"}, "'b' is the key of more than one thing"),
+        ({"prompt": ""}, "or empty"),
+        ({"state": {"b": ()}}, "'b' lists nothing"),
+        ({"image_size": (100_000, 100_000)}, "at most 4096"),
+    ],
+)
+def test_nothing_is_sent_in_place_of_something_else(changes: dict[str, Any], says: str) -> None:
+    keys = RequestKeys(
+        images={"a": "top"}, state={"b": ("pose",)}, action_space="x", action_dim=4, rate_hz=20.0
+    )
+    with pytest.raises(ConfigError, match=says):
+        dataclasses.replace(keys, **changes)

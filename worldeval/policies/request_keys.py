@@ -27,6 +27,9 @@ from worldeval.data.files import read_text
 from worldeval.data.settings import settings_from
 from worldeval.errors import ConfigError
 
+MOST_PIXELS = 4096
+"""Of one side of an image that is sent; more is a slip, and would take all memory."""
+
 
 @dataclass(frozen=True, kw_only=True)
 class RequestKeys:
@@ -48,11 +51,23 @@ class RequestKeys:
 
     def __post_init__(self) -> None:
         size = self.image_size
-        whole = size is None or (len(size) == 2 and all(type(n) is int and n > 0 for n in size))
+        whole = size is None or (
+            len(size) == 2 and all(type(n) is int and 0 < n <= MOST_PIXELS for n in size)
+        )
         if not whole:
             raise ConfigError(
-                f"image_size is {size!r}, expected (height, width) in pixels, or none"
+                f"image_size is {size!r}, expected (height, width) of at most {MOST_PIXELS} pixels "
+                "each, or none"
             )
+        names = [*self.images, *self.state, self.prompt]
+        twice = sorted({name for name in names if names.count(name) > 1})
+        if twice or "" in names:  # one would be sent in place of the other
+            raise ConfigError(
+                f"{(*twice, '')[0]!r} is the key of more than one thing or empty, expected"
+                " a key of its own for each of images, state and prompt"
+            )
+        if empty := [key for key, states in self.state.items() if not states]:
+            raise ConfigError(f"state {empty[0]!r} lists nothing, expected names of states")
 
     @property
     def state_keys(self) -> tuple[str, ...]:
