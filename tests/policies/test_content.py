@@ -37,6 +37,8 @@ def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
         ("python:mine.py:Mine?speed=2&w=w.npz", {"mine.py", "w=w.npz"}),
         (f"python:mine.py:Mine?w={quote(json.dumps(['w.npz']))}", {"mine.py", "w=w.npz"}),
         (f"python:mine.py:Mine?w={quote(json.dumps({'a': 'w.npz'}))}", {"mine.py", "w=w.npz"}),
+        ("python:mine.py:Mine?w=a.npz,w.npz", {"mine.py", "w=w.npz"}),
+        ("python:mine.py:Mine?config=weights:w.npz", {"mine.py", "config=w.npz"}),
         ("python:json:load", set()),
         ("python:absent:Mine", set()),
         ("nothing", set()),
@@ -116,3 +118,25 @@ def test_a_pipe_does_not_hang(folder: Path) -> None:
     if os.geteuid():
         with pytest.raises(ConfigError, match="cannot be read"):
             policy_content("python:mine.py:Mine?w=w.npz")
+
+
+@pytest.mark.parametrize(
+    ("code", "path"),
+    [
+        ("f'{here}/w.npz'", "w.npz"),
+        ("here + '/weights/w.npz'", "weights/w.npz"),
+        ("Path(here, 'weights', 'last', 'w.npz')", "weights/last/w.npz"),
+        ("Path(__file__).with_suffix('.npz')", "mine.npz"),
+        ("Path(here).glob('*.pickle')", "w.pickle"),
+        ("open(f'{here}/parts.py')", "parts.py"),
+        ("import_module('parts.network')", "parts/network.py"),
+    ],
+)
+def test_files_that_the_code_names_in_pieces(folder: Path, code: str, path: str) -> None:
+    (folder / "mine.py").write_text(f"x = {code}\n")
+    file = folder / path
+    file.parent.mkdir(parents=True, exist_ok=True)
+    file.write_bytes(b"'before'")
+    before = policy_content("python:mine.py:Mine")
+    file.write_bytes(b"'retrained'")
+    assert policy_content("python:mine.py:Mine") != before

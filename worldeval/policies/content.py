@@ -15,6 +15,7 @@ from __future__ import annotations
 
 import importlib.metadata
 import json
+import re
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -87,6 +88,10 @@ def _named(query: str) -> Iterator[tuple[str, str]]:
 def _texts(value: Any) -> Iterator[str]:
     if isinstance(value, str):
         yield value
+        pieces = re.split(
+            r"[,;:]", value.removeprefix("file://")
+        )  # weights=a.npz,b.npz and config=weights:a.npz
+        yield from pieces[1:] and filter(None, pieces)
     elif isinstance(value, dict):
         for inner in value.values():
             yield from _texts(inner)

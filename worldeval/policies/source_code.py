@@ -12,6 +12,7 @@ import ast
 import functools
 import importlib.metadata
 import importlib.util
+import itertools
 import logging
 import os
 import sys
@@ -27,6 +28,7 @@ MOST_FILES = 5000
 """Source files that are digested; that there are more is told."""
 WEIGHTS = (
     *(".npz", ".npy", ".pt", ".pth", ".ckpt", ".bin", ".safetensors", ".onnx", ".pkl", ".joblib"),
+    *(".pickle", ".tar", ".ini"),
     *(".h5", ".hdf5", ".msgpack", ".gguf", ".tflite", ".json", ".yaml", ".yml", ".toml"),
 )
 """What files are called that a policy reads. Others that its code names (logs) it may write."""
@@ -165,9 +167,19 @@ class SourceCode:
         """A text in the code that names a module, weights, or a folder to import from."""
         if len(text) > _LONGEST or not text.strip(". /~") or self._twice(file, f"'{text}"):
             return
+        if text.lstrip("*") in WEIGHTS:  # with_suffix(".npz"), glob("*.npz")
+            for name in self._names(file.parent):
+                if name.endswith(text.lstrip("*")):
+                    self.named[(file.parent / name).resolve()] = None
+            return
+        if text.startswith("/") and not os.path.exists(text):  # f"{here}/w.npz"
+            text = text.lstrip("/")
         if text.isidentifier() and (module := self._beside(file.parent, text)) is not None:
             for source in _sources(module) if module.is_dir() else (module,):
                 self._add(source)
+        top, *rest = text.split(".")
+        if rest and all(map(str.isidentifier, (top, *rest))) and self._beside(file.parent, top):
+            self._import(file, text)  # import_module("parts.network")
         first = text.partition("/")[0]
         far = first in ("", ".", "..", "file:") or first.startswith("~")
         near = dict.fromkeys((file.parent, self.folder, Path.cwd()))
@@ -177,8 +189,12 @@ class SourceCode:
         if found.is_dir():
             if any(name.endswith(".py") for name in self._names(found)):
                 self._folders[found] = None
-            held = any(path.suffix in WEIGHTS for path in found.iterdir())
+            inside = found.resolve().is_relative_to(file.parent)
+            paths = itertools.islice(found.rglob("*"), MOST_FILES) if inside else found.iterdir()
+            held = any(path.suffix in WEIGHTS for path in paths)
         else:
+            if found.suffix == ".py":
+                self._add(found)
             held = found.suffix in WEIGHTS
         if held:
             self.named[found.resolve()] = None
