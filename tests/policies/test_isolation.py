@@ -218,3 +218,19 @@ def test_it_does_not_outlive_whoever_asked_it(file: Path) -> None:
         time.sleep(0.05)
     os.kill(child, signal.SIGKILL)
     pytest.fail("the policy's process lives on")
+
+
+def test_a_policy_may_close_its_streams(tmp_path: Path) -> None:
+    path = tmp_path / "closing.py"
+    path.write_text(
+        "import sys\n"
+        "from worldeval.policies.scripted import ZeroPolicy\n"
+        "class Closing(ZeroPolicy):\n"
+        "    def act(self, observations):\n"
+        "        sys.stdout.close()\n"
+        "        sys.stderr.close()\n"
+        "        return super().act(observations)\n"
+    )
+    with isolated(f"python:{path}:Closing", limit_s=20.0, memory_gib=2.0) as policy:
+        found = rolled(policy, tmp_path / "out")
+    assert not any(error for _, _, error in found.values())

@@ -24,6 +24,7 @@ from worldeval.policies.checking import check_actions
 from worldeval.policies.guard import guarded
 from worldeval.policies.loading import load_policy
 from worldeval.robots import CameraSpec, RobotSpec
+from worldeval.terminal import Terminal
 from worldeval.types import Observation, Policy
 
 PR_SET_PDEATHSIG = 1
@@ -38,6 +39,7 @@ def serve(settings: dict[str, Any]) -> None:
         importlib.import_module("torch").set_num_threads(settings["threads"])
     _bound_memory(settings["memory"])
     watching.process_is_its_own = True
+    sys.stdout, sys.stderr = Terminal(sys.stdout), Terminal(sys.stderr, "\r\n\t")  # may be closed
     process, answering = os.getpid(), _Answers()
     while True:
         try:
