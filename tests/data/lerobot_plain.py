@@ -123,7 +123,12 @@ def _rows(
         if any(whole(k) is None for k in order) or sorted(order) != list(range(length)):
             return None
         return rows.sort_values("frame_index")
-    return rows.sort_values("timestamp") if "timestamp" in rows else rows
+    if "timestamp" in rows:
+        return rows.sort_values("timestamp")
+    if "index" in rows:
+        rows = rows.sort_values("index")
+        return rows if (rows["index"].diff().iloc[1:] == 1).all() else None
+    return rows
 
 
 def _is_number(value: Any) -> bool:

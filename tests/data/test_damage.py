@@ -306,3 +306,21 @@ def test_random_damage_ends_in_right_values_or_one_sentence(filled, episode) -> 
                         assert np.array_equal(getattr(mine, name), getattr(theirs, name)), name
             except WorldEvalError:
                 continue
+
+
+@pytest.mark.parametrize("ends", [("from",), ("to",), ("from", "to")])
+def test_an_index_that_shows_the_pictures_of_another_episode_is_found(filled, ends) -> None:
+    filled.compact()
+    path = filled.root / "meta/episodes/chunk-000/file-000.parquet"
+    name = next(n for n in pq.read_schema(path).names if n.endswith("/from_timestamp"))
+    for end in ends:
+        column = name.replace("/from_", f"/{end}_")
+        change(path, column, lambda times: [times[1], *times[1:]])
+    damages = told(filled)
+    assert "repair" in damages
+    if ends == ("from", "to"):
+        assert "overlaps that of episode" in damages
+    else:
+        assert "the index is wrong" in damages
+        with pytest.raises(StoreError, match="the index is wrong"):
+            EpisodeStore.open(filled.root).episode(0)

@@ -8,6 +8,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
+from tests.data import lerobot_made
 from worldeval.data.droid import LeRobotDroid
 from worldeval.data.droid_keys import FOLDER, known_key_maps, read_key_map
 from worldeval.data.video import read_mp4, write_mp4
@@ -131,6 +132,7 @@ def edit_info(root, **changes) -> None:
     ("changes", "words"),
     [
         ({"codebase_version": "v4.0"}, "codebase_version 'v4.0'"),
+        ({"fps": None}, "says nothing of frames a second, expected 15"),
         ({"fps": 30}, "says 30 frames a second, expected 15"),
         ({"splits": {"test": "0:2"}}, "no split 'train', only test"),
         ({"splits": {"train": "all"}}, "'all', expected 'first:end'"),
@@ -244,3 +246,51 @@ def test_a_flag_of_success_may_rise_but_not_fall(record_lerobot, flags, expected
     else:
         with pytest.raises(DataError, match="says both success and, later, failure"):
             dataset.episode("1")
+
+
+def spoilt(tmp_path, version, spoil) -> LeRobotDroid:
+    """A dataset of two episodes after ``spoil(made)``; row 0 of episode 1 is row 7 of all."""
+    dataset = lerobot_made.make(version, [7, 9])
+    spoil(dataset)
+    lerobot_made.write(dataset, tmp_path / "d")
+    return LeRobotDroid(tmp_path / "d")
+
+
+@pytest.mark.parametrize("version", ["v2.1", "v3.0"])
+def test_rows_without_any_clock_come_in_the_order_of_the_whole_dataset(tmp_path, version):
+    def spoil(dataset):
+        for table in dataset.tables.values():
+            del table["frame_index"], table["timestamp"]
+            for values in table.values():
+                values.reverse()
+
+    raw = spoilt(tmp_path, version, spoil).episode("1")
+    assert np.allclose(1000 * raw.poses()[:, 0], [7, 10, 13]) and not raw.notes
+
+
+@pytest.mark.parametrize("index", [0, 99])
+def test_rows_that_only_a_broken_count_orders_are_refused(tmp_path, index):
+    def spoil(dataset):
+        for table in dataset.tables.values():
+            del table["frame_index"], table["timestamp"]
+            table["index"][3] = index
+
+    with pytest.raises(DataError, match="index has rows twice or leaves rows out"):
+        spoilt(tmp_path, "v2.1", spoil).episode("0")
+
+
+def test_a_task_that_changes_within_an_episode_is_named(tmp_path):
+    def spoil(dataset):
+        next(iter(dataset.tables.values()))["task_index"][4:] = [1, 1, 1]
+
+    with pytest.raises(DataError, match="means 'do 1' in the table of tasks.* says 'do 0'"):
+        spoilt(tmp_path, "v2.1", spoil).episode("0")
+
+
+@pytest.mark.parametrize(
+    "pattern", ["{episode_index:0999999999d}", "{video_key:>999}", "{episode_index:{file_index}d}"]
+)
+def test_paths_padded_without_end_are_refused(tmp_path, pattern):
+    dataset = spoilt(tmp_path, "v2.1", lambda made: made.info.update(video_path=pattern))
+    with pytest.raises(DataError, match="pads to 100 characters or more"):
+        dataset.index.path(0, "video_path", "videos")

@@ -272,6 +272,8 @@ def test_equal_weights_and_weights_by_task():
         ({"push": 1, "pull": 1, "reach": 2}, r"no rollouts of \['reach'\]"),
         ({"push": 1, "pull": -1}, "'pull' is -1"),
         ({"push": 1, "pull": float("nan")}, "'pull' is nan"),
+        ({"push": 1, "pull": 10**400}, "'pull' is 10000+, expected"),
+        ({"push": 1, "pull": float("inf")}, "'pull' is inf"),
         ({"push": 0, "pull": 0}, "all task weights are 0"),
         ("size", "weights is 'size'"),
     ],

@@ -41,8 +41,9 @@ class LeRobotDroid:
         self.key_map: KeyMap = choose_key_map(self.index.features, maps, self.index.info_path)
         self.hz = self.key_map.control_hz or self.index.fps or 0.0
         if abs(self.hz - CONTROL_HZ) > 0.02 * CONTROL_HZ:
+            said = f"{self.hz:g}" if self.hz else "nothing of"
             raise DataError(
-                f"{self.index.info_path} says {self.hz:g} frames a second, expected "
+                f"{self.index.info_path} says {said} frames a second, expected "
                 f"{CONTROL_HZ:g}; if it was recorded at that rate all the same, say control_hz in "
                 "a key map"
             )
@@ -139,9 +140,10 @@ class LeRobotDroid:
                 continue
             if place is not None and place in self.index.tasks:
                 named.append(self.index.tasks[place])
-        if texts and named and not set(named) <= set(texts):
+        strange = [words for words in named if words not in texts]
+        if texts and strange:
             raise DataError(
-                f"{rows.path}: task_index of episode {number} means {named[0]!r} in the table of "
+                f"{rows.path}: task_index of episode {number} means {strange[0]!r} in the table of "
                 f"tasks, and the index of episodes says {texts[0]!r}; one of them is of another "
                 "dataset"
             )
@@ -170,8 +172,8 @@ class LeRobotDroid:
 
 
 _NO_ORDER = (
-    "no column frame_index or timestamp says which row comes first, so rows were taken in the "
-    "order in which they are kept"
+    "no column frame_index, timestamp or index says which row comes first, so rows were taken in "
+    "the order in which they are kept"
 )
 
 

@@ -19,6 +19,7 @@ import pyarrow.parquet as pq
 from worldeval.data import statistics
 from worldeval.data.atomic import write_atomically
 from worldeval.data.files import parsed_json, read_json
+from worldeval.data.film_spans import FilmSpan
 from worldeval.data.lerobot import (
     DATA_FILES_SIZE_IN_MB,
     FILES_PER_CHUNK,
@@ -286,6 +287,13 @@ def data_of(row: Row) -> str:
 
 def video_of(row: Row, key: str) -> str:
     return video_path(key, *_place(row, f"videos/{key}"))
+
+
+def span_of(root: Path, row: Row, key: str) -> FilmSpan:
+    """Which part of its film an episode claims."""
+    start, end = (row[f"videos/{key}/{name}_timestamp"] for name in ("from", "to"))
+    path = root / video_of(row, key)
+    return FilmSpan(path=path, start_s=start, to_s=end, rows=row["length"])
 
 
 def first_in_file(rows: Sequence[Row], i: int) -> int:

@@ -8,6 +8,7 @@ of others, and spans of film that overlap.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from functools import cached_property
@@ -112,6 +113,8 @@ class LeRobotIndex:
         try:
             if not isinstance(pattern, str):
                 raise ValueError("no text")
+            if _WIDE.search(pattern):  # {episode_index:0999999999d} would take all memory
+                raise ValueError("it pads to 100 characters or more")
             filled = pattern.format(
                 episode_index=episode,
                 episode_chunk=episode // self.chunk_size,
@@ -307,6 +310,11 @@ def _task_table(path: Path) -> list[dict[str, Any]]:
     except (pa.ArrowException, OSError, ValueError):
         return []
     return [{**row, "task": row.get("task", row.get("__index_level_0__"))} for row in rows]
+
+
+_WIDE = re.compile(r"\{[^{}]*:[^{}]*(?:[1-9][0-9]{2}|\{)")
+"""A place of a template that is to be padded to 100 characters or more, or to as many as another
+place says."""
 
 
 def _in_words(numbers: list[int]) -> str:

@@ -222,6 +222,14 @@ def _in_order(
             raise DataError(f"{path}: {_what_is_wrong(frames[order])}")
     elif times is not None:
         order = np.argsort(times, kind="stable")
+    elif (places := _counted(table, INDEX, path)) is not None:  # the row of the whole dataset
+        order = np.argsort(places, kind="stable")
+        if np.any(np.diff(places[order]) != 1):
+            raise DataError(
+                f"{path}: index has rows twice or leaves rows out, and no frame_index or timestamp "
+                "says which row comes first; fetch it again"
+            )
+        return order, np.arange(count) / rates_hz[0], True
     if times is None:
         return order, np.arange(count) / rates_hz[0], frames is not None
     times = times[order]

@@ -18,6 +18,7 @@ import pyarrow as pa
 from worldeval.data import index, journal, rows, verification
 from worldeval.data.atomic import WriterLock
 from worldeval.data.checksums import check_unchanged
+from worldeval.data.film_spans import contradictions
 from worldeval.data.lerobot import INFO_PATH, StoreLayout
 from worldeval.data.parquet import read_row_group
 from worldeval.data.rows import Trajectory
@@ -251,10 +252,12 @@ class StoredEpisodes:
         if (name, noted) not in self._unchanged:
             check_unchanged(self.root / name, noted, most_bytes=_MOST_CHECKED)
             self._unchanged.add((name, noted))
-        start = row[f"videos/{key}/from_timestamp"]
+        span = index.span_of(self.root, row, key)
+        if wrong := contradictions({row["episode_index"]: span}, self.layout.fps):
+            raise StoreError(f"view {key}: {', '.join(wrong.values())}; {index.remedy(self.root)}")
         count = int(wanted.max()) + 1 if wanted.size else 1
         size = self.layout.image_size
-        return read_mp4(self.root / name, start_s=start, count=count, size=size)[wanted]
+        return read_mp4(span.path, start_s=span.start_s, count=count, size=size)[wanted]
 
     def _extra(self, row: index.Row) -> dict[str, Any]:
         try:

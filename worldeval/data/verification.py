@@ -20,6 +20,7 @@ from worldeval.data import contents, facts, index, journal, rows
 from worldeval.data.atomic import WriterLock
 from worldeval.data.checksums import check_unchanged
 from worldeval.data.files import read_json
+from worldeval.data.film_spans import contradictions
 from worldeval.data.lerobot import INFO_PATH, STATS_PATH, TASKS_PATH, StoreLayout
 from worldeval.data.parquet import opened, read_row_group
 from worldeval.data.video import mp4_times, read_mp4
@@ -101,6 +102,7 @@ def _inspect(root: Path) -> Inspection:
         if (root / STATS_PATH).exists():  # a killed writer has not come to write it
             add(root / STATS_PATH, lambda: read_json(root / STATS_PATH) and None)
         _check_episodes(root, layout, table, add)
+        _check_spans(root, layout, table, add)
         notes = _check_unnamed(root, layout, table, add)
     else:
         notes = []
@@ -178,6 +180,16 @@ def _check_episodes(
                 noted = row[f"worldeval.checksum/{prefix}"]
                 if whole:
                     add(path, partial(check_unchanged, path, noted), i)
+
+
+def _check_spans(
+    root: Path, layout: StoreLayout, table: Sequence[index.Row], add: Callable[..., bool]
+) -> None:
+    """Two episodes that claim the same pictures: one of them would show those of the other."""
+    for key in layout.video_keys:
+        spans = {i: index.span_of(root, row, key) for i, row in enumerate(table)}
+        for i, what in contradictions(spans, layout.fps).items():
+            add(root / "meta/episodes", lambda what=what: f"{what}; {index.remedy(root)}", i)
 
 
 def _check_row(row: index.Row, keys: set[str], next_row: int) -> str | None:

@@ -15,7 +15,7 @@ this is the plain count.
 
 from __future__ import annotations
 
-import math
+import sys
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
@@ -155,9 +155,10 @@ def check_weights(weights: Weights, tasks: Sequence[str]) -> None:
         return
     for task, weight in weights.items():
         number = isinstance(weight, int | float) and not isinstance(weight, bool)
-        if not number or not math.isfinite(weight) or weight < 0:
+        # Compared, not math.isfinite: whole numbers of JSON may be too large for a float.
+        if not number or not 0 <= weight <= sys.float_info.max:
             raise ConfigError(
-                f"the weight of task {task!r} is {weight!r}, expected a number of 0 or more"
+                f"the weight of task {task!r} is {weight!r:.40}, expected a number of 0 or more"
             )
     without = sorted(set(tasks) - set(weights))
     strange = sorted(set(weights) - set(tasks))
