@@ -11,7 +11,7 @@ from urllib.parse import quote
 import pytest
 
 from worldeval.errors import ConfigError
-from worldeval.policies import content, source_code
+from worldeval.policies import loading, source_code
 from worldeval.policies.content import policy_content
 
 
@@ -48,6 +48,13 @@ def test_parts(uri: str, parts: set[str]) -> None:
     assert set(policy_content(uri)) == parts
 
 
+def test_a_policy_behind_a_fault_is_what_it_is_made_of(folder: Path) -> None:
+    plain = policy_content("python:mine.py:Mine")
+    assert policy_content("faulty:python:mine.py:Mine?gain=0.5&name=half") == plain
+    (folder / "mine.py").write_text((folder / "mine.py").read_text() + "# changed\n")
+    assert policy_content("faulty:python:mine.py:Mine?gain=0.5") != plain
+
+
 def test_an_address_of_a_file_names_it_too(folder: Path) -> None:
     uri = f"python:mine.py:Mine?w=file://{folder / 'w.npz'}"
     assert len(policy_content(uri)) == 2
@@ -68,8 +75,8 @@ def test_a_scheme_of_another_package(folder: Path, monkeypatch: pytest.MonkeyPat
     (folder / "lab" / "net.py").write_text("LAYERS = 1\n")
     (folder / "weights").mkdir()
     (folder / "weights" / "w.bin").write_bytes(b"1")
-    entry = importlib.metadata.EntryPoint("lab", "lab.policy:make", content.ENTRY_POINTS)
-    monkeypatch.setattr(content, "_entry", lambda scheme: entry if scheme == "lab" else None)
+    entry = importlib.metadata.EntryPoint("lab", "lab.policy:make", loading.ENTRY_POINTS)
+    monkeypatch.setattr(loading, "_entries", lambda: [entry])
     first = policy_content("lab:weights")
     assert {"scheme lab", "lab/policy.py", "lab/net.py", "what it names"} <= set(first)
     assert set(policy_content("lab")) == set(first) - {"what it names"}

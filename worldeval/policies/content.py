@@ -6,6 +6,7 @@ Enters: a policy's URI. Leaves: part -> twelve digits (``data/digests.py``), for
                                             weights=w.npz
     bc:runs/mine, runs/mine                 the checkpoint
     replay:recordings/training              the store's episodes
+    faulty:runs/mine?gain=0.5               what the policy behind the fault is made of
     openpi://host:8000?keys=robot.toml      keys=robot.toml
 
 Which code counts is said in ``source_code.py``. A server's weights cannot be seen from here.
@@ -13,16 +14,14 @@ Which code counts is said in ``source_code.py``. A server's weights cannot be se
 
 from __future__ import annotations
 
-import importlib.metadata
-import json
 import re
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
-from urllib.parse import unquote
 
 from worldeval.data import digests
-from worldeval.policies.loading import ALONE, ENTRY_POINTS, WITH_PLACE
+from worldeval.policies.arguments import split_arguments
+from worldeval.policies.loading import ALONE, WITH_PLACE, entry_of
 from worldeval.policies.source_code import SourceCode, existing
 
 
@@ -32,26 +31,31 @@ def policy_content(uri: str, *, but: Path | None = None) -> dict[str, str]:
     but: the folder that rollouts are written to, which is no part of anything. Raises ConfigError
     for a file that cannot be read.
     """
-    head, _, query = uri.partition("?")
+    head, arguments = split_arguments(uri)
     scheme, _, rest = head.partition(":")
     here = Path.cwd()
     if scheme == "python":
         code = _code_of(rest.rpartition(":")[0])
         parts, beside = code.parts(but), code.folder
+    elif scheme == "faulty":  # what is wrong stands in the URI, whose policy it is does not
+        parts, beside = policy_content(rest, but=but), here
     else:
         parts, beside = {}, here
         place = existing(rest if scheme in _BUILT_IN else head, [here])
         checkpoint = place is not None and (place / "config.json").is_file()
-        if not checkpoint and scheme not in _BUILT_IN and (entry := _entry(scheme)) is not None:
+        if not checkpoint and scheme not in _BUILT_IN and (entry := entry_of(scheme)) is not None:
             code = _code_of(entry.value.partition(":")[0].strip())
             parts = {f"scheme {scheme}": entry.value} | code.parts(but)
             place = existing(rest, [here])
         if place is not None:
             parts["what it names"] = digests.of_path(place, but=but)
-    for name, text in _named(query):
-        found = existing(text, [here, beside])
-        if found is not None:
-            parts[f"{name}={text}"] = digests.of_path(found, but=but)
+    for name, argument in arguments.items():
+        if name == "name":  # what the policy is called, no file
+            continue
+        for text in _texts(argument.value):
+            found = existing(text, [here, beside])
+            if found is not None:
+                parts[f"{name}={text}"] = digests.of_path(found, but=but)
     return parts
 
 
@@ -70,27 +74,12 @@ def _code_of(where: str) -> SourceCode:
     return code
 
 
-def _named(query: str) -> Iterator[tuple[str, str]]:
-    """(argument, text) of all texts after the ``?``; those within JSON lists and objects too."""
-    for pair in filter(None, query.split("&")):
-        name, _, text = pair.partition("=")
-        text = unquote(text)
-        if name == "name":  # what the policy is called, no file
-            continue
-        try:
-            value = json.loads(text)
-        except (ValueError, RecursionError):
-            value = text
-        for inner in _texts(value):
-            yield name, inner
-
-
 def _texts(value: Any) -> Iterator[str]:
+    """All texts in the value of an argument; those within JSON lists and objects too."""
     if isinstance(value, str):
         yield value
-        pieces = re.split(
-            r"[,;:]", value.removeprefix("file://")
-        )  # weights=a.npz,b.npz and config=weights:a.npz
+        # weights=a.npz,b.npz and config=weights:a.npz
+        pieces = re.split("[,;:]", value.removeprefix("file://"))
         yield from pieces[1:] and filter(None, pieces)
     elif isinstance(value, dict):
         for inner in value.values():
@@ -98,8 +87,3 @@ def _texts(value: Any) -> Iterator[str]:
     elif isinstance(value, list):
         for inner in value:
             yield from _texts(inner)
-
-
-def _entry(scheme: str) -> importlib.metadata.EntryPoint | None:
-    found = importlib.metadata.entry_points(group=ENTRY_POINTS)
-    return next((entry for entry in found if entry.name == scheme), None)

@@ -259,20 +259,25 @@ def _entries() -> Iterable[Any]:
     return entry_points(group=ENTRY_POINTS)
 
 
+def entry_of(scheme: str) -> Any:
+    """The entry point by which another package adds a scheme; None if none does."""
+    return next((entry for entry in _entries() if entry.name == scheme), None)
+
+
 def _entry_point(scheme: str) -> Callable[..., Any] | None:
-    for entry in _entries():
-        if entry.name == scheme:
-            try:
-                loaded: Callable[..., Any] = entry.load()
-            except _PASSED:
-                raise
-            except BaseException as error:  # a stranger's package may fail in any way
-                raise PolicyError(
-                    f"scheme {scheme!r} comes from {entry.value}, which cannot be imported "
-                    f"({words(error)}); repair or uninstall that package"
-                ) from error
-            return loaded
-    return None
+    entry = entry_of(scheme)
+    if entry is None:
+        return None
+    try:
+        loaded: Callable[..., Any] = entry.load()
+    except _PASSED:
+        raise
+    except BaseException as error:  # a stranger's package may fail in any way
+        raise PolicyError(
+            f"scheme {scheme!r} comes from {entry.value}, which cannot be imported "
+            f"({words(error)}); repair or uninstall that package"
+        ) from error
+    return loaded
 
 
 def _did_you_mean(word: str, known: Iterable[str]) -> str:
