@@ -16,6 +16,8 @@ from worldeval.errors import ConfigError
 MOUNTS = ("fixed", "hand", "uncalibrated")
 GRIPPER_SENSES = ("close_positive", "close_negative")
 MOTIONS = ("delta_position", "delta_pose", "absolute_pose", "joint_position", "joint_velocity")
+ABSOLUTE_MOTIONS = ("absolute_pose", "joint_position")
+"""Those of which an action says where to be."""
 
 
 @dataclass(frozen=True, kw_only=True)

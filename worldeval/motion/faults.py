@@ -17,17 +17,19 @@ from dataclasses import dataclass, fields
 import numpy as np
 
 from worldeval.errors import ConfigError
-from worldeval.robots import RobotSpec
+from worldeval.robots import ABSOLUTE_MOTIONS, RobotSpec
 
 GRIPPERS = ("", "open", "closed", "inverted")
+OF_MOTION = ("gain", "bias", "noise", "delay_steps", "mirrored_axis", "stop_after_steps")
+"""Faults of all but the gripper; they mean something where actions are motions."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Fault:
     """One or several faults; the defaults do nothing. Motion is all but the gripper.
 
-    Applied in this order: delay, gain, mirror, bias, noise, stop; for the gripper: delay, slip,
-    weakness, what it is frozen to.
+    Applied in this order: delay, gain, mirror, bias, noise, stop; for the gripper: delay, what it
+    is frozen to, slip, weakness.
     """
 
     gain: float = 1.0
@@ -75,6 +77,12 @@ class FaultyStream:
     """One rollout's actions on their way through a fault."""
 
     def __init__(self, fault: Fault, robot: RobotSpec, rng: np.random.Generator) -> None:
+        wrong = [name for name in OF_MOTION if getattr(fault, name) != getattr(Fault(), name)]
+        if wrong and robot.motion in ABSOLUTE_MOTIONS:  # half of a place is not half speed
+            raise ConfigError(
+                f"{', '.join(wrong)} cannot be wrong with robot {robot.name!r}, whose actions say "
+                f"where to be ({robot.motion}); faults of its gripper and of perception can"
+            )
         dim = robot.action_dim
         self.fault, self._rng = fault, rng
         self._low, self._high = np.array(robot.action_low), np.array(robot.action_high)

@@ -15,8 +15,10 @@ from typing import Any
 
 import numpy as np
 
+from worldeval.data.settings import settings_from
 from worldeval.errors import ConfigError
 from worldeval.motion.faults import Fault, FaultyStream
+from worldeval.policies.guard import guarded
 from worldeval.robots import RobotSpec
 from worldeval.types import Observation, Policy
 
@@ -47,10 +49,12 @@ class FaultyPolicy:
             )
         if stale_chunks < 0:
             raise ConfigError(f"stale_chunks is {stale_chunks!r}, expected 0 or more")
+        FaultyStream(fault, robot, np.random.default_rng(0))  # raises for what does not fit
         self.policy, self.robot, self.fault = policy, robot, fault
         self.deaf, self.blind, self.stale_chunks = deaf, tuple(blind), stale_chunks
         # What is not carried out must not pass through the stream: it would be counted as done.
         self.spec = replace(policy.spec, name=name, chunk=policy.spec.execute)
+        self.watches_itself = getattr(policy, "watches_itself", False)
         self._streams: dict[str, FaultyStream] = {}
         self._seen: dict[str, list[Observation]] = {}
 
@@ -84,6 +88,10 @@ class FaultyPolicy:
             observation = replace(observation, images=images)
         return replace(observation, instruction="") if self.deaf else observation
 
+    def run_notes(self) -> tuple[str, ...]:
+        """What the policy itself has to tell of a run."""
+        return guarded(self.policy).run_notes()
+
     def close(self) -> None:
         self.policy.close()
 
@@ -96,38 +104,24 @@ def load(
     deaf: bool = False,
     blind: str | Sequence[str] = (),
     stale_chunks: int = 0,
-    gain: float = 1.0,
-    bias: Sequence[float] = (),
-    noise: float = 0.0,
-    delay_steps: int = 0,
-    mirrored_axis: int | None = None,
-    stop_after_steps: int | None = None,
-    gripper: str = "",
-    grip: float = 1.0,
-    gripper_delay_steps: int = 0,
-    slip_after_steps: int | None = None,
+    **fault: Any,
 ) -> FaultyPolicy:
-    """The policy at ``place`` (a folder or a URI without arguments) with a fault."""
+    """The policy at ``place`` (a folder or a URI without arguments) with a fault.
+
+    fault: fields of ``motion/faults.py``'s ``Fault``.
+    """
     from worldeval.policies.loading import load_policy
 
+    wrong = settings_from(Fault, fault)
+    views = (blind,) if isinstance(blind, str) else blind
+    if not isinstance(views, Sequence) or not all(isinstance(view, str) for view in views):
+        raise ConfigError(f"blind is {blind!r}, expected the name of a view, or a list of names")
     policy = load_policy(place, robot)
-    fault = Fault(
-        gain=gain,
-        bias=tuple(bias),
-        noise=noise,
-        delay_steps=delay_steps,
-        mirrored_axis=mirrored_axis,
-        stop_after_steps=stop_after_steps,
-        gripper=gripper,
-        grip=grip,
-        gripper_delay_steps=gripper_delay_steps,
-        slip_after_steps=slip_after_steps,
-    )
     perceived: dict[str, Any] = {
         "deaf": deaf,
-        "blind": (blind,) if isinstance(blind, str) else tuple(blind),
+        "blind": tuple(views),
         "stale_chunks": stale_chunks,
     }
-    wrong = [f"{k}={v}" for k, v in perceived.items() if v] + ([] if fault.works else [str(fault)])
-    told = name or f"{policy.spec.name} ({', '.join(wrong) or 'as it is'})"
-    return FaultyPolicy(policy, robot, fault, name=told, **perceived)
+    told = [f"{k}={v}" for k, v in perceived.items() if v] + ([] if wrong.works else [str(wrong)])
+    called = name or f"{policy.spec.name} ({', '.join(told) or 'as it is'})"
+    return FaultyPolicy(policy, robot, wrong, name=called, **perceived)

@@ -17,8 +17,8 @@ import numpy as np
 
 from worldeval.data.fit import check_store
 from worldeval.errors import PolicyError
-from worldeval.policies.scripted import ABSOLUTE, blind_spec
-from worldeval.robots import RobotSpec
+from worldeval.policies.scripted import blind_spec
+from worldeval.robots import ABSOLUTE_MOTIONS, RobotSpec
 from worldeval.types import Observation
 
 if TYPE_CHECKING:
@@ -132,7 +132,7 @@ class ReplayPolicy:
         chunk = np.zeros((self.spec.chunk, self.spec.action_dim), np.float32)
         recorded = steps[start : start + self.spec.chunk]
         chunk[: len(recorded)] = recorded
-        if len(steps) and self._robot.motion in ABSOLUTE:
+        if len(steps) and self._robot.motion in ABSOLUTE_MOTIONS:
             chunk[len(recorded) :] = steps[-1]  # to stay is to be told the same place again
         elif len(steps):
             chunk[len(recorded) :, -1] = steps[-1, -1]

@@ -13,7 +13,7 @@ import numpy as np
 
 from worldeval.errors import ConfigError, PolicyError
 from worldeval.policies.checking import POSE
-from worldeval.robots import RobotSpec
+from worldeval.robots import ABSOLUTE_MOTIONS, RobotSpec
 from worldeval.types import Observation, PolicySpec
 
 ABSOLUTE = {"absolute_pose": (POSE,), "joint_position": ("joint_position", "gripper_position")}
@@ -79,7 +79,7 @@ class RandomPolicy:
     def __init__(self, robot: RobotSpec, *, speed: float = 0.6, name: str = "random") -> None:
         if not 0 < speed <= 1:
             raise ConfigError(f"speed is {speed!r}, expected a number in (0, 1]")
-        if robot.motion in ABSOLUTE:
+        if robot.motion in ABSOLUTE_MOTIONS:
             raise ConfigError(
                 f"robot {robot.name!r} is commanded by {robot.motion!r}, which says where to be: "
                 "random places are no motion; choose an action space of velocities or differences"
