@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 import torch
 
+from tests.policies.conftest import toy_episode
 from worldeval.data.episodes import EpisodeStore
 from worldeval.errors import ConfigError, DataError
 from worldeval.motion.faults import Fault
@@ -206,6 +207,64 @@ def test_a_fault_by_uri(tmp_path: Path, toy_store: EpisodeStore, toy_robot: Robo
         load_policy(f"faulty:{folder}?blind=tob", toy_robot)
     with pytest.raises(ConfigError, match="did you mean 'gain'"):
         load_policy(f"faulty:{folder}?gian=2", toy_robot)
+
+
+@pytest.mark.parametrize(
+    ("query", "said"),
+    [
+        ("bias=0.1", "bias is 0.1, expected a list"),
+        ('bias=["a"]', "bias.0. is 'a', expected a finite number"),
+        ("gain=1e400", "gain is inf, expected a finite number"),
+        ("gain=fast", "gain is 'fast', expected a finite number"),
+        ("blind=5", "blind is 5, expected the name of a view"),
+        ("mirrored_axis=-1", "mirrored_axis is -1"),
+        ("bias=[1,2]", "bias has 2 numbers"),
+    ],
+)
+def test_arguments_of_a_fault_are_refused_before_anything_is_rolled_out(
+    tmp_path: Path, toy_store: EpisodeStore, toy_robot: RobotSpec, query: str, said: str
+) -> None:
+    folder = train_policy(small(toy_store), tmp_path / "net", toy_robot, progress=False)
+    with pytest.raises(ConfigError, match=said):
+        load_policy(f"faulty:{folder}?{query}", toy_robot)
+
+
+def test_faults_of_motion_mean_nothing_where_actions_are_places(toy_robot: RobotSpec) -> None:
+    absolute = replace(toy_robot, motion="absolute_pose")
+    with pytest.raises(ConfigError, match="gain, delay_steps cannot be wrong with robot"):
+        FaultyPolicy(Watching(toy_robot), absolute, Fault(gain=0.5, delay_steps=2), name="half")
+    FaultyPolicy(Watching(toy_robot), absolute, Fault(grip=0.5), name="weak", deaf=True)
+
+
+def test_what_the_policy_has_to_tell_passes_through_its_fault(toy_robot: RobotSpec) -> None:
+    inner = Watching(toy_robot)
+    assert FaultyPolicy(inner, toy_robot, Fault(), name="n").run_notes() == ()
+    assert not FaultyPolicy(inner, toy_robot, Fault(), name="n").watches_itself
+
+    class Server(Watching):
+        watches_itself = True
+
+        def run_notes(self) -> list[str]:
+            return ["3 numbers were clipped"]
+
+    policy = FaultyPolicy(Server(toy_robot), toy_robot, Fault(), name="n")
+    assert policy.run_notes() == ("3 numbers were clipped",) and policy.watches_itself
+
+
+def test_episodes_in_which_nothing_is_done_teach_nothing(
+    tmp_path: Path, toy_robot: RobotSpec
+) -> None:
+    from worldeval.rollout.recording import open_rollouts
+
+    with open_rollouts(tmp_path / "s", toy_robot, images="lossless") as store:
+        episode = toy_episode(toy_robot, "left", 0)
+        store.append(replace(episode, frames=episode.frames[:1], poses=episode.poses[:1],
+                             actions=episode.actions[:0], expert_actions=None,
+                             success_at=episode.success_at[:1]))  # fmt: skip
+        stored = store.root
+    config = replace(small(EpisodeStore.open(stored)), idle_share=0.0)
+    with pytest.raises(DataError, match="none of the 1 episodes has a frame"):
+        train_policy(config, tmp_path / "n", toy_robot, progress=False)
 
 
 def test_families_have_one_role_each() -> None:

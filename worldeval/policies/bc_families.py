@@ -146,16 +146,15 @@ class NearestNetwork(PolicyNetwork):
         super().__init__(config)
         width = 3 * self.SIZE**2 * len(config.cameras)
         self.sharpness = nn.Parameter(torch.tensor(8.0))
-        empty = torch.zeros
         self.seen: Tensor
         self.told: Tensor
         self.felt: Tensor
         self.done: Tensor
-        self.register_buffer("seen", empty(config.remembered, width))
-        self.register_buffer("told", empty(config.remembered, config.text_buckets))
-        self.register_buffer("felt", empty(config.remembered, len(config.pose_low)))
-        answer = (config.remembered, config.chunk, len(config.action_low))
-        self.register_buffer("done", empty(*answer))
+        count, answer = config.remembered, (config.chunk, len(config.action_low))
+        self.register_buffer("seen", torch.zeros(count, width))
+        self.register_buffer("told", torch.zeros(count, config.text_buckets))
+        self.register_buffer("felt", torch.zeros(count, len(config.pose_low)))
+        self.register_buffer("done", torch.zeros(count, *answer))
 
     def remember(
         self, images: Tensor, poses: Tensor, words: Tensor, weights: Tensor, targets: Tensor

@@ -19,7 +19,7 @@ from torch.nn import functional
 
 from worldeval.data import checkpoint
 from worldeval.data.video import to_model
-from worldeval.errors import ConfigError
+from worldeval.errors import ConfigError, DataError
 from worldeval.learning.loop import STATE_FILE, Loop
 from worldeval.learning.resuming import refuse_changes
 from worldeval.policies import behaviour_cloning
@@ -112,6 +112,11 @@ class _Training:
         train, held_out = choose(data.table, config.selection)
         self.episodes = len(train)
         self.rows = data.rows_of(train, idle_share=config.idle_share)
+        if not len(self.rows):
+            raise DataError(
+                f"{config.store}: none of the {len(train)} episodes has a frame at which there is "
+                "something to do; give a store of demonstrations (`worldeval record`)"
+            )
         self.held_out = data.rows_of(held_out, idle_share=0.0) if held_out else None
         self.views = [robot.views.index(camera) for camera in network.cameras]
         seed = config.loop.seed

@@ -56,7 +56,7 @@ class BehaviourCloning:
     @torch.inference_mode()
     def act(self, observations: Sequence[Observation]) -> np.ndarray:
         config = self.network.config
-        device = next(iter(self.network.state_dict().values())).device
+        device = next(self.network.parameters()).device
         images = torch.from_numpy(to_model(np.stack([self._views(o) for o in observations])))
         if config.use_state:
             poses = torch.from_numpy(np.stack([self._pose(o) for o in observations]))
