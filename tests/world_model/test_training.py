@@ -2,6 +2,7 @@
 
 import json
 import shutil
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -21,16 +22,17 @@ from worldeval.world_model.clips import ClipSource, cache_latents, load_frames
 from worldeval.world_model.model import WorldModel
 from worldeval.world_model.training import (
     WorldModelTrainConfig,
+    moved,
     train_world_model,
 )
 
 from .test_model import robot
 
 
-def write_store(root, episodes=3, frames=13) -> EpisodeStore:
+def write_store(root, episodes=3, frames=13, first=0) -> EpisodeStore:
     """Episodes in which a bright square follows the hand's x."""
     store = open_rollouts(root, robot(2), images="lossless")
-    for i in range(episodes):
+    for i in range(first, first + episodes):
         rng = np.random.default_rng(i)
         actions = rng.uniform(-1, 1, (frames - 1, 3, 4)).astype(np.float32)
         start = np.array([0, 0.6, 0.2, 0], np.float32)
@@ -128,6 +130,37 @@ def test_a_stopped_training_equals_an_uninterrupted_one(tmp_path, monkeypatch):
     train_world_model(world_config(tmp_path), tmp_path / "cut", robot(2))
     for name, value in weights(tmp_path / "whole").items():
         assert torch.allclose(value, weights(tmp_path / "cut")[name], atol=1e-6), name
+
+
+def test_several_stores_teach_what_one_of_all_their_episodes_does(tmp_path):
+    config = world_config(tmp_path)
+    small_autoencoder(tmp_path)
+    train_world_model(config, tmp_path / "whole", robot(2))
+    write_store(tmp_path / "some", episodes=2)
+    write_store(tmp_path / "rest", episodes=1, first=2)
+    parts = replace(config, store=str(tmp_path / "some"), also=(str(tmp_path / "rest"),))
+    train_world_model(parts, tmp_path / "parts", robot(2))
+    for name, value in weights(tmp_path / "whole").items():
+        assert torch.equal(value, weights(tmp_path / "parts")[name]), name
+
+
+def test_what_moves_counts_more(tmp_path):
+    current, future = torch.zeros(1, 2, 3, 4, 4), torch.zeros(1, 1, 2, 3, 4, 4)
+    future[0, 0, 1, :, 2, 3] = 5.0  # one of 32 places
+    future[0, 0, 0, 1, 0, 0] = 5 * 3**0.5 / 31  # a 31st of that, which is the mean of all
+    found = moved(current, future)
+    assert found.shape == (1, 1, 2, 1, 4, 4) and (found > 0).sum() == 2
+    assert found[0, 0, 1, 0, 2, 3] == 8.0  # 31 times the mean, of which 8 count
+    assert found[0, 0, 0, 0, 0, 0].item() == pytest.approx(1.0)
+    assert not moved(current, torch.zeros_like(future)).any()
+    small_autoencoder(tmp_path)
+    losses = []
+    for weight in (0.0, 1.0):
+        config = replace(world_config(tmp_path, steps=1), motion_weight=weight)
+        train_world_model(config, tmp_path / str(weight), robot(2))
+        lines = (tmp_path / str(weight) / "training" / "metrics.jsonl").read_text().splitlines()
+        losses.append(json.loads(lines[0])["loss"])
+    assert losses[1] > losses[0]
 
 
 def test_it_learns_to_overfit_three_episodes(tmp_path):

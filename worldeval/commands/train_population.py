@@ -34,9 +34,19 @@ class TrainPopulation:
     """Threads that train."""
 
     def run(self) -> None:
+        from worldeval.data import digests
         from worldeval.policies.population import ROLES, train_population
+        from worldeval.rollout.provenance import write_manifest
         from worldeval.worlds.sawyer import ROBOT
 
+        write_manifest(
+            self.out,
+            command="train population",
+            config=self,
+            seed=None,
+            content=digests.of_inputs(self.store),
+            allow_changes=("role", "threads"),
+        )
         for member in train_population(
             self.store,
             self.out,

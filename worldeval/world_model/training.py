@@ -189,6 +189,10 @@ def train_world_model(
         check_store(store, robot)
     autoencoder, digest = _codec(config), latents_of(Path(config.autoencoder))
     check_size(robot.image_size, autoencoder.config.image_size)
+    known = stores[config.store].keys
+    if unknown := sorted(set(config.held_out) - known):
+        shown = sorted(known)[:3]
+        raise DataError(f"held_out has {unknown}, {config.store} has such as {shown}")
     table, latents = _latents_of_store(config, stores[config.store], autoencoder, digest, out)
     for number, folder in enumerate(config.also):
         name = f"latents-{number + 1}.npy"
@@ -308,11 +312,7 @@ def _latents_of_store(
 
     What an autoencoder makes of the frames; for a codec that cannot encode, what came with them.
     """
-    known = [str(key) for key in store.metadata()["key"]]
-    unknown = sorted(set(config.held_out) - set(known))
-    if unknown and store.root == Path(config.store):
-        raise DataError(f"held_out has {unknown}, {store.root} has such as {known[:3]}")
-    wanted = keys or [key for key in known if key not in config.held_out]
+    wanted = keys or [key for key in store.keys if key not in config.held_out]
     encodes = isinstance(codec, Autoencoder)
     table = load_frames(store, config.max_episodes, keys_wanted=wanted, pixels=encodes)
     if not isinstance(codec, Autoencoder):
