@@ -40,41 +40,13 @@ def make_valid(root: Path) -> None:
 def make_world(root: Path) -> None:
     """An untrained world of a few kilobytes, laid out as the shipped one."""
     import pandas as pd
-    import torch
 
     from worldeval import shipped
-    from worldeval.data import checkpoint
-    from worldeval.judging.calibration import Calibration
-    from worldeval.judging.classifier import SuccessClassifier
-    from worldeval.judging.network import JudgeConfig, JudgeNetwork
     from worldeval.judging.tables import write_table
-    from worldeval.policies import behaviour_cloning
-    from worldeval.policies.bc_config import BCConfig
-    from worldeval.policies.bc_network import BCNetwork
     from worldeval.rollout.suite import Suite
-    from worldeval.world_model.autoencoder import Autoencoder, AutoencoderConfig
-    from worldeval.world_model.backbone import BackboneConfig
-    from worldeval.world_model.model import WorldModel, WorldModelConfig
-    from worldeval.world_model.sampler import SamplerConfig
     from worldeval.worlds.sawyer import ROBOT, start_states
 
-    torch.manual_seed(0)
-    codec = Autoencoder(AutoencoderConfig(widths=(8, 8, 8), latent_channels=2))
-    codec.save(root / shipped.AUTOENCODER)
-    config = WorldModelConfig.for_robot(
-        ROBOT,
-        latent_channels=2,
-        latent_size=codec.config.latent_size,
-        memory_slots=1,
-        autoencoder=checkpoint.digest(root / shipped.AUTOENCODER),
-        backbone=BackboneConfig(widths=(8, 16), blocks=1, token_width=16, heads=2),
-        sampler=SamplerConfig(steps=1),
-    )
-    WorldModel(config).save(root / shipped.WORLD_MODEL)
-    judge = JudgeNetwork(JudgeConfig(views=ROBOT.views, channels=(8, 8, 8), hidden=8))
-    SuccessClassifier(judge, Calibration()).save(root / shipped.JUDGE)
-    network = BCNetwork(BCConfig.for_robot(ROBOT, channels=(8, 8, 8), hidden=8))
-    behaviour_cloning.save(root / shipped.POLICIES / "able", network, name="able")
+    untrained_world(root, ("able",))
     starts = tuple(s for t in ("drawer-open", "reach") for s in start_states("evaluation", t, 2))
     for name in (shipped.SUITE, shipped.DEMO_SUITE):
         Suite(name="tiny", robot=ROBOT.name, chunks=1, starts=starts).save(root / name)
@@ -92,6 +64,44 @@ def make_world(root: Path) -> None:
         for start in starts
     ]  # fmt: skip
     write_table(pd.DataFrame(rows), root / shipped.TRUTH)
+
+
+def untrained_world(root: Path, policies: Sequence[str]) -> None:
+    """Checkpoints of autoencoder, world model, judge and ``policies``, laid out as the shipped."""
+    import torch
+
+    from worldeval import shipped
+    from worldeval.data import checkpoint
+    from worldeval.judging.calibration import Calibration
+    from worldeval.judging.classifier import SuccessClassifier
+    from worldeval.judging.network import JudgeConfig, JudgeNetwork
+    from worldeval.policies import behaviour_cloning
+    from worldeval.policies.bc_config import BCConfig
+    from worldeval.policies.bc_network import BCNetwork
+    from worldeval.world_model.autoencoder import Autoencoder, AutoencoderConfig
+    from worldeval.world_model.backbone import BackboneConfig
+    from worldeval.world_model.model import WorldModel, WorldModelConfig
+    from worldeval.world_model.sampler import SamplerConfig
+    from worldeval.worlds.sawyer import ROBOT
+
+    torch.manual_seed(0)
+    codec = Autoencoder(AutoencoderConfig(widths=(8, 8, 8), latent_channels=2))
+    codec.save(root / shipped.AUTOENCODER)
+    config = WorldModelConfig.for_robot(
+        ROBOT,
+        latent_channels=2,
+        latent_size=codec.config.latent_size,
+        memory_slots=1,
+        autoencoder=checkpoint.digest(root / shipped.AUTOENCODER),
+        backbone=BackboneConfig(widths=(8, 16), blocks=1, token_width=16, heads=2),
+        sampler=SamplerConfig(steps=1),
+    )
+    WorldModel(config).save(root / shipped.WORLD_MODEL)
+    judge = JudgeNetwork(JudgeConfig(views=ROBOT.views, channels=(8, 8, 8), hidden=8))
+    SuccessClassifier(judge, Calibration()).save(root / shipped.JUDGE)
+    for name in policies:
+        network = BCNetwork(BCConfig.for_robot(ROBOT, channels=(8, 8, 8), hidden=8))
+        behaviour_cloning.save(root / shipped.POLICIES / name, network, name=name)
 
 
 def write_store(

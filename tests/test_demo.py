@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import shutil
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -20,6 +21,10 @@ from worldeval.rollout.recording import open_rollouts, rollout_key
 from worldeval.rollout.suite import Suite
 from worldeval.types import Episode, StartState
 from worldeval.worlds.sawyer import ROBOT, start_states
+
+sys.path.insert(0, str(Path(__file__).parents[1] / "benchmarks"))
+
+from fuzz_valid import untrained_world
 
 TASKS = ("drawer-open", "drawer-close")
 MY_POLICY = """
@@ -62,39 +67,7 @@ def episode(key: str, start: StartState, frames: int) -> Episode:
 
 
 def make_shipped(root: Path) -> None:
-    import torch
-
-    from worldeval.data import checkpoint
-    from worldeval.judging.calibration import Calibration
-    from worldeval.judging.classifier import SuccessClassifier
-    from worldeval.judging.network import JudgeConfig, JudgeNetwork
-    from worldeval.policies import behaviour_cloning
-    from worldeval.policies.bc_config import BCConfig
-    from worldeval.policies.bc_network import BCNetwork
-    from worldeval.world_model.autoencoder import Autoencoder, AutoencoderConfig
-    from worldeval.world_model.backbone import BackboneConfig
-    from worldeval.world_model.model import WorldModel, WorldModelConfig
-    from worldeval.world_model.sampler import SamplerConfig
-
-    torch.manual_seed(0)
-    autoencoder = Autoencoder(AutoencoderConfig(widths=(8, 8, 8), latent_channels=2))
-    autoencoder.save(root / shipped.AUTOENCODER)
-    config = WorldModelConfig.for_robot(
-        ROBOT,
-        latent_channels=2,
-        latent_size=autoencoder.config.latent_size,
-        memory_slots=1,
-        autoencoder=checkpoint.digest(root / shipped.AUTOENCODER),
-        backbone=BackboneConfig(widths=(8, 16), blocks=1, token_width=16, heads=2),
-        sampler=SamplerConfig(steps=1),
-    )
-    WorldModel(config).save(root / shipped.WORLD_MODEL)
-    judge = JudgeNetwork(JudgeConfig(views=ROBOT.views, channels=(8, 8, 8), hidden=8))
-    SuccessClassifier(judge, Calibration()).save(root / shipped.JUDGE)
-    for name in ("able", "poor"):
-        network = BCNetwork(BCConfig.for_robot(ROBOT, channels=(8, 8, 8), hidden=8))
-        behaviour_cloning.save(root / shipped.POLICIES / name, network, name=name)
-
+    untrained_world(root, ("able", "poor"))
     starts = [start for task in TASKS for start in start_states("evaluation", task, 3)]
     Suite(name="tiny", robot=ROBOT.name, chunks=2, starts=tuple(starts)).save(root / shipped.SUITE)
     with open_rollouts(root / shipped.STARTS, ROBOT, images="lossless") as store:
