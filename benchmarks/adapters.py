@@ -19,8 +19,8 @@ from pathlib import Path
 import numpy as np
 import tyro
 
-from worldeval.data.ctrl_world import CtrlWorldDataset
-from worldeval.data.raw import RawEpisode
+from worldeval.data.readers.ctrl_world import CtrlWorldDataset
+from worldeval.data.readers.raw import RawEpisode
 from worldeval.motion import panda
 from worldeval.motion.adapters import adapter_for
 from worldeval.motion.rotations import euler_from_matrix, matrix_from_euler

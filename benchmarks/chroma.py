@@ -18,7 +18,7 @@ from pathlib import Path
 
 import numpy as np
 
-from worldeval.data.episodes import EpisodeStore
+from worldeval.data.store.episodes import EpisodeStore
 from worldeval.data.video import encode_png, read_mp4, write_mp4
 
 # ITU-R BT.601, by which the mp4 files are tagged.

@@ -23,13 +23,13 @@ import matplotlib.pyplot as plt
 import numpy as np
 import torch
 
-from worldeval.data.episodes import EpisodeStore
+from worldeval.data.store.episodes import EpisodeStore
 from worldeval.data.video import tile_views, to_frames, to_model
 from worldeval.imagination.env import Imagination
 from worldeval.imagination.replay import imagine_replays
-from worldeval.judging.fidelity import REPEAT_FIRST, ReplayReport
 from worldeval.learning.config import LoopConfig
 from worldeval.learning.loop import has_bfloat16_units
+from worldeval.metrics.fidelity import REPEAT_FIRST, ReplayReport
 from worldeval.motion.panda import panda
 from worldeval.rollout.recording import rollout_key
 from worldeval.world_model.augmentation import Augmentation

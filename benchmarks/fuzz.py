@@ -166,8 +166,8 @@ def warm_up() -> None:
     import torch
     import tyro  # noqa: F401
 
-    for name in ("demo", "imagination.env", "judging.loading", "policies.loading",
-                 "ranking.report", "world_model.prepare"):  # fmt: skip
+    for name in ("evaluation.demo", "imagination.env", "judging.loading", "policies.loading",
+                 "reports.ranking.page", "world_model.prepare"):  # fmt: skip
         import_module(f"worldeval.{name}")
     for verb in BASES:
         options_of(verb)
@@ -264,7 +264,7 @@ def _note(case: Path, **facts: Any) -> None:
 
 def store_result(words: Words) -> Any:
     """All that a store holds, by key; verdicts where it was judged."""
-    from worldeval.data.episodes import EpisodeStore
+    from worldeval.data.store.episodes import EpisodeStore
 
     root = "out" if "out" in words else "store"
     result: dict[str, Any] = {}

@@ -72,12 +72,12 @@ def untrained_world(root: Path, policies: Sequence[str]) -> None:
 
     from worldeval import shipped
     from worldeval.data import checkpoint
-    from worldeval.judging.calibration import Calibration
     from worldeval.judging.classifier import SuccessClassifier
     from worldeval.judging.network import JudgeConfig, JudgeNetwork
-    from worldeval.policies import behaviour_cloning
-    from worldeval.policies.bc_config import BCConfig
-    from worldeval.policies.bc_network import BCNetwork
+    from worldeval.judging.probability import Calibration
+    from worldeval.policies.cloning import behaviour_cloning
+    from worldeval.policies.cloning.config import BCConfig
+    from worldeval.policies.cloning.network import BCNetwork
     from worldeval.world_model.autoencoder import Autoencoder, AutoencoderConfig
     from worldeval.world_model.backbone import BackboneConfig
     from worldeval.world_model.model import WorldModel, WorldModelConfig

@@ -15,7 +15,7 @@ from pathlib import Path
 
 import numpy as np
 
-from worldeval.commands.verdicts import read_truth, read_verdicts
+from worldeval.evaluation.folder import read_truth, read_verdicts
 from worldeval.ranking.joining import join_real
 from worldeval.ranking.verdict_table import Cell, pair_outcomes, read_outcomes
 from worldeval.types import Outcome

@@ -36,17 +36,17 @@ import numpy as np
 import pandas as pd
 import torch
 
-from worldeval.commands.opening import stores_in
-from worldeval.commands.verdicts import read_truth
-from worldeval.data.episodes import EpisodeStore
+from worldeval.data.store.episodes import EpisodeStore
 from worldeval.data.tables import read_parquet
-from worldeval.judging.assessment import Assessment
-from worldeval.judging.assessment.assessing import assess
-from worldeval.judging.assessment.text import spell
+from worldeval.evaluation.folder import read_truth
+from worldeval.evaluation.opening import stores_in
+from worldeval.judge_calibration import Assessment
+from worldeval.judge_calibration.assessing import assess
 from worldeval.judging.loading import load_judge
 from worldeval.judging.tables import judge_store, kept_path
 from worldeval.ranking import Estimate, JudgeCalibration, PeerErrors, mmrv
 from worldeval.ranking.tallies import Tally
+from worldeval.reports.judge.text import spell
 from worldeval.types import Judge
 
 CELL = ["policy", "task", "start_id"]

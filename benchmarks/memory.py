@@ -17,10 +17,10 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from worldeval.data.episodes import EpisodeStore
-from worldeval.judging.fidelity import psnr_db
+from worldeval.data.store.episodes import EpisodeStore
+from worldeval.metrics.fidelity import psnr_db
 from worldeval.world_model.autoencoder import Autoencoder
-from worldeval.world_model.dreamer import Dreamer
+from worldeval.world_model.latent_rollout import Dreamer
 from worldeval.world_model.model import WorldModel
 
 

@@ -17,7 +17,7 @@ import matplotlib.pyplot as plt
 import numpy as np
 
 from worldeval import shipped
-from worldeval.data.episodes import EpisodeStore
+from worldeval.data.store.episodes import EpisodeStore
 from worldeval.data.video import tile_views
 from worldeval.rollout.recording import rollout_key
 

@@ -16,9 +16,9 @@ from pathlib import Path
 
 import torch
 
-from worldeval.data.episodes import EpisodeStore
+from worldeval.data.store.episodes import EpisodeStore
 from worldeval.world_model.autoencoder import Autoencoder
-from worldeval.world_model.dreamer import Dreamer
+from worldeval.world_model.latent_rollout import Dreamer
 from worldeval.world_model.model import WorldModel
 from worldeval.world_model.sampler import SamplerConfig
 from worldeval.world_model.validation import replay_quality

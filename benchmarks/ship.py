@@ -23,9 +23,9 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
-from worldeval.commands.opening import stores_in
 from worldeval.data.atomic import write_atomically
-from worldeval.data.episodes import EpisodeStore
+from worldeval.data.store.episodes import EpisodeStore
+from worldeval.evaluation.opening import stores_in
 from worldeval.rollout.recording import open_rollouts
 from worldeval.rollout.suite import Suite
 from worldeval.rollout.table import rollout_table

@@ -21,7 +21,7 @@ import psutil
 import torch
 
 from worldeval.world_model.autoencoder import Autoencoder
-from worldeval.world_model.dreamer import Dreamer
+from worldeval.world_model.latent_rollout import Dreamer
 from worldeval.world_model.model import WorldModel
 
 

@@ -20,10 +20,10 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
-from worldeval.commands.opening import stores_in
 from worldeval.commands.trust import Trust
-from worldeval.commands.verdicts import read_truth
 from worldeval.data.checkpoint import digest
+from worldeval.evaluation.folder import read_truth
+from worldeval.evaluation.opening import stores_in
 from worldeval.imagination.trust.calibration import (
     Evidence,
     rate_errors,
@@ -36,8 +36,8 @@ from worldeval.imagination.trust.combining import (
     held_out_distrust,
 )
 from worldeval.imagination.trust.measuring import counting
-from worldeval.imagination.trust.report import rates_table
-from worldeval.ranking.roc import auroc
+from worldeval.metrics.roc import auroc
+from worldeval.reports.trust import rates_table
 
 GROUPS = {
     "the judge's doubt": ("judge_doubt",),

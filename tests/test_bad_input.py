@@ -19,14 +19,13 @@ import numpy as np
 import pyarrow.parquet as pq
 import pytest
 
+from tests.evaluation.test_demo import make_shipped
 from worldeval import cli, shipped
-from worldeval.data.episodes import EpisodeStore
+from worldeval.data.store.episodes import EpisodeStore
 from worldeval.rollout.suite import Suite
 from worldeval.types import Episode
 from worldeval.worlds import toy
 from worldeval.worlds.sawyer import ROBOT
-
-from .test_demo import make_shipped
 
 Refused = Callable[..., str]
 

@@ -11,7 +11,7 @@ import pytest
 from worldeval import cli
 from worldeval.commands.calibrate import choose, judged_by
 from worldeval.errors import DataError
-from worldeval.judging.assessment import Assessment
+from worldeval.judge_calibration import Assessment
 
 CELL = ["policy", "task", "start_id"]
 

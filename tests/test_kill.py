@@ -19,10 +19,10 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from tests.test_rank_until_sure import POLICIES
+from tests.evaluation.test_rank_until_sure import POLICIES
 from worldeval import cli
 from worldeval.data import checkpoint
-from worldeval.data.episodes import EpisodeStore
+from worldeval.data.store.episodes import EpisodeStore
 from worldeval.rollout.suite import Suite
 from worldeval.types import Episode
 from worldeval.worlds import toy

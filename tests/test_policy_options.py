@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from worldeval import cli
-from worldeval.data.episodes import EpisodeStore
+from worldeval.data.store.episodes import EpisodeStore
 
 POLICY = """
 import os, sys, threading, time

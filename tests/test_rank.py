@@ -12,10 +12,10 @@ import pandas as pd
 import pytest
 
 from worldeval import cli
-from worldeval.judging.assessment import Assessment
-from worldeval.judging.calibration import Counts
+from worldeval.judge_calibration import Assessment
+from worldeval.judging.probability import Counts
 from worldeval.ranking.leaderboard import build_leaderboard
-from worldeval.ranking.report import write_report
+from worldeval.reports.ranking.page import write_report
 
 RATES = {"good": 0.9, "fair": 0.6, "bad": 0.2}
 TASKS = ("push", "pull")

@@ -23,7 +23,7 @@ _HOMES = {
     "ActionChunk": "types",
     "CameraSpec": "robots",
     "Episode": "types",
-    "EpisodeStore": "data.episodes",
+    "EpisodeStore": "data.store.episodes",
     "Imagination": "imagination.env",
     "Judge": "types",
     "MetaWorld": "worlds.metaworld",
@@ -70,7 +70,7 @@ __all__ = [
 ]
 
 if TYPE_CHECKING:
-    from worldeval.data.episodes import EpisodeStore
+    from worldeval.data.store.episodes import EpisodeStore
     from worldeval.errors import WorldEvalError
     from worldeval.imagination.env import Imagination
     from worldeval.judging.loading import load_judge

@@ -12,7 +12,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from worldeval.data.episodes import EpisodeStore
+from worldeval.data.store.episodes import EpisodeStore
 from worldeval.data.video import encode_png, write_mp4
 from worldeval.types import Episode
 

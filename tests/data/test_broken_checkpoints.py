@@ -18,7 +18,7 @@ from worldeval.data import checkpoint
 from worldeval.errors import CheckpointError
 from worldeval.imagination.trust.signals import Trust
 from worldeval.judging.loading import load_judge
-from worldeval.policies import behaviour_cloning
+from worldeval.policies.cloning import behaviour_cloning
 from worldeval.policies.joint_adapter import PUBLISHED, AdapterNetwork, LearnedAdapter
 from worldeval.world_model.loading import open_codec, open_world_model
 

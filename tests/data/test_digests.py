@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 
 from worldeval.data import checkpoint, digests
-from worldeval.data.episodes import EpisodeStore
+from worldeval.data.store.episodes import EpisodeStore
 from worldeval.errors import ConfigError, StoreError
 from worldeval.types import Episode
 

@@ -73,13 +73,13 @@ def test_a_file_of_absurd_size_is_not_read(tmp_path: Path) -> None:
 
 def test_no_reader_waits_for_a_pipe(tmp_path: Path, record_lerobot: Callable[..., Path]) -> None:
     """Films, latents, states, keys, adapters and the files of datasets."""
-    from worldeval.data.droid import LeRobotDroid
-    from worldeval.data.droid_keys import read_key_map
+    from worldeval.data.readers.droid import LeRobotDroid
+    from worldeval.data.readers.droid_keys import read_key_map
     from worldeval.data.video import mp4_times, read_mp4
     from worldeval.learning.resuming import load_state
     from worldeval.policies.joint_adapter import LearnedAdapter
     from worldeval.policies.population import read_population
-    from worldeval.policies.request_keys import read_keys
+    from worldeval.policies.servers.request_keys import read_keys
     from worldeval.rollout.suite import Suite
     from worldeval.world_model.latents import LatentCache
 
@@ -120,7 +120,7 @@ def test_no_reader_waits_for_a_pipe(tmp_path: Path, record_lerobot: Callable[...
 def test_a_dataset_s_index_of_absurd_size_is_not_read(
     name: str, record_lerobot: Callable[..., Path]
 ) -> None:
-    from worldeval.data.droid import LeRobotDroid
+    from worldeval.data.readers.droid import LeRobotDroid
 
     root = record_lerobot("v2.1")
     os.truncate(root / "meta" / name, 2**38)

@@ -12,8 +12,8 @@ import numpy as np
 import pytest
 
 from worldeval.commands.prepare import Prepare
-from worldeval.data.episodes import EpisodeStore
 from worldeval.data.fit import check_store
+from worldeval.data.store.episodes import EpisodeStore
 from worldeval.data.video import write_mp4
 from worldeval.errors import ConfigError, DataError, MismatchError
 from worldeval.motion.panda import panda
@@ -304,7 +304,7 @@ def test_importing_prepare_needs_no_torch():
 
 
 def test_frames_coded_beside_the_store_are_those_coded_by_it(episode, layout, tmp_path):
-    from worldeval.data.coding import code_views
+    from worldeval.data.store.coding import code_views
 
     given = episode(3)
     with EpisodeStore.create(tmp_path / "plain", **layout) as plain:

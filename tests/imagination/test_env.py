@@ -7,13 +7,13 @@ from gymnasium.utils.env_checker import check_env
 
 from tests.world_model.test_model import autoencoder, model, robot
 from tests.world_model.test_training import write_store
-from worldeval.data.episodes import EpisodeStore
+from worldeval.data.store.episodes import EpisodeStore
 from worldeval.errors import CheckpointError, MismatchError, StartStateError, WorldError
 from worldeval.imagination.env import Imagination
 from worldeval.imagination.replay import fidelity, imagine_replays, label_replays, suite_of
 from worldeval.rollout.vector_env import WorldEnv, WorldVectorEnv
 from worldeval.types import ActionChunk
-from worldeval.world_model.dreamer import Dreamer
+from worldeval.world_model.latent_rollout import Dreamer
 
 
 @pytest.fixture

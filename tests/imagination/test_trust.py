@@ -9,7 +9,7 @@ import torch
 from tests.imagination.trust_world import CONFIG, draw, episode, recorded, training, walk
 from tests.world_model.test_model import robot
 from worldeval.data.checkpoint import digest
-from worldeval.data.episodes import EpisodeStore
+from worldeval.data.store.episodes import EpisodeStore
 from worldeval.errors import CheckpointError, DataError, MismatchError
 from worldeval.imagination.trust.reference import Reference, neighbour_distance
 from worldeval.imagination.trust.signals import Seed, Trust, check_layout, of_verdicts, rollouts_of

@@ -11,19 +11,19 @@ import pytest
 
 from tests.imagination.trust_world import recorded
 from tests.world_model.test_model import autoencoder, model, robot
-from worldeval.commands import trust_tables
-from worldeval.commands.opening import ImaginationOptions, stores_in
 from worldeval.commands.trust import Trust as Verb
-from worldeval.commands.verdicts import VERDICTS, read_trust
-from worldeval.data.episodes import EpisodeStore
+from worldeval.data.provenance import write_manifest
+from worldeval.data.store.episodes import EpisodeStore
 from worldeval.errors import ConfigError, DataError, MismatchError
+from worldeval.evaluation import trust as trust_tables
+from worldeval.evaluation.folder import VERDICTS, read_trust
+from worldeval.evaluation.opening import ImaginationOptions, stores_in
 from worldeval.imagination.env import Imagination
 from worldeval.imagination.replay import imagine_replays
 from worldeval.imagination.trust.again import imagine_again
 from worldeval.imagination.trust.signals import Trust
-from worldeval.rollout.provenance import write_manifest
 from worldeval.types import Outcome, Verdict
-from worldeval.world_model.dreamer import Dreamer
+from worldeval.world_model.latent_rollout import Dreamer
 
 
 class Bright:

@@ -24,8 +24,8 @@ from worldeval.imagination.trust.combining import (
     held_out_distrust,
 )
 from worldeval.imagination.trust.measuring import spearman, wrong_verdicts
-from worldeval.imagination.trust.report import calibration_report, evaluation_report, rates_table
-from worldeval.ranking.roc import area, auroc
+from worldeval.metrics.roc import area, auroc
+from worldeval.reports.trust import calibration_report, evaluation_report, rates_table
 
 
 def test_auroc_by_hand() -> None:

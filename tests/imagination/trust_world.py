@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy as np
 
 from tests.world_model.test_model import robot
-from worldeval.data.episodes import EpisodeStore
+from worldeval.data.store.episodes import EpisodeStore
 from worldeval.imagination.trust.inverse_dynamics import InverseDynamicsConfig
 from worldeval.imagination.trust.inverse_dynamics_training import InverseDynamicsTrainConfig
 from worldeval.judging.augmentation import AugmentConfig

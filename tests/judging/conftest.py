@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from tests.judging.vlm.server import Asked, Reply, VlmServer
-from worldeval.data.episodes import EpisodeStore
+from worldeval.data.store.episodes import EpisodeStore
 from worldeval.judging.vlm.judge import VisionLanguageJudge
 from worldeval.types import Episode
 

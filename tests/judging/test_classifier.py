@@ -7,13 +7,13 @@ import pandas as pd
 import pytest
 import torch
 
-from worldeval.data.episodes import EpisodeStore
+from worldeval.data.store.episodes import EpisodeStore
 from worldeval.data.text import token_buckets
 from worldeval.errors import CheckpointError, ConfigError, JudgeError, MismatchError
-from worldeval.judging.calibration import Calibration
 from worldeval.judging.classifier import SuccessClassifier
 from worldeval.judging.learned import moments_of, rollout_score
 from worldeval.judging.network import JudgeConfig, JudgeNetwork
+from worldeval.judging.probability import Calibration
 from worldeval.judging.tables import VERDICT_COLUMNS, judge_store
 from worldeval.types import Cost, Episode, Outcome, Verdict
 

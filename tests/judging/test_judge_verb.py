@@ -10,11 +10,11 @@ import pytest
 import torch
 
 from worldeval import cli
-from worldeval.data.episodes import EpisodeStore
-from worldeval.judging.calibration import Calibration
+from worldeval.data.store.episodes import EpisodeStore
 from worldeval.judging.classifier import SuccessClassifier
 from worldeval.judging.human import append_label
 from worldeval.judging.network import JudgeConfig, JudgeNetwork
+from worldeval.judging.probability import Calibration
 from worldeval.judging.progress import ProgressJudge
 
 SHAPE = {"views": ("front",), "image_size": (16, 16), "channels": (8, 8, 8), "hidden": 8}

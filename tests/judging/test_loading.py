@@ -7,11 +7,11 @@ import pytest
 
 from worldeval.data import checkpoint
 from worldeval.errors import CheckpointError, ConfigError, DataError
-from worldeval.judging.calibration import Calibration
 from worldeval.judging.classifier import SuccessClassifier
 from worldeval.judging.human import HumanJudge, append_label
 from worldeval.judging.loading import load_judge
 from worldeval.judging.network import JudgeConfig, JudgeNetwork
+from worldeval.judging.probability import Calibration
 from worldeval.judging.progress import ProgressJudge
 
 

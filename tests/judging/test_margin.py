@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 
 from tests.judging.conftest import walk
-from worldeval.data.episodes import EpisodeStore
+from worldeval.data.store.episodes import EpisodeStore
 from worldeval.judging.loading import load_judge
 from worldeval.judging.margin import MARGINS, MarginJudge, MarginTrainConfig, train_margin
 from worldeval.judging.network import JudgeConfig

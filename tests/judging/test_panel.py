@@ -5,7 +5,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from worldeval.data.episodes import EpisodeStore
+from worldeval.data.store.episodes import EpisodeStore
 from worldeval.errors import ConfigError, MismatchError
 from worldeval.judging.panel import Panel, majority
 from worldeval.judging.tables import judge_store

@@ -9,12 +9,12 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
-from worldeval.data.episodes import EpisodeStore
+from worldeval.data.store.episodes import EpisodeStore
 from worldeval.errors import CheckpointError, ConfigError, MismatchError
 from worldeval.judging.augmentation import AugmentConfig
-from worldeval.judging.calibration import Calibration
 from worldeval.judging.classifier import SuccessClassifier
 from worldeval.judging.network import JudgeConfig, JudgeNetwork
+from worldeval.judging.probability import Calibration
 from worldeval.judging.progress import ProgressJudge, done_logit
 from worldeval.judging.progress_training import ProgressTrainConfig, train_progress
 from worldeval.judging.samples import FrameCache, Sampler

@@ -7,7 +7,7 @@ import pandas as pd
 import pytest
 
 from tests.judging.conftest import walk
-from worldeval.data.episodes import EpisodeStore
+from worldeval.data.store.episodes import EpisodeStore
 from worldeval.data.tables import VERDICT_COLUMNS, read_parquet
 from worldeval.errors import DataError, MismatchError, StoreError
 from worldeval.judging.tables import (

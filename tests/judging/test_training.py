@@ -10,7 +10,7 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
-from worldeval.data.episodes import EpisodeStore
+from worldeval.data.store.episodes import EpisodeStore
 from worldeval.errors import ConfigError, DataError
 from worldeval.judging.augmentation import AugmentConfig, _blurred, augment
 from worldeval.judging.classifier import SuccessClassifier

@@ -11,15 +11,15 @@ from typing import Any
 import numpy as np
 import pytest
 
-from tests.policies import stub_server as stub
+from tests.policies.servers import stub_server as stub
 from worldeval.errors import ConfigError, PolicyError
 from worldeval.motion.adapters import adapter_for
 from worldeval.motion.panda import panda
 from worldeval.policies.checking import check_actions
 from worldeval.policies.commands_sent import gripper_cuts
 from worldeval.policies.loading import load_policy
-from worldeval.policies.request_keys import RequestKeys
 from worldeval.policies.scripted import ZeroPolicy
+from worldeval.policies.servers.request_keys import RequestKeys
 from worldeval.robots import RobotSpec
 from worldeval.types import Observation
 

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from worldeval.data.episodes import EpisodeStore
+from worldeval.data.store.episodes import EpisodeStore
 from worldeval.errors import CheckpointError, ConfigError, MismatchError, PolicyError
 from worldeval.policies import loading
 from worldeval.policies.loading import load_policy

@@ -3,7 +3,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from worldeval.data.episodes import EpisodeStore
+from worldeval.data.store.episodes import EpisodeStore
 from worldeval.errors import PolicyError
 from worldeval.policies.replay import ReplayPolicy, ShuffledReplayPolicy
 from worldeval.robots import RobotSpec

@@ -15,8 +15,8 @@ from worldeval.ranking.intervals import wilson_interval
 from worldeval.ranking.judged_rates import JudgeCalibration
 from worldeval.ranking.leaderboard import build_leaderboard
 from worldeval.ranking.peer_rates import Confusion, PeerErrors
-from worldeval.ranking.report import write_report
-from worldeval.ranking.report_rates import trust_section
+from worldeval.reports.ranking.page import write_report
+from worldeval.reports.ranking.rates import trust_section
 from worldeval.types import Outcome
 
 
@@ -204,7 +204,7 @@ def test_an_unwritable_folder(tmp_path):
 
 def test_importing_loads_nothing_heavy():
     code = (
-        "import sys, worldeval.ranking.leaderboard, worldeval.ranking.report; "
+        "import sys, worldeval.ranking.leaderboard, worldeval.reports.ranking.page; "
         "print([m for m in ('torch', 'pandas', 'matplotlib', 'scipy') if m in sys.modules])"
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)

@@ -12,12 +12,12 @@ from typing import Any
 import numpy as np
 import pytest
 
-from worldeval.data.episodes import EpisodeStore
+from worldeval.data.store.episodes import EpisodeStore
 from worldeval.errors import ConfigError, MismatchError, PolicyError, StartStateError, WorldError
 from worldeval.rollout.engine import PATIENCE, run
 from worldeval.rollout.recording import open_rollouts
-from worldeval.rollout.report import ChunkEvent, RunInterrupted
 from worldeval.rollout.suite import Suite, rollout_seed
+from worldeval.rollout.summary import ChunkEvent, RunInterrupted
 from worldeval.rollout.table import chunk_table, rollout_table
 from worldeval.types import ActionChunk, Episode, Observation, WorldStep
 from worldeval.worlds.toy import ToyPolicy, ToyWorld, toy_robot, toy_starts

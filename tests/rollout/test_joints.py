@@ -9,8 +9,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from worldeval.data.episodes import EpisodeStore
 from worldeval.data.fit import check_store
+from worldeval.data.store.episodes import EpisodeStore
 from worldeval.errors import DataError, MismatchError, WorldError
 from worldeval.motion import panda
 from worldeval.motion.adapters import adapter_for

@@ -17,16 +17,16 @@ from typing import Any
 import numpy as np
 import pytest
 
-from worldeval.data.episodes import EpisodeStore
+from worldeval.data.store.episodes import EpisodeStore
 from worldeval.motion.panda import forward_pose, panda
 from worldeval.policies.loading import load_policy
 from worldeval.rollout.engine import run
 from worldeval.rollout.recording import open_rollouts
-from worldeval.rollout.report import ChunkEvent, RunReport
 from worldeval.rollout.suite import Suite
+from worldeval.rollout.summary import ChunkEvent, RunReport
 from worldeval.types import ActionChunk, Episode, StartState, WorldStep
 
-STUB = Path(__file__).parent.parent / "policies" / "stub_server.py"
+STUB = Path(__file__).parent.parent / "policies" / "servers" / "stub_server.py"
 _spec = importlib.util.spec_from_file_location("stub_server", STUB)
 assert _spec is not None and _spec.loader is not None
 stub = importlib.util.module_from_spec(_spec)

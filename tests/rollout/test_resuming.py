@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 
 from worldeval import cli
-from worldeval.data.episodes import EpisodeStore
+from worldeval.data.store.episodes import EpisodeStore
 from worldeval.errors import ConfigError
 from worldeval.rollout.engine import run
 from worldeval.rollout.recording import open_rollouts

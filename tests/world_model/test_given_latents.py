@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 import torch
 
-from worldeval.data.episodes import EpisodeStore
+from worldeval.data.store.episodes import EpisodeStore
 from worldeval.errors import DataError, StoreError
 from worldeval.imagination.env import Imagination
 from worldeval.imagination.replay import imagine_replays

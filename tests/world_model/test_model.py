@@ -11,7 +11,7 @@ from worldeval.robots import CameraSpec, RobotSpec
 from worldeval.world_model.autoencoder import Autoencoder, AutoencoderConfig
 from worldeval.world_model.backbone import Backbone, BackboneConfig
 from worldeval.world_model.conditioning import geometry_maps, nearest_memory, warp_grids
-from worldeval.world_model.dreamer import Dreamer
+from worldeval.world_model.latent_rollout import Dreamer
 from worldeval.world_model.model import Context, WorldModel, WorldModelConfig
 
 DOWN = (1.0, 0.0, 0.0, 0.0, 1.0, 0.0, 0.0, 0.0, 1.0)  # looks along -z

@@ -9,7 +9,7 @@ import pytest
 import torch
 
 from worldeval import cli
-from worldeval.data.episodes import EpisodeStore
+from worldeval.data.store.episodes import EpisodeStore
 from worldeval.errors import CheckpointError, MismatchError
 from worldeval.learning.config import LoopConfig
 from worldeval.learning.loop import Loop

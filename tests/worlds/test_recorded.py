@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from worldeval.data.episodes import EpisodeStore
+from worldeval.data.store.episodes import EpisodeStore
 from worldeval.errors import MismatchError, StartStateError, WorldError
 from worldeval.policies.scripted import ZeroPolicy
 from worldeval.rollout.engine import run

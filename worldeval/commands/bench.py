@@ -48,17 +48,17 @@ class BenchStep:
     def run(self) -> None:
         import torch
 
-        from worldeval.commands.opening import set_threads
-        from worldeval.errors import ConfigError
-        from worldeval.learning.devices import check_device
-        from worldeval.rollout.provenance import jsonable, write_atomically
-        from worldeval.world_model.published.bench import BenchConfig
-        from worldeval.world_model.published.bench_tables import (
+        from worldeval.bench.measuring import REPORT, costs, measure
+        from worldeval.bench.step import BenchConfig
+        from worldeval.bench.tables import (
             counted_table,
             measured_table,
             summarise,
         )
-        from worldeval.world_model.published.measuring import REPORT, costs, measure
+        from worldeval.data.provenance import jsonable, write_atomically
+        from worldeval.errors import ConfigError
+        from worldeval.evaluation.opening import set_threads
+        from worldeval.learning.devices import check_device
 
         set_threads(self.threads)
         device = self.device or ("cuda" if torch.cuda.is_available() else "cpu")

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Annotated
 import tyro
 
 from worldeval.errors import DataError
-from worldeval.judging.assessment.assessing import AssessConfig
+from worldeval.judge_calibration.assessing import AssessConfig
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -51,13 +51,13 @@ class Calibrate:
     config: Annotated[AssessConfig, tyro.conf.arg(name="")] = field(default_factory=AssessConfig)
 
     def run(self) -> None:
-        from worldeval.commands.opening import world_model_of
-        from worldeval.judging.assessment.assessing import assess
-        from worldeval.judging.assessment.label_tables import tables_by_rater
-        from worldeval.judging.assessment.page import write_page
-        from worldeval.judging.assessment.text import to_text
+        from worldeval.data.provenance import write_manifest
+        from worldeval.evaluation.opening import world_model_of
+        from worldeval.judge_calibration.assessing import assess
+        from worldeval.judge_calibration.label_tables import tables_by_rater
         from worldeval.judging.human import read_labels
-        from worldeval.rollout.provenance import write_manifest
+        from worldeval.reports.judge.page import write_page
+        from worldeval.reports.judge.text import to_text
 
         judged = judged_by(self.folder)
         name = choose(judged, self.judge)
@@ -91,9 +91,9 @@ def judged_by(place: Path) -> dict[str, pd.DataFrame]:
     """
     import pandas as pd
 
-    from worldeval.commands.opening import stores_in
-    from worldeval.commands.verdicts import VERDICTS
     from worldeval.data.tables import read_verdict_table
+    from worldeval.evaluation.folder import VERDICTS
+    from worldeval.evaluation.opening import stores_in
     from worldeval.judging.tables import FOLDER
 
     paths = [place]
@@ -142,9 +142,9 @@ def true_outcomes(place: Path, judged: pd.DataFrame) -> pd.DataFrame:
     place: a folder of rollouts, or a table (parquet or CSV): of verdicts, of true trials, or, with
     a column ``rater``, labels of people, of whom the majority counts.
     """
-    from worldeval.commands import verdicts
     from worldeval.data.tables import Table
-    from worldeval.judging.assessment.label_tables import majority_table
+    from worldeval.evaluation import folder as verdicts
+    from worldeval.judge_calibration.label_tables import majority_table
     from worldeval.judging.human import read_labels
 
     if not place.is_file():
@@ -158,7 +158,7 @@ def true_outcomes(place: Path, judged: pd.DataFrame) -> pd.DataFrame:
 
 
 def _tell_unplaced(labels: Sequence[Label], judged: pd.DataFrame, path: Path) -> None:
-    from worldeval.judging.assessment.label_tables import unplaced
+    from worldeval.judge_calibration.label_tables import unplaced
 
     if told := unplaced(labels, judged):
         print(f"{path}: {told}")

@@ -8,8 +8,8 @@ from typing import Annotated
 
 import tyro
 
-from worldeval.commands.opening import ImaginationOptions
 from worldeval.commands.policies import PolicyOptions
+from worldeval.evaluation.opening import ImaginationOptions
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -43,7 +43,7 @@ class Demo:
     """Cores that torch may use."""
 
     def run(self) -> None:
-        from worldeval.demo import DemoConfig, run_demo
+        from worldeval.evaluation.demo import DemoConfig, run_demo
 
         run_demo(
             DemoConfig(

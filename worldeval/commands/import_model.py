@@ -38,7 +38,7 @@ class ImportCtrlWorld:
     percentiles of poses; DROID's as published, if not given."""
 
     def run(self) -> None:
-        from worldeval.world_model.published.importing import import_ctrl_world
+        from worldeval.world_model.ctrl_world.importing import import_ctrl_world
 
         print(
             import_ctrl_world(
@@ -79,7 +79,7 @@ class ImportSvd:
     """Of the action encoder's first weights."""
 
     def run(self) -> None:
-        from worldeval.world_model.published.importing import import_svd
+        from worldeval.world_model.ctrl_world.importing import import_svd
 
         print(
             import_svd(

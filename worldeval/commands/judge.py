@@ -41,9 +41,9 @@ class JudgeVerb:
     """Cores that torch may use."""
 
     def run(self) -> None:
-        from worldeval.commands.opening import set_threads, stores_in
-        from worldeval.commands.verdicts import VERDICTS, check_labels, judge_folder
-        from worldeval.data.episodes import EpisodeStore
+        from worldeval.data.store.episodes import EpisodeStore
+        from worldeval.evaluation.folder import VERDICTS, check_labels, judge_folder
+        from worldeval.evaluation.opening import set_threads, stores_in
         from worldeval.judging.loading import load_judge
         from worldeval.judging.panel import Panel
         from worldeval.judging.tables import kept_path, write_table

@@ -66,7 +66,7 @@ class Prepare:
 
     def run(self) -> int:
         from worldeval.data import digests
-        from worldeval.rollout.provenance import write_manifest
+        from worldeval.data.provenance import write_manifest
         from worldeval.world_model.prepare import SKIPPED, PrepareConfig, prepare
 
         config = PrepareConfig(

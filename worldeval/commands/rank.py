@@ -71,7 +71,9 @@ class Rank:
     )
 
     def run(self) -> None:
-        from worldeval.commands.verdicts import (
+        from worldeval.data.provenance import write_manifest
+        from worldeval.data.tables import read_truth_table
+        from worldeval.evaluation.folder import (
             judge_errors,
             read_trust,
             read_truth,
@@ -79,9 +81,7 @@ class Rank:
             read_weights,
             write_ranking,
         )
-        from worldeval.data.tables import read_truth_table
         from worldeval.ranking.leaderboard import build_leaderboard
-        from worldeval.rollout.provenance import write_manifest
 
         weights = read_weights(self.weights)
         if self.stop_when_sure:

@@ -28,7 +28,7 @@ class Record:
     config: Annotated[RecordConfig, tyro.conf.arg(name="")] = field(default_factory=RecordConfig)
 
     def run(self) -> None:
-        from worldeval.rollout.provenance import write_manifest
+        from worldeval.data.provenance import write_manifest
         from worldeval.worlds.record import record
 
         growing = ("tasks", "episodes_per_task", "first_index", "workers")

@@ -9,7 +9,7 @@ from typing import Annotated
 
 import tyro
 
-from worldeval.commands.opening import ImaginationOptions
+from worldeval.evaluation.opening import ImaginationOptions
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -44,22 +44,22 @@ class Replay:
     """Cores that torch may use."""
 
     def run(self) -> None:
-        from worldeval.commands.opening import (
+        from worldeval.data import digests
+        from worldeval.data.provenance import jsonable, write_atomically, write_manifest
+        from worldeval.data.store.episodes import EpisodeStore
+        from worldeval.evaluation.opening import (
             adapter_of,
             fingerprint,
             imagination_content,
             open_imagination,
             set_threads,
         )
-        from worldeval.data import digests
-        from worldeval.data.episodes import EpisodeStore
         from worldeval.imagination.replay import (
             VARIANTS,
             fidelity,
             imagine_replays,
             label_replays,
         )
-        from worldeval.rollout.provenance import jsonable, write_atomically, write_manifest
         from worldeval.worlds.named import space_of
 
         set_threads(self.threads)

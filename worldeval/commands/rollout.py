@@ -9,8 +9,8 @@ from typing import Annotated
 import tyro
 
 from worldeval.commands.policies import tell
-from worldeval.commands.stage import StageOptions
 from worldeval.errors import PolicyError
+from worldeval.evaluation.stage import StageOptions
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -27,8 +27,8 @@ class Verify:
 
     def run(self) -> int:
         from worldeval.data.atomic import WriterLock
-        from worldeval.data.sealing import seal, unsealed
-        from worldeval.data.verification import verify
+        from worldeval.data.store.sealing import seal, unsealed
+        from worldeval.data.store.verification import verify
 
         faults = 0
         for place in _stores_in(self.folder):
@@ -70,7 +70,7 @@ class Compact:
     """Largest video file in MB; the store's own setting if not given."""
 
     def run(self) -> None:
-        from worldeval.data.episodes import EpisodeStore
+        from worldeval.data.store.episodes import EpisodeStore
 
         for place in _stores_in(self.folder):
             store = EpisodeStore.open(place)
@@ -96,7 +96,7 @@ class RepairVerb:
     """The store, or a folder of stores."""
 
     def run(self) -> None:
-        from worldeval.data.repair import repair
+        from worldeval.data.store.repair import repair
 
         for place in _stores_in(self.folder):
             done = repair(place)
@@ -115,8 +115,8 @@ class RepairVerb:
 
 def _stores_in(folder: Path) -> list[Path]:
     """As for other verbs, but also a store whose ``info.json`` is lost."""
-    from worldeval.commands.opening import stores_in
-    from worldeval.data.index import holds_recordings
+    from worldeval.data.store.index import holds_recordings
+    from worldeval.evaluation.opening import stores_in
 
     if holds_recordings(folder):
         return [folder]
@@ -134,7 +134,7 @@ def _beyond_bounds(place: Path) -> list[str]:
     """Actions that the robot of the store would not carry out as they are."""
     import numpy as np
 
-    from worldeval.data.episodes import EpisodeStore
+    from worldeval.data.store.episodes import EpisodeStore
     from worldeval.errors import WorldEvalError
     from worldeval.worlds.named import robot_of_store
 

@@ -36,9 +36,9 @@ class TrainAdapter:
 
     def run(self) -> None:
         from worldeval.data import digests
+        from worldeval.data.provenance import write_manifest
         from worldeval.errors import ConfigError
         from worldeval.policies.joint_adapter_training import train_adapter
-        from worldeval.rollout.provenance import write_manifest
 
         if not self.source:
             raise ConfigError("train adapter needs at least one --source; give a dataset's folder")

@@ -9,7 +9,7 @@ from typing import Annotated
 import tyro
 
 from worldeval.learning.config import CARRIED_OUT
-from worldeval.world_model.published.training import CtrlWorldTrainConfig
+from worldeval.world_model.ctrl_world.training import CtrlWorldTrainConfig
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -34,9 +34,9 @@ class TrainCtrlWorld:
 
     def run(self) -> None:
         from worldeval.data import digests
+        from worldeval.data.provenance import write_manifest
         from worldeval.learning.processes import first_of_many
-        from worldeval.rollout.provenance import write_manifest
-        from worldeval.world_model.published.training import train_ctrl_world
+        from worldeval.world_model.ctrl_world.training import train_ctrl_world
 
         if first_of_many():
             write_manifest(

@@ -65,11 +65,11 @@ def train_on_stores(
     train: ``train_judge`` or another of its form. verb: the options, for the manifest in ``out``.
     """
     from worldeval.data import digests
-    from worldeval.data.episodes import EpisodeStore
     from worldeval.data.fit import check_store
+    from worldeval.data.provenance import write_manifest
+    from worldeval.data.store.episodes import EpisodeStore
     from worldeval.errors import ConfigError
     from worldeval.judging.network import JudgeConfig
-    from worldeval.rollout.provenance import write_manifest
     from worldeval.worlds.sawyer import ROBOT, TASKS
 
     if not stores or not validation:

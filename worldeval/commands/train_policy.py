@@ -9,11 +9,11 @@ from typing import TYPE_CHECKING, Annotated
 import tyro
 
 from worldeval.learning.config import CARRIED_OUT
-from worldeval.policies.bc_config import BCTrainConfig
-from worldeval.policies.candidates import candidate_configs
+from worldeval.policies.cloning.candidates import candidate_configs
+from worldeval.policies.cloning.config import BCTrainConfig
 
 if TYPE_CHECKING:
-    from worldeval.policies.bc_data import Corruption
+    from worldeval.policies.cloning.data import Corruption
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -39,9 +39,9 @@ class TrainPolicy:
 
     def run(self) -> None:
         from worldeval.data import digests
+        from worldeval.data.provenance import write_manifest
         from worldeval.errors import ConfigError
-        from worldeval.policies.bc_training import train_policies, train_policy
-        from worldeval.rollout.provenance import write_manifest
+        from worldeval.policies.cloning.training import train_policies, train_policy
         from worldeval.worlds.sawyer import ROBOT
 
         recipes = candidate_configs(self.config.store)

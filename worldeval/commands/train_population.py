@@ -12,10 +12,10 @@ import tyro
 class TrainPopulation:
     """Make a population of truly different policies to train and to test a ranking on.
 
-    Networks of several families (policies/bc_families.py), with little and much data, and faults of
-    them: half speed, a weak grip, late or missing pictures ... Whole families have one role each:
-    training, validation or reported. Writes population.json with the name, family, role and URI of
-    each. An interrupted training goes on where it stopped.
+    Networks of several families (policies/cloning/families.py), with little and much data, and
+    faults of them: half speed, a weak grip, late or missing pictures ... Whole families have one
+    role each: training, validation or reported. Writes population.json with the name, family, role
+    and URI of each. An interrupted training goes on where it stopped.
 
     For example:
       worldeval train population --store recordings/training --out runs/population
@@ -35,8 +35,8 @@ class TrainPopulation:
 
     def run(self) -> None:
         from worldeval.data import digests
+        from worldeval.data.provenance import write_manifest
         from worldeval.policies.population import ROLES, train_population
-        from worldeval.rollout.provenance import write_manifest
         from worldeval.worlds.sawyer import ROBOT
 
         write_manifest(

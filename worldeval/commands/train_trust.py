@@ -42,11 +42,11 @@ class TrainTrust:
 
     def run(self) -> None:
         from worldeval.data import digests
-        from worldeval.data.episodes import EpisodeStore
+        from worldeval.data.provenance import write_manifest
+        from worldeval.data.store.episodes import EpisodeStore
         from worldeval.errors import ConfigError
         from worldeval.imagination.trust.inverse_dynamics import InverseDynamicsConfig
         from worldeval.imagination.trust.training import reading_errors, train_trust
-        from worldeval.rollout.provenance import write_manifest
 
         if not self.store or not self.validation:
             raise ConfigError("train trust needs at least one --store and one --validation")

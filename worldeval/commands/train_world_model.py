@@ -12,8 +12,8 @@ from typing import Annotated
 import tyro
 
 from worldeval.data import digests
+from worldeval.data.provenance import write_manifest
 from worldeval.learning.config import CARRIED_OUT
-from worldeval.rollout.provenance import write_manifest
 from worldeval.world_model.autoencoder_training import AutoencoderTrainConfig, train_autoencoder
 from worldeval.world_model.training import (
     WorldModelTrainConfig,
@@ -68,7 +68,7 @@ class TrainWorldModel:
     config: Annotated[WorldModelTrainConfig, tyro.conf.arg(name="")]
 
     def run(self) -> None:
-        from worldeval.data.episodes import EpisodeStore
+        from worldeval.data.store.episodes import EpisodeStore
         from worldeval.worlds.named import robot_of_store
 
         config = self.config

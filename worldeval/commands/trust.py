@@ -9,10 +9,10 @@ from typing import TYPE_CHECKING, Annotated
 import tyro
 
 from worldeval import shipped
-from worldeval.commands.opening import ImaginationOptions
+from worldeval.evaluation.opening import ImaginationOptions
 
 if TYPE_CHECKING:
-    from worldeval.commands.trust_tables import Measuring
+    from worldeval.evaluation.trust import Measuring
     from worldeval.imagination.trust.calibration import Evidence
     from worldeval.imagination.trust.signals import Seed
 
@@ -66,12 +66,12 @@ class Trust:
     """Cores that torch may use."""
 
     def run(self) -> None:
-        from worldeval.commands import trust_tables as tables
-        from worldeval.commands.opening import set_threads, stores_in, world_model_of
-        from worldeval.commands.verdicts import TRUST, read_truth
         from worldeval.data.checkpoint import digest
         from worldeval.errors import ConfigError, MismatchError
-        from worldeval.imagination.trust.report import evaluation_report
+        from worldeval.evaluation import trust as tables
+        from worldeval.evaluation.folder import TRUST, read_truth
+        from worldeval.evaluation.opening import set_threads, stores_in, world_model_of
+        from worldeval.reports.trust import evaluation_report
 
         if self.seeds < 0:
             raise ConfigError(f"seeds is {self.seeds}, expected 0 or more")
@@ -120,7 +120,7 @@ class Trust:
             self._calibrate(evidence, instrument, self.out)
 
     def _measuring(self, stores: list[Path], instrument: str) -> Measuring:
-        from worldeval.commands import trust_tables as tables
+        from worldeval.evaluation import trust as tables
         from worldeval.judging.loading import load_judge
 
         trust = tables.open_instrument(self.checkpoint, self.autoencoder, self.imagination)
@@ -135,11 +135,11 @@ class Trust:
         return tables.Measuring(trust=trust, digest=instrument, seeds=tuple(seeds))
 
     def _calibrate(self, evidence: Evidence, instrument: str, out: Path) -> None:
-        from worldeval.commands.opening import world_model_of
-        from worldeval.commands.trust_tables import FILE
+        from worldeval.data.provenance import write_atomically, write_manifest
+        from worldeval.evaluation.opening import world_model_of
+        from worldeval.evaluation.trust import FILE
         from worldeval.imagination.trust.calibration import calibrate_trust
-        from worldeval.imagination.trust.report import calibration_report
-        from worldeval.rollout.provenance import write_atomically, write_manifest
+        from worldeval.reports.trust import calibration_report
 
         write_manifest(out, command="trust", config=self, seed=0, allow_changes=True)
         calibration = calibrate_trust(

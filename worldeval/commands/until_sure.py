@@ -16,16 +16,16 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 import tyro
 
 from worldeval import shipped
-from worldeval.commands.stage import StageOptions
 from worldeval.data.files import load_json
 from worldeval.errors import ConfigError, DataError
+from worldeval.evaluation.stage import StageOptions
 
 if TYPE_CHECKING:
     import pandas as pd
 
-    from worldeval.data.episodes import EpisodeStore
-    from worldeval.rollout.stopping import Decision, Stopping
-    from worldeval.rollout.until_sure import SureReport
+    from worldeval.data.store.episodes import EpisodeStore
+    from worldeval.evaluation.stopping import Decision, Stopping
+    from worldeval.evaluation.until_sure import SureReport
 
 RECORD = "until-sure.json"
 
@@ -49,13 +49,13 @@ class UntilSureOptions:
 
     def run(self, folder: Path, *, alpha: float, verb: Any) -> SureReport:
         """Roll out into ``folder`` until the order is decided with a chance of error of alpha."""
-        from worldeval.commands.verdicts import VERDICTS, check_labels, write_table
+        from worldeval.data.provenance import write_atomically
+        from worldeval.evaluation.folder import VERDICTS, check_labels, write_table
+        from worldeval.evaluation.stopping import StoppingRule
+        from worldeval.evaluation.until_sure import run_until_sure
         from worldeval.judging.loading import load_judge
         from worldeval.judging.tables import kept_verdicts
-        from worldeval.rollout.provenance import write_atomically
-        from worldeval.rollout.stopping import StoppingRule
         from worldeval.rollout.table import rollout_table
-        from worldeval.rollout.until_sure import run_until_sure
 
         if len(self.policy) < 2:
             raise ConfigError(

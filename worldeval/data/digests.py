@@ -21,12 +21,13 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from worldeval.data import checkpoint, index, journal
-from worldeval.data.lerobot import INFO_PATH
+from worldeval.data import checkpoint
+from worldeval.data.store import index, journal
+from worldeval.data.store.layout import INFO_PATH
 from worldeval.errors import CheckpointError, ConfigError, StoreError
 
 if TYPE_CHECKING:
-    from worldeval.data.episodes import EpisodeStore
+    from worldeval.data.store.episodes import EpisodeStore
 
 DIGITS = 12
 READ_BYTES = 32 * 2**30
@@ -132,7 +133,7 @@ def _files(folder: Path, but: Path | None) -> Iterator[tuple[str, str]]:
 
 
 def _store_at(folder: Path) -> str | None:
-    from worldeval.data.episodes import EpisodeStore
+    from worldeval.data.store.episodes import EpisodeStore
     from worldeval.errors import WorldEvalError
 
     try:

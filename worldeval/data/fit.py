@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from worldeval.data.reading import StoredEpisodes
+from worldeval.data.store.reading import StoredEpisodes
 from worldeval.errors import MismatchError
 from worldeval.robots import RobotSpec
 

@@ -13,7 +13,7 @@ from pathlib import Path
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from worldeval.data.checksums import check_unchanged
+from worldeval.data.store.checksums import check_unchanged
 from worldeval.errors import StoreError
 
 MOST_ROWS = 10_000_000

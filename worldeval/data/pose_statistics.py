@@ -15,10 +15,10 @@ import numpy as np
 import pyarrow.parquet as pq
 
 from worldeval.data.atomic import write_atomically
-from worldeval.data.ctrl_world import PoseBounds
 from worldeval.data.files import read_json, regular_file
-from worldeval.data.lerobot import STATE
-from worldeval.data.reading import StoredEpisodes
+from worldeval.data.readers.ctrl_world import PoseBounds
+from worldeval.data.store.layout import STATE
+from worldeval.data.store.reading import StoredEpisodes
 
 STATISTICS = "statistics.json"
 MUCH_CLIPPED = 0.2

@@ -17,14 +17,14 @@ import numpy as np
 import torch
 
 from worldeval.data import digests
-from worldeval.data.episodes import EpisodeStore
 from worldeval.data.fit import check_store
+from worldeval.data.store.episodes import EpisodeStore
 from worldeval.errors import MismatchError, StartStateError, WorldError
 from worldeval.learning.room import free
 from worldeval.robots import RobotSpec
 from worldeval.types import ActionChunk, StartState, WorldStep
-from worldeval.world_model.dreamer import Dreamer
 from worldeval.world_model.interfaces import DreamModel
+from worldeval.world_model.latent_rollout import Dreamer
 from worldeval.world_model.latents import LatentCache
 from worldeval.world_model.loading import open_world_model
 from worldeval.world_model.memory import Strategy

@@ -15,10 +15,10 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
-from worldeval.data.episodes import EpisodeStore
+from worldeval.data.store.episodes import EpisodeStore
 from worldeval.errors import DataError
 from worldeval.imagination.env import Imagination
-from worldeval.judging.fidelity import ReplayReport
+from worldeval.metrics.fidelity import ReplayReport
 from worldeval.motion.adapters import Adapter
 from worldeval.policies.replay import ReplayPolicy
 from worldeval.policies.scripted import ZeroPolicy

@@ -21,8 +21,8 @@ from worldeval.data import checkpoint
 from worldeval.data.settings import settings_from
 from worldeval.data.video import to_model
 from worldeval.errors import ConfigError, JudgeError, MismatchError
-from worldeval.judging.calibration import Calibration
 from worldeval.judging.network import MOST_FRAMES, JudgeConfig, JudgeNetwork
+from worldeval.judging.probability import Calibration
 from worldeval.judging.settled import settled
 from worldeval.learning.weights import filled
 from worldeval.types import Cost, Episode, Outcome, Verdict

@@ -23,7 +23,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from worldeval.data.episodes import EpisodeStore
+from worldeval.data.store.episodes import EpisodeStore
 from worldeval.judging.learned import LearnedJudge, rollout_score
 from worldeval.judging.network import JudgeConfig
 from worldeval.judging.samples import Batch

@@ -17,7 +17,7 @@ from pathlib import Path
 import numpy as np
 from torch import Tensor
 
-from worldeval.data.episodes import EpisodeStore
+from worldeval.data.store.episodes import EpisodeStore
 from worldeval.judging.network import JudgeConfig
 from worldeval.judging.progress import ProgressJudge
 from worldeval.judging.samples import Batch

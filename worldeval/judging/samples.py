@@ -24,7 +24,7 @@ import numpy as np
 
 from worldeval.data import digests
 from worldeval.data.atomic import write_atomically
-from worldeval.data.episodes import EpisodeStore
+from worldeval.data.store.episodes import EpisodeStore
 from worldeval.data.video import to_model
 from worldeval.errors import ConfigError, DataError, MismatchError, StoreError
 from worldeval.judging.learned import moments_of

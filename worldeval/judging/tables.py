@@ -29,7 +29,7 @@ from worldeval.types import Cost, Judge, Outcome, Verdict
 if TYPE_CHECKING:
     import pandas as pd
 
-    from worldeval.data.episodes import EpisodeStore
+    from worldeval.data.store.episodes import EpisodeStore
 
 log = logging.getLogger(__name__)
 
@@ -157,7 +157,7 @@ def check_current(table: pd.DataFrame, root: Path, verb: str = "judge") -> None:
     made = made_of(table)
     if not made:
         return
-    from worldeval.data.episodes import EpisodeStore
+    from worldeval.data.store.episodes import EpisodeStore
 
     now = digests.of_episodes(EpisodeStore.open(root))
     other = [key for key in table["key"] if key in made and now.get(key) != made[key]]

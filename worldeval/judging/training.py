@@ -20,14 +20,14 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from worldeval.data.episodes import EpisodeStore
+from worldeval.data.store.episodes import EpisodeStore
 from worldeval.errors import ConfigError, MismatchError
 from worldeval.judging.augmentation import AugmentConfig, augment
-from worldeval.judging.calibration import Calibration
 from worldeval.judging.classifier import SuccessClassifier
 from worldeval.judging.learned import LearnedJudge
 from worldeval.judging.loading import load_judge
 from worldeval.judging.network import JudgeConfig, JudgeNetwork
+from worldeval.judging.probability import Calibration
 from worldeval.judging.samples import Batch, FrameCache, Sampler
 from worldeval.judging.validation import (
     JudgeReport,

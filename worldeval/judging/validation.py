@@ -20,12 +20,12 @@ import numpy as np
 import pandas as pd
 
 from worldeval.data.checkpoint import read_header
-from worldeval.data.episodes import EpisodeStore
 from worldeval.data.finite import finite
+from worldeval.data.store.episodes import EpisodeStore
 from worldeval.errors import DataError
-from worldeval.judging.calibration import Calibration, calibrate, count, reliability
 from worldeval.judging.learned import LearnedJudge
 from worldeval.judging.loading import load_judge
+from worldeval.judging.probability import Calibration, calibrate, count, reliability
 from worldeval.judging.samples import world_of
 
 

@@ -20,7 +20,7 @@ import torch
 import tyro
 from torch import Tensor, nn
 
-from worldeval.data.ctrl_world import CtrlWorldDataset
+from worldeval.data.readers.ctrl_world import CtrlWorldDataset
 from worldeval.errors import ConfigError, DataError
 from worldeval.learning.config import LoopConfig
 from worldeval.learning.loop import STATE_FILE, Loop

@@ -55,10 +55,10 @@ ALONE: dict[str, str] = {
 WITH_PLACE: dict[str, str] = {
     "replay": "worldeval.policies.replay:ReplayPolicy",
     "replay-shuffled": "worldeval.policies.replay:ShuffledReplayPolicy",
-    "bc": "worldeval.policies.behaviour_cloning:load",
+    "bc": "worldeval.policies.cloning.behaviour_cloning:load",
     "faulty": "worldeval.policies.faulty:load",
-    "openpi": "worldeval.policies.openpi:load",
-    "roboarena": "worldeval.policies.roboarena:load",
+    "openpi": "worldeval.policies.servers.openpi:load",
+    "roboarena": "worldeval.policies.servers.roboarena:load",
 }
 """Schemes that name a place: target(place, robot, **arguments)."""
 _PASSED = (WorldEvalError, KeyboardInterrupt, TimeIsUp)

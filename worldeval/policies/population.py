@@ -20,7 +20,7 @@ from urllib.parse import quote
 from worldeval.data.atomic import write_atomically
 from worldeval.data.files import load_json
 from worldeval.errors import ConfigError, DataError
-from worldeval.policies.bc_config import BCTrainConfig
+from worldeval.policies.cloning.config import BCTrainConfig
 
 ROLES = ("training", "validation", "reported")
 FILE = "population.json"
@@ -107,7 +107,7 @@ def train_population(
 
     steps_factor: of all training lengths, for a quick look. Calling again goes on.
     """
-    from worldeval.policies.bc_training import train_policies
+    from worldeval.policies.cloning.training import train_policies
 
     unknown = sorted(set(roles) - set(ROLES))
     if unknown:

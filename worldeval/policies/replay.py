@@ -22,7 +22,7 @@ from worldeval.robots import ABSOLUTE_MOTIONS, RobotSpec
 from worldeval.types import Observation
 
 if TYPE_CHECKING:
-    from worldeval.data.episodes import EpisodeStore
+    from worldeval.data.store.episodes import EpisodeStore
 
 
 class ReplayPolicy:
@@ -43,7 +43,7 @@ class ReplayPolicy:
         name: str | None = None,
     ) -> None:
         if isinstance(store, str | Path):
-            from worldeval.data.episodes import EpisodeStore
+            from worldeval.data.store.episodes import EpisodeStore
 
             store = EpisodeStore.open(store)
         check_store(store, robot)

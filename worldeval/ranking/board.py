@@ -17,12 +17,12 @@ import numpy as np
 
 from worldeval.data.atomic import write_atomically
 from worldeval.errors import StoreError
+from worldeval.metrics.roc import auroc
 from worldeval.ranking.agreement import Agreement, CellAgreement
 from worldeval.ranking.corrections import CorrectedRate, said_of_corrections
 from worldeval.ranking.distinctions import Distinctions
 from worldeval.ranking.intervals import Estimate
 from worldeval.ranking.joining import JoinedRate
-from worldeval.ranking.roc import auroc
 from worldeval.ranking.tallies import Tally, Weights
 from worldeval.types import Outcome
 
@@ -265,7 +265,7 @@ class Leaderboard:
 
     def to_text(self, *, unicode: bool = True) -> str:
         """A table for a terminal; ``unicode=False`` keeps to ASCII."""
-        from worldeval.ranking.text_table import render
+        from worldeval.reports.ranking.text import render
 
         return render(self, unicode=unicode)
 

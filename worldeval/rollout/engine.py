@@ -25,7 +25,7 @@ from typing import NoReturn
 import numpy as np
 from tqdm import tqdm
 
-from worldeval.data.episodes import EpisodeStore
+from worldeval.data.store.episodes import EpisodeStore
 from worldeval.errors import (
     ConfigError,
     PolicyError,
@@ -40,8 +40,8 @@ from worldeval.rollout.fit import check_fit
 from worldeval.rollout.held import check_held, start_digest
 from worldeval.rollout.observing import check_step, observe, take
 from worldeval.rollout.recording import Recording, rollout_key
-from worldeval.rollout.report import ChunkEvent, RunInterrupted, RunReport
 from worldeval.rollout.suite import Suite, rollout_seed
+from worldeval.rollout.summary import ChunkEvent, RunInterrupted, RunReport
 from worldeval.terminal import printable
 from worldeval.types import (
     Episode,

@@ -12,7 +12,7 @@ import logging
 from collections.abc import Mapping
 from typing import Any
 
-from worldeval.data.episodes import EpisodeStore
+from worldeval.data.store.episodes import EpisodeStore
 from worldeval.errors import ConfigError
 from worldeval.rollout.recording import START, rollout_key
 from worldeval.rollout.suite import Suite, rollout_seed

@@ -14,10 +14,10 @@ from typing import Any
 
 import numpy as np
 
-from worldeval.data.episodes import EpisodeStore
 from worldeval.data.fit import store_fields
+from worldeval.data.provenance import jsonable
+from worldeval.data.store.episodes import EpisodeStore
 from worldeval.robots import RobotSpec
-from worldeval.rollout.provenance import jsonable
 from worldeval.types import Episode, Outcome, StartState
 
 START = "start_digest"

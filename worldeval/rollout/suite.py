@@ -19,8 +19,8 @@ from pathlib import Path
 from typing import Any
 
 from worldeval.data.files import read_json
+from worldeval.data.provenance import write_atomically
 from worldeval.errors import ConfigError
-from worldeval.rollout.provenance import write_atomically
 from worldeval.types import StartState
 
 MOST_CHUNKS = 10_000

@@ -11,7 +11,7 @@ from typing import Any
 
 import pandas as pd
 
-from worldeval.data.episodes import EpisodeStore
+from worldeval.data.store.episodes import EpisodeStore
 from worldeval.data.tables import OUTCOME_COLUMNS
 from worldeval.errors import DataError
 from worldeval.types import Outcome

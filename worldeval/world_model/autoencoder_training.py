@@ -1,7 +1,7 @@
 """Training of the autoencoder from an episode store.
 
-In: a store of episodes (``data/episodes.py``). Out: a checkpoint folder for ``Autoencoder.load``,
-with metrics as JSON lines and a state to go on from.
+In: a store of episodes (``data/store/episodes.py``). Out: a checkpoint folder for
+``Autoencoder.load``, with metrics as JSON lines and a state to go on from.
 """
 
 from __future__ import annotations
@@ -15,8 +15,8 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from worldeval.data.episodes import EpisodeStore
 from worldeval.data.normalize import ChannelNormalizer
+from worldeval.data.store.episodes import EpisodeStore
 from worldeval.data.video import to_model
 from worldeval.errors import MismatchError
 from worldeval.learning.config import LoopConfig

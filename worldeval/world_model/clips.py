@@ -20,7 +20,7 @@ from tqdm import tqdm
 
 from worldeval.data import digests
 from worldeval.data.atomic import write_array, write_atomically
-from worldeval.data.episodes import EpisodeStore
+from worldeval.data.store.episodes import EpisodeStore
 from worldeval.data.video import to_model
 from worldeval.data.windows import window_starts
 from worldeval.errors import DataError, StoreError

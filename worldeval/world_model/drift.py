@@ -19,7 +19,7 @@ from worldeval.data.atomic import write_array
 from worldeval.errors import DataError
 from worldeval.learning.loop import Loop
 from worldeval.world_model.clips import ClipSource, FrameTable
-from worldeval.world_model.dreamer import LatentRollouts
+from worldeval.world_model.latent_rollout import LatentRollouts
 from worldeval.world_model.model import WorldModel
 
 FRAMES = 32

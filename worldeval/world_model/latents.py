@@ -191,7 +191,7 @@ def _autoencoder(folder: str | Path) -> tuple[Any, str]:
     from worldeval.data import checkpoint
 
     if checkpoint.read_header(folder)["kind"] == "ctrl-world":
-        from worldeval.world_model.published.autoencoder import SvdAutoencoder
+        from worldeval.world_model.ctrl_world.autoencoder import SvdAutoencoder
 
         published = SvdAutoencoder.load(folder)
         return published, published.digest

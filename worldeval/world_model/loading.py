@@ -68,8 +68,8 @@ def _open_ctrl_world(
 ) -> tuple[DreamModel, LatentCodec]:
     import torch
 
-    from worldeval.world_model.published.autoencoder import SvdAutoencoder
-    from worldeval.world_model.published.model import CtrlWorld
+    from worldeval.world_model.ctrl_world.autoencoder import SvdAutoencoder
+    from worldeval.world_model.ctrl_world.model import CtrlWorld
 
     model = CtrlWorld.load(folder, torch.bfloat16 if bfloat16 else None)
     codec = SvdAutoencoder.load(folder)

@@ -1,9 +1,9 @@
 """From raw robot recordings to a store of episodes with cached latents.
 
-Enters: a folder in a layout of ``data/ctrl_world.py`` or ``data/droid.py``. Leaves, in one folder:
-an ``EpisodeStore`` (frames at 5 Hz, absolute poses, joints), ``latents/<digest>``
-(``LatentCache``), ``statistics.json`` (1st and 99th percentiles of the poses) and, where episodes
-could not be used, ``skipped.json`` with the reason of each.
+Enters: a folder in a layout of ``data/readers/ctrl_world.py`` or ``data/readers/droid.py``.
+Leaves, in one folder: an ``EpisodeStore`` (frames at 5 Hz, absolute poses, joints),
+``latents/<digest>`` (``LatentCache``), ``statistics.json`` (1st and 99th percentiles of the poses)
+and, where episodes could not be used, ``skipped.json`` with the reason of each.
 
 Workers decode, resize and encode; one process writes, in the order of the dataset, so the result
 does not depend on the number of workers nor on how often it was killed: what is there is skipped.
@@ -23,9 +23,9 @@ import numpy as np
 from tqdm import tqdm
 
 from worldeval.data.atomic import write_atomically
-from worldeval.data.episodes import EpisodeStore
 from worldeval.data.fit import store_fields
 from worldeval.data.pose_statistics import STATISTICS, clipped, measure
+from worldeval.data.store.episodes import EpisodeStore
 from worldeval.data.workers import in_order
 from worldeval.errors import DataError, MismatchError, StoreError
 from worldeval.robots import RobotSpec

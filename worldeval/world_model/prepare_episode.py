@@ -15,12 +15,12 @@ from typing import Any, Protocol
 import numpy as np
 
 from worldeval.data import checkpoint
-from worldeval.data.coding import CodedViews, code_views
-from worldeval.data.ctrl_world import CtrlWorldDataset, PoseBounds, load_latents
-from worldeval.data.droid import LeRobotDroid
-from worldeval.data.footage import FRAME_HZ
 from worldeval.data.pose_statistics import outside
-from worldeval.data.raw import RawEpisode
+from worldeval.data.readers.ctrl_world import CtrlWorldDataset, PoseBounds, load_latents
+from worldeval.data.readers.droid import LeRobotDroid
+from worldeval.data.readers.footage import FRAME_HZ
+from worldeval.data.readers.raw import RawEpisode
+from worldeval.data.store.coding import CodedViews, code_views
 from worldeval.errors import ConfigError, DataError, StoreError, WorldEvalError
 from worldeval.motion.panda import VIEWS, panda
 from worldeval.robots import RobotSpec

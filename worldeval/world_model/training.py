@@ -1,9 +1,9 @@
 """Training of the world model from an episode store.
 
-In: a store of episodes (``data/episodes.py``) and an autoencoder, or a decoder of latents that are
-cached beside the store. Out: a checkpoint folder for ``WorldModel.load``, with metrics as JSON
-lines, sample videos, and a state to go on from. Frames are decoded once; latents are computed once
-and cached beside the run.
+In: a store of episodes (``data/store/episodes.py``) and an autoencoder, or a decoder of latents
+that are cached beside the store. Out: a checkpoint folder for ``WorldModel.load``, with metrics
+as JSON lines, sample videos, and a state to go on from. Frames are decoded once; latents are
+computed once and cached beside the run.
 """
 
 from __future__ import annotations
@@ -18,8 +18,8 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from worldeval.data.episodes import EpisodeStore
 from worldeval.data.fit import check_store
+from worldeval.data.store.episodes import EpisodeStore
 from worldeval.errors import ConfigError, DataError, MismatchError
 from worldeval.learning.config import LoopConfig
 from worldeval.learning.loop import Loop
@@ -40,8 +40,8 @@ from worldeval.world_model.clips import (
 from worldeval.world_model.decoder_training import best_so_far
 from worldeval.world_model.decoding import LatentDecoder
 from worldeval.world_model.denoiser import DenoiserConfig, draw_sigma, weighted_error
-from worldeval.world_model.dreamer import Dreamer
 from worldeval.world_model.drift import STILL, OwnReplays, measure_trust
+from worldeval.world_model.latent_rollout import Dreamer
 from worldeval.world_model.loading import latents_of, open_codec
 from worldeval.world_model.model import Context, WorldModel, WorldModelConfig, degrade
 from worldeval.world_model.sampler import SamplerConfig

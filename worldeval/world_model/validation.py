@@ -13,14 +13,14 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import torch
 
-from worldeval.data.episodes import EpisodeStore
+from worldeval.data.store.episodes import EpisodeStore
 from worldeval.data.video import tile_views, to_model, write_mp4
 from worldeval.errors import DataError
-from worldeval.judging.fidelity import ssim
-from worldeval.world_model.dreamer import Dreamer
+from worldeval.metrics.fidelity import ssim
+from worldeval.world_model.latent_rollout import Dreamer
 
 if TYPE_CHECKING:
-    from worldeval.judging.learned_metrics import Lpips
+    from worldeval.metrics.learned import Lpips
 
 
 def replay_quality(

@@ -9,7 +9,7 @@ from __future__ import annotations
 import difflib
 from collections.abc import Sequence
 
-from worldeval.data.reading import StoredEpisodes
+from worldeval.data.store.reading import StoredEpisodes
 from worldeval.errors import ConfigError, MismatchError
 from worldeval.motion import panda
 from worldeval.robots import RobotSpec

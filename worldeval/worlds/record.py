@@ -21,8 +21,8 @@ from typing import TYPE_CHECKING
 import numpy as np
 from tqdm import tqdm
 
-from worldeval.data.episodes import EpisodeStore
 from worldeval.data.fit import store_fields
+from worldeval.data.store.episodes import EpisodeStore
 from worldeval.data.workers import in_order
 from worldeval.errors import ConfigError
 from worldeval.types import Episode

@@ -17,8 +17,8 @@ from pathlib import Path
 import numpy as np
 
 from worldeval.data import digests
-from worldeval.data.episodes import EpisodeStore
 from worldeval.data.fit import check_store
+from worldeval.data.store.episodes import EpisodeStore
 from worldeval.errors import MismatchError, StartStateError, WorldError
 from worldeval.robots import RobotSpec
 from worldeval.types import ActionChunk, Episode, StartState, WorldStep

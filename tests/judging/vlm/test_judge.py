@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 
 from tests.judging.vlm.server import Asked, completion, episode, error, vote
-from worldeval.data.episodes import EpisodeStore
+from worldeval.data.store.episodes import EpisodeStore
 from worldeval.errors import JudgeError
 from worldeval.judging.loading import load_judge
 from worldeval.judging.tables import judge_store

@@ -10,9 +10,9 @@ from typing import Any
 import pytest
 
 from tests.judging.vlm.server import completion, episode, http, vote
-from worldeval.commands.verdicts import VERDICTS, judge_folder
-from worldeval.data.episodes import EpisodeStore
+from worldeval.data.store.episodes import EpisodeStore
 from worldeval.errors import ConfigError, JudgeError
+from worldeval.evaluation.folder import VERDICTS, judge_folder
 from worldeval.types import Outcome
 
 ANSWER = '{"reason": "open in frame 8", "answer": "yes"}'

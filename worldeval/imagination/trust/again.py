@@ -11,7 +11,7 @@ from pathlib import Path
 
 import numpy as np
 
-from worldeval.data.episodes import EpisodeStore
+from worldeval.data.store.episodes import EpisodeStore
 from worldeval.errors import ConfigError, DataError
 from worldeval.motion.adapters import Adapter
 from worldeval.policies.replay import ReplayPolicy

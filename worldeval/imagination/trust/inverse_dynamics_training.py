@@ -19,7 +19,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from worldeval.data.episodes import EpisodeStore
+from worldeval.data.store.episodes import EpisodeStore
 from worldeval.data.video import to_model
 from worldeval.errors import DataError
 from worldeval.imagination.trust.inverse_dynamics import (

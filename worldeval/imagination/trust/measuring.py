@@ -3,7 +3,7 @@
 Enters: tables of rollouts and chunks with signals, what truly happened, and, where the same actions
 were carried out, the true frames. Leaves: one ``Measured`` a signal: Spearman's rank correlation
 with the true error of frames, and the area under the ROC curve of "this verdict is wrong"
-(``ranking/roc.py``). Intervals are bootstrapped over start states: rollouts of
+(``metrics/roc.py``). Intervals are bootstrapped over start states: rollouts of
 several policies from one start state share its scene, and count as one draw.
 """
 
@@ -15,10 +15,10 @@ from dataclasses import dataclass
 import numpy as np
 import pandas as pd
 
-from worldeval.data.episodes import EpisodeStore
+from worldeval.data.store.episodes import EpisodeStore
 from worldeval.errors import DataError, MismatchError
 from worldeval.imagination.trust.combining import VERDICTS
-from worldeval.ranking.roc import DRAWS, Area, area
+from worldeval.metrics.roc import DRAWS, Area, area
 from worldeval.types import Outcome
 
 
@@ -90,7 +90,7 @@ def true_errors(
     acted: the same actions in the true world under the same keys, which may end sooner. Rollouts
     that were not carried out are left out. Raises MismatchError for other actions.
     """
-    from worldeval.judging.fidelity import psnr_db
+    from worldeval.metrics.fidelity import psnr_db
 
     place = {key: store for store in acted for key in store.keys}
     rows = []

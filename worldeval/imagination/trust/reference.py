@@ -18,7 +18,7 @@ from tempfile import TemporaryDirectory
 
 import numpy as np
 
-from worldeval.data.episodes import EpisodeStore
+from worldeval.data.store.episodes import EpisodeStore
 from worldeval.data.video import read_mp4, write_mp4
 from worldeval.errors import DataError
 from worldeval.imagination.trust.inverse_dynamics import InverseDynamics

@@ -34,9 +34,9 @@ import pandas as pd
 from tqdm import tqdm
 
 from worldeval.data import checkpoint
-from worldeval.data.episodes import EpisodeStore
-from worldeval.data.lerobot import StoreLayout
 from worldeval.data.settings import settings_from
+from worldeval.data.store.episodes import EpisodeStore
+from worldeval.data.store.layout import StoreLayout
 from worldeval.errors import DataError, MismatchError
 from worldeval.imagination.trust.inverse_dynamics import InverseDynamics, InverseDynamicsConfig
 from worldeval.imagination.trust.observing import Observed, observe, view_pairs

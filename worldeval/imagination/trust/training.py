@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 import torch
 
-from worldeval.data.episodes import EpisodeStore
+from worldeval.data.store.episodes import EpisodeStore
 from worldeval.errors import MismatchError
 from worldeval.imagination.trust.inverse_dynamics import InverseDynamicsConfig
 from worldeval.imagination.trust.inverse_dynamics_training import (

@@ -1,0 +1,1 @@
+"""What one interaction costs: seconds, operations, bytes."""

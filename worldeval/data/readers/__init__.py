@@ -1,0 +1,1 @@
+"""Readers of other people's recordings: LeRobot, DROID, Ctrl-World."""

@@ -1,0 +1,1 @@
+"""The one store of episodes: a LeRobotDataset v3.0 that is safe to kill."""

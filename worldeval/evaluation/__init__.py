@@ -1,0 +1,1 @@
+"""An evaluation: rollouts, verdicts, truth, trust and a ranking in one folder."""

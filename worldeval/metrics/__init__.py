@@ -1,0 +1,1 @@
+"""Measures of pictures and of detectors: PSNR, SSIM, LPIPS, FVD, ROC."""

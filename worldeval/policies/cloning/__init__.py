@@ -1,0 +1,1 @@
+"""Policies cloned from demonstrations: network, data, training, recipes."""

@@ -1,0 +1,138 @@
+"""Policies behind an openpi server: pi0, pi0-FAST, pi0.5 and whatever else speaks its protocol.
+
+Enters: observations of the robot. Leaves: its chunks of actions. For DROID's Panda, for which the
+published pi policies are trained, a request and its answer are::
+
+    observation/exterior_image_1_left   (224, 224, 3) uint8 RGB, resized without distortion, padded
+    observation/wrist_image_left        likewise
+    observation/joint_position          (7,) float32 rad
+    observation/gripper_position        (1,) float32, 0 open to 1 closed
+    prompt                              the instruction
+    -> actions (H, 8)                   7 joint velocities, 1 gripper position, at 15 Hz
+
+Which camera goes where is data, ``RequestKeys``; ``openpi://host:8000?keys=my_robot.toml`` reads
+them from a file for another robot.
+
+As in openpi's own loop for DROID the gripper is opened or closed wholly and actions are clipped to
+the robot's bounds (``gripper=continuous``, ``clip=false`` leave them). It is cut at the middle of
+the robot's own bounds, 0.5 for DROID's [0, 1], or at ``gripper_at``; how many numbers were clipped
+is told at the end. How many steps H a chunk has
+is learnt by asking once with a made-up observation, which also lets a JAX server compile.
+
+A request carries all that its answer depends on, except the server's own chance: openpi draws the
+noise of a flow policy on the server, where no client can seed it, so a real pi0 answers otherwise
+when asked again.
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+from typing import Any
+
+from worldeval.errors import ConfigError, MismatchError
+from worldeval.policies.checking import check_spec
+from worldeval.policies.commands_sent import told_cuts
+from worldeval.policies.servers.link import ServerSettings
+from worldeval.policies.servers.remote import Server, websocket_url
+from worldeval.policies.servers.remote_policy import RemotePolicy, spec_for, with_chunk
+from worldeval.policies.servers.request_keys import droid_keys, read_keys
+from worldeval.robots import RobotSpec
+
+log = logging.getLogger(__name__)
+
+
+def load(
+    rest: str,
+    robot: RobotSpec,
+    *,
+    name: str | None = None,
+    chunk: int | None = None,
+    execute: int | None = None,
+    exterior: str = "exterior_2",
+    keys: str | None = None,
+    gripper: str = "binary",
+    gripper_at: float | None = None,
+    clip: bool = True,
+    api_key_env: str | None = None,
+    tls: bool = False,
+    connections: int = 4,
+    timeout_s: float = 120.0,
+    wait_s: float = 0.0,
+    reconnect_s: float = 120.0,
+) -> RemotePolicy:
+    """The policy behind ``openpi:REST``. See the module docstring and ``ServerSettings``.
+
+    api_key_env: variable of the environment that holds the key; a URI is written into the record of
+    every run, so a key has no place in it.
+    """
+    from worldeval.policies.servers import roboarena
+
+    settings = server_settings(
+        "openpi",
+        rest,
+        api_key_env=api_key_env,
+        tls=tls,
+        connections=connections,
+        timeout_s=timeout_s,
+        wait_s=wait_s,
+        reconnect_s=reconnect_s,
+    )
+    wanted = read_keys(keys) if keys is not None else droid_keys(exterior)
+    server = Server(settings)
+    try:
+        metadata = server.connect()
+        if keys is None and roboarena.describes_itself(metadata):
+            log.warning(
+                "%s describes itself as a RoboArena server (action_space %r); it is asked as one",
+                settings.url,
+                metadata["action_space"],
+            )
+            return roboarena.policy(
+                server,
+                robot,
+                name=name,
+                chunk=chunk,
+                execute=execute,
+                exterior=exterior,
+                gripper=gripper,
+                gripper_at=gripper_at,
+                clip=clip,
+            )
+        spec = spec_for(wanted, robot, name or default_name(settings.url))
+        try:
+            check_spec(spec, robot)
+        except MismatchError as error:
+            remedy = "correct that file" if keys else "say keys=FILE for another robot than DROID's"
+            raise MismatchError(f"{error}, or {remedy}") from error
+        how: dict[str, Any] = {"gripper": gripper, "gripper_at": gripper_at, "clip": clip}
+        policy = RemotePolicy(server, wanted, robot, spec, **how)
+        if keys is not None:  # whoever wrote them may think of another robot's gripper
+            told = told_cuts(robot, policy.grippers)
+            log.warning("policy %r for robot %r: %s", spec.name, robot.name, told)
+        return with_chunk(policy, robot, chunk, execute)
+    except BaseException:
+        server.close()
+        raise
+
+
+def server_settings(
+    scheme: str, rest: str, *, api_key_env: str | None, tls: bool, **times: Any
+) -> ServerSettings:
+    uri = f"{scheme}:{rest}"
+    api_key = None
+    if api_key_env is not None:
+        api_key = os.environ.get(str(api_key_env))
+        if not api_key:
+            raise ConfigError(
+                f"policy {uri!r}: api_key_env is {api_key_env!r}, but the environment has no such "
+                "variable; export it"
+            )
+    if not isinstance(tls, bool):
+        raise ConfigError(f"policy {uri!r}: tls is {tls!r}, expected true or false")
+    return ServerSettings(url=websocket_url(rest, uri, tls=tls), api_key=api_key, **times)
+
+
+def default_name(url: str) -> str:
+    """``ws://host:8000`` as a name that can be part of a key: openpi-host-8000."""
+    return "openpi-" + url.partition("://")[2].strip("/").replace("/", "-").replace(":", "-")

@@ -1,0 +1,149 @@
+"""A policy server at the end of a websocket: connections, patience, and who is to blame.
+
+Enters: requests as bytes. Leaves: the answers in the same order, or a PolicyError in one sentence.
+The server speaks as openpi's and RoboArena's do: on connecting it sends its metadata, then answers
+each binary message with one, and a **text** frame is its traceback, after which it hangs up.
+
+What may happen in between is settled here, once:
+
+==========================  =====================================================================
+the connection is lost      connect again with growing pauses for ``reconnect_s``, ask the same
+                            request again; a request that is lost 3 times is given up
+no answer in ``timeout_s``  PolicyError, and the connection is thrown away: a late answer must not
+                            be taken for the next one
+a traceback                 PolicyError with its last line (all of it is the error's note)
+other metadata on return    PolicyGoneError, which ends the run: it may be another policy
+the server stays away       PolicyError, at once for later requests; after 8 in a row the run ends,
+                            rather than marking all that is left as errors
+==========================  =====================================================================
+
+Requests of many rollouts go over a few connections at once. An openpi server answers one request
+after the other, but reads the next while it thinks; keepalive pings are off because it cannot
+answer them while it does. No request depends on another one, except in a ``Session``.
+"""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
+from typing import Any
+from urllib.parse import urlsplit
+
+from worldeval.errors import ConfigError, PolicyError, PolicyGoneError, WorldEvalError
+from worldeval.policies.servers import wire
+from worldeval.policies.servers.link import Link, Request, ServerSettings, Session, short
+
+GONE = 8
+"""So many requests in a row to a server that stays away end the run."""
+
+
+def websocket_url(rest: str, uri: str, *, tls: bool = False) -> str:
+    """``//host:port/path`` of a policy's URI as a websocket URL."""
+    try:
+        parts = urlsplit(rest)
+        host, port = parts.hostname, parts.port
+    except ValueError as error:
+        raise ConfigError(
+            f"policy {uri!r}: {error}; write {uri.split(':')[0]}://HOST:PORT"
+        ) from error
+    if not rest.startswith("//") or not host:
+        raise ConfigError(f"policy {uri!r} names no server; write {uri.split(':')[0]}://HOST:PORT")
+    if parts.username or parts.password:
+        raise ConfigError(f"policy {uri!r}: take the password out and give api_key_env=VARIABLE")
+    host = f"[{host}]" if ":" in host else host
+    return f"{'wss' if tls else 'ws'}://{host}:{port or 8000}{parts.path}"
+
+
+class Server:
+    """A policy server and a few connections to it. ``close`` ends them from any thread."""
+
+    def __init__(self, settings: ServerSettings) -> None:
+        self.settings = settings
+        self.metadata: dict[str, Any] = {}
+        self.stop = threading.Event()
+        self.refusals = 0
+        """Requests in a row that found nobody."""
+        self._first: bytes | None = None
+        self._lock = threading.Lock()
+        self._links = [Link(self, i) for i in range(settings.connections)]
+        self._workers = ThreadPoolExecutor(settings.connections, thread_name_prefix="policy-server")
+
+    def connect(self) -> dict[str, Any]:
+        """Open the first connection; the server's metadata."""
+        self._links[0].open(self.settings.wait_s)
+        return self.metadata
+
+    def ask(
+        self, requests: Sequence[Request], sessions: Sequence[Session] | None = None
+    ) -> list[bytes | str]:
+        """The answers, in order. Row i goes over connection i, or its session's, modulo all."""
+        count = len(self._links)
+        turns: dict[int, list[int]] = {}
+        for row in range(len(requests)):
+            turns.setdefault((sessions[row].link if sessions else row) % count, []).append(row)
+        answers: list[bytes | str] = [b""] * len(requests)
+
+        def take_turns(link: int) -> None:
+            for row in turns[link]:
+                session = sessions[row] if sessions else None
+                answers[row] = self._links[link].ask(requests[row], session)
+
+        if len(turns) == 1:
+            try:
+                take_turns(next(iter(turns)))
+            except KeyboardInterrupt:
+                self.close()
+                raise
+            return answers
+        jobs = [self._workers.submit(take_turns, link) for link in sorted(turns)]
+        try:
+            errors = [job.exception() for job in jobs]
+        except KeyboardInterrupt:
+            self.close()  # else the workers would hold the process until their time is up
+            raise
+        for error in errors:
+            if error is not None:
+                raise error
+        return answers
+
+    def close(self) -> None:
+        self.stop.set()
+        for link in self._links:
+            link.drop()
+        self._workers.shutdown(wait=False, cancel_futures=True)
+
+    def greet(self, first: bytes | str) -> None:
+        """Read the first message of a connection; every connection must begin with the same."""
+        url = self.settings.url
+        if isinstance(first, str):
+            raise PolicyError(
+                f"{url} began with the text {short(first)!r}, expected metadata in msgpack; is "
+                "another kind of server at this address?"
+            )
+        with self._lock:
+            if self._first is None:
+                metadata = wire.unpack(first)
+                if not isinstance(metadata, dict):
+                    raise PolicyError(
+                        f"{url} began with {type(metadata).__name__}, expected metadata as a map; "
+                        "is another kind of server at this address?"
+                    )
+                self.metadata, self._first = metadata, first
+            elif first != self._first:
+                raise PolicyGoneError(
+                    f"{url} came back as another server: its metadata was {self.metadata}, now it "
+                    f"is {wire.unpack(first)}; serve the same policy, or give it another name"
+                )
+            self.refusals = 0
+
+    def refuse(self, error: PolicyError) -> WorldEvalError:
+        """Count a request that found nobody; what to raise."""
+        with self._lock:
+            self.refusals += 1
+            if self.refusals < GONE:
+                return error
+        return PolicyGoneError(
+            f"{error} ({self.refusals} requests in a row found nobody, so the run was stopped; "
+            "start the server and run the same command again to continue)"
+        )

@@ -1,0 +1,1 @@
+"""How the calibration of a judge is shown."""

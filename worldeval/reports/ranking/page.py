@@ -1,0 +1,161 @@
+"""``report.html``: a leaderboard as one self-contained page.
+
+In: a ``Leaderboard``, video clips by path, provenance (JSON-able). Out: one HTML file that loads
+nothing from elsewhere: the plots are inline SVG, the videos are embedded as base64, and a
+Content-Security-Policy forbids every request. All text that a user or a policy may have chosen
+is escaped.
+"""
+
+from __future__ import annotations
+
+import base64
+import json
+import os
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from worldeval.errors import DataError
+from worldeval.ranking.board import Leaderboard, write_whole
+from worldeval.reports.markup import escape, notes, prose
+from worldeval.reports.ranking.clips import Clip
+from worldeval.reports.ranking.findings import findings
+from worldeval.reports.ranking.pairs import pairs_section, plans_section
+from worldeval.reports.ranking.rates import leaderboard_section, trials_section, trust_section
+from worldeval.reports.ranking.truth import agreement_section, tasks_section
+from worldeval.reports.style import SCRIPT, STYLE
+from worldeval.types import Outcome
+
+_POLICY = "default-src 'none'; style-src 'unsafe-inline'; script-src 'unsafe-inline'; "
+_POLICY += "img-src data:; media-src data:"
+
+
+def write_report(
+    path: str | os.PathLike[str],
+    leaderboard: Leaderboard,
+    *,
+    clips: Sequence[Clip] = (),
+    provenance: Mapping[str, Any] | None = None,
+    title: str = "Policies ranked in imagination",
+) -> Path:
+    """Write the page, wholly or not at all, and return its path."""
+    target = Path(path)
+    parts = [
+        _head(title),
+        _opening(leaderboard, title),
+        leaderboard_section(leaderboard),
+        pairs_section(leaderboard),
+        plans_section(leaderboard),
+        trials_section(leaderboard),
+        trust_section(leaderboard),
+        agreement_section(leaderboard),
+        tasks_section(leaderboard),
+        _rollouts(clips),
+        _provenance(provenance or {}),
+        "<footer>Made by worldeval. This page loads nothing from the network.</footer></main>",
+        f"<script>{SCRIPT}</script></body></html>\n",
+    ]
+    write_whole(target, "\n".join(parts))
+    return target
+
+
+def _head(title: str) -> str:
+    return (
+        '<!doctype html><html lang="en"><head><meta charset="utf-8">'
+        f'<meta http-equiv="Content-Security-Policy" content="{_POLICY}">'
+        '<meta name="viewport" content="width=device-width,initial-scale=1">'
+        '<link rel="icon" href="data:,">'
+        f"<title>{escape(title)}</title><style>{STYLE}</style></head><body><main>"
+    )
+
+
+def _opening(board: Leaderboard, title: str) -> str:
+    rollouts = sum(row.imagined.rollouts for row in board.policies)
+    chips = [
+        f"<b>{len(board.policies)}</b> policies",
+        f"<b>{len(board.per_task)}</b> tasks",
+        f"<b>{rollouts}</b> imagined rollouts",
+    ]
+    for label, names in (
+        ("world", board.worlds.get("imagined", ())),
+        ("judge", board.judges.get("imagined", ())),
+        ("truth", board.worlds.get("true", ())),
+    ):
+        if names:
+            chips.append(f"{label} <b>{escape(', '.join(names))}</b>")
+    items = "".join(f"<li>{chip}</li>" for chip in chips)
+    (first, *rest), evidence = findings(board)
+    lead = f"<b>{prose(first)}</b> {prose(' '.join(rest))}"
+    below = "".join(f"<li>{prose(paragraph)}</li>" for paragraph in evidence)
+    below = f'<ul class="evidence">{below}</ul>' if below else ""
+    return (
+        f'<header><p class="eyebrow">worldeval report</p><h1>{escape(title)}</h1>'
+        f'<p class="lead">{lead}</p>{below}<ul class="chips">{items}</ul>'
+        f"{notes(board.notes)}</header>"
+    )
+
+
+def _rollouts(clips: Sequence[Clip]) -> str:
+    if not clips:
+        return ""
+    body = ""
+    for group in dict.fromkeys(clip.group for clip in clips):
+        shown = "".join(_clip(clip) for clip in clips if clip.group == group)
+        body += f'<h3>{escape(group)}</h3><div class="clips">{shown}</div>'
+    return (
+        '<section><h2>Rollouts</h2><p class="hint">All views, the imagined rollout above the true '
+        f"one from the same start.</p>{body}</section>"
+    )
+
+
+def _clip(clip: Clip) -> str:
+    sides = _video("imagined", clip.imagined, clip.imagined_outcome, clip.probability)
+    if clip.true is not None:
+        sides += _video("true", clip.true, clip.true_outcome, None)
+    elif clip.true_outcome is not None:
+        sides += f'<div class="side"><span>true</span>{_outcome(clip.true_outcome)}</div>'
+    # A suite's start ids begin with their task; say it once.
+    task = "" if clip.start_id.startswith(clip.task) else clip.task
+    parts = [part for part in (task, clip.start_id, clip.note) if part]
+    return (
+        f'<figure class="clip"><figcaption><span><b>{escape(clip.policy)}</b><br>'
+        f'<span class="soft">{escape(" · ".join(parts))}</span></span>'
+        f'<button type="button">Play</button></figcaption><div class="pair">{sides}</div></figure>'
+    )
+
+
+def _video(side: str, path: Path, outcome: Outcome | None, probability: float | None) -> str:
+    try:
+        content = Path(path).read_bytes()
+    except OSError as error:
+        raise DataError(
+            f"cannot read the {side} clip {path}: {error.strerror or error}; expected an mp4 file"
+        ) from error
+    if content[4:8] != b"ftyp":
+        raise DataError(
+            f"the {side} clip {path} is no mp4 file; write it with data.video.write_mp4"
+        )
+    sure = "" if probability is None else f" (p = {probability:.2f})"
+    data = base64.b64encode(content).decode("ascii")
+    return (
+        f'<div><div class="side"><span>{side}</span><span>{_outcome(outcome)}{sure}</span></div>'
+        f'<video muted playsinline preload="auto" '
+        f'src="data:video/mp4;base64,{data}"></video></div>'
+    )
+
+
+def _provenance(provenance: Mapping[str, Any]) -> str:
+    if not provenance:
+        return ""
+    facts, rest = "", ""
+    for name, value in provenance.items():
+        if isinstance(value, Mapping | list | tuple):
+            dump = json.dumps(value, indent=2, ensure_ascii=False, default=str)
+            rest += f"<details><summary>{escape(name)}</summary><pre>{escape(dump)}</pre></details>"
+        else:
+            facts += f"<dt>{escape(name)}</dt><dd>{escape(value)}</dd>"
+    return f"<section><h2>How this was made</h2><dl>{facts}</dl>{rest}</section>"
+
+
+def _outcome(outcome: Outcome | None) -> str:
+    return "" if outcome is None else f'<span class="{outcome.value}">{outcome.value}</span>'

@@ -1,0 +1,101 @@
+"""Videos of rollouts for people: enlarged, all views in a row, imagined above true.
+
+Enters: stores of imagined rollouts and their verdicts, and the shipped clips of what truly
+happened. Leaves: mp4 files, and what a report shows of them.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from worldeval import shipped
+from worldeval.errors import StoreError
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+    from worldeval.reports.ranking.clips import Clip
+
+ENLARGE = 3
+"""Videos for people are so many times larger than what the models see."""
+
+
+def make_clips(
+    rollouts: Mapping[str, Path], imagined: pd.DataFrame, against: pd.DataFrame, folder: Path
+) -> list[Clip]:
+    """Videos of the best and the worst rollouts: imagined, true, and one beside the other.
+
+    rollouts: the store of each policy. imagined, against: verdict tables, of the truth the second.
+    """
+    from worldeval.data.store.episodes import EpisodeStore
+    from worldeval.data.video import write_mp4
+    from worldeval.reports.ranking.clips import Clip, choose_rollouts
+    from worldeval.rollout.recording import rollout_key
+
+    stores = {name: EpisodeStore.open(place) for name, place in rollouts.items()}
+    place = shipped.folder() / shipped.TRUTH_CLIPS
+    true = EpisodeStore.open(place) if place.is_dir() else None
+    if true is not None:  # show what can be shown beside the truth
+        shown = imagined["key"].isin(true.keys) | ~imagined["policy"].isin(set(against["policy"]))
+        imagined = imagined[shown] if shown.any() else imagined
+    _make_folder(folder)
+    clips = []
+    for number, chosen in enumerate(choose_rollouts(imagined, against, per_group=6), start=1):
+        key = rollout_key(chosen.policy, chosen.start_id)
+        store = stores[chosen.policy]
+        name = re.sub(r"[^A-Za-z0-9.=-]", "_", f"{number:02d}-{key}")
+        dream = tiled(store.by_key(key).frames)
+        path = folder / f"{name}-imagined.mp4"
+        write_mp4(path, dream, store.layout.fps)
+        true_path = None
+        if true is not None and key in true:
+            fact = tiled(true.by_key(key).frames)
+            true_path = folder / f"{name}-true.mp4"
+            write_mp4(true_path, fact, store.layout.fps)
+            write_mp4(folder / f"{name}.mp4", beside(dream, fact), store.layout.fps)
+        clips.append(
+            Clip(
+                group=chosen.group,
+                policy=chosen.policy,
+                task=chosen.task,
+                imagined=path,
+                imagined_outcome=chosen.imagined_outcome,
+                true=true_path,
+                true_outcome=chosen.true_outcome,
+                probability=chosen.probability,
+                start_id=chosen.start_id,
+            )
+        )
+    return clips
+
+
+def tiled(frames: np.ndarray) -> np.ndarray:
+    """(T, V, H, W, 3) to (T, H', V * W', 3): the views in a row, enlarged without blurring."""
+    from worldeval.data.video import tile_views
+
+    return tile_views(frames).repeat(ENLARGE, axis=1).repeat(ENLARGE, axis=2)
+
+
+def beside(imagined: np.ndarray, true: np.ndarray) -> np.ndarray:
+    """Imagined above true, (T, 2 H + gap, W, 3); the shorter one stands still at its end."""
+    length = max(len(imagined), len(true))
+    above, below = (
+        np.concatenate([video, video[-1:].repeat(length - len(video), axis=0)])
+        for video in (imagined, true)
+    )
+    gap = np.full((length, 4, above.shape[2], 3), 255, np.uint8)
+    return np.concatenate([above, gap, below], axis=1)
+
+
+def _make_folder(folder: Path) -> None:
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise StoreError(
+            f"cannot make the folder {folder}: {error.strerror or error}; choose another --out"
+        ) from error
