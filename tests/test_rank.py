@@ -16,6 +16,7 @@ from worldeval.judge_calibration import Assessment
 from worldeval.judging.probability import Counts
 from worldeval.ranking.leaderboard import build_leaderboard
 from worldeval.reports.ranking.page import write_report
+from worldeval.reports.ranking.text import render
 
 RATES = {"good": 0.9, "fair": 0.6, "bad": 0.2}
 TASKS = ("push", "pull")
@@ -284,7 +285,7 @@ def test_twenty_policies_are_ranked_in_seconds(tmp_path: Path) -> None:
     weights = {task: 1.0 + i for i, task in enumerate(tasks)}
     began = time.process_time()
     board = build_leaderboard(imagined, true, real=few, weights=weights)
-    board.to_text()
+    render(board)
     write_report(tmp_path / "report.html", board)
     # The command takes about 2 s beside this, to start and to read the tables.
     assert time.process_time() - began < 8

@@ -17,6 +17,7 @@ from worldeval.ranking.leaderboard import build_leaderboard
 from worldeval.ranking.peer_rates import Confusion, PeerErrors
 from worldeval.reports.ranking.page import write_report
 from worldeval.reports.ranking.rates import trust_section
+from worldeval.reports.ranking.text import render
 from worldeval.types import Outcome
 
 
@@ -50,7 +51,7 @@ def test_a_policy_that_is_never_decided_has_no_rank():
     last = board.policies[-1]
     assert (last.name, last.rank, last.imagined.rate) == ("a", None, None)
     assert board.excluded == {"a": "no decided imagined rollout"}
-    assert "2 undecided, 1 error" in board.to_text()
+    assert "2 undecided, 1 error" in render(board)
 
 
 def test_agreement_is_over_pooled_rates():
@@ -154,7 +155,7 @@ def test_judge_correction_for_all_and_by_policy():
     assert everyone.policies[1].corrected.rate == pytest.approx(0.25)
     one = build_leaderboard(IMAGINED, judge_errors={"fair": judge})
     assert [row.corrected is None for row in one.policies] == [True, False, True]
-    assert "25 %" in one.to_text()
+    assert "25 %" in render(one)
 
 
 def test_a_policy_without_own_calibration_is_corrected_by_the_errors_on_others(tmp_path):
@@ -167,12 +168,12 @@ def test_a_policy_without_own_calibration_is_corrected_by_the_errors_on_others(t
     rows = {row.name: row for row in board.policies}
     assert rows["bad"].corrected.errors_of == "others"
     assert rows["bad"].corrected.rate <= rows["bad"].imagined.rate
-    assert "(own) or on other policies, task by task (others)." in " ".join(board.to_text().split())
-    assert "errors of" in board.to_text()
+    assert "(own) or on other policies, task by task (others)." in " ".join(render(board).split())
+    assert "errors of" in render(board)
     report = write_report(tmp_path / "report.html", board).read_text()
     assert "Errors of" in report and "other policies, task by task (others)" in report
     assert board.to_dict()["policies"][0]["corrected"]["errors_of"] == "own"
-    alone = build_leaderboard(IMAGINED, judge_errors={"good": own}).to_text()
+    alone = render(build_leaderboard(IMAGINED, judge_errors={"good": own}))
     assert "measured on the policy itself (own)." in alone and "errors of" not in alone
 
 
@@ -308,7 +309,7 @@ def test_a_few_true_trials_are_joined():
         assert row.joined.narrower > 0.4
     found = board.to_dict()["policies"][0]["joined"]
     assert {"estimate", "low", "high", "real_only", "narrower", "trials"} <= set(found)
-    assert "joined in" in board.to_text()
+    assert "joined in" in render(board)
     with pytest.raises(DataError, match="true trials is empty"):
         build_leaderboard(imagined, real=few.iloc[:0])
 
@@ -325,7 +326,7 @@ def test_distrusted_rollouts_are_shown_with_and_without():
     # fair/push/0 truly succeeds, as does good/push/0: neither verdict is wrong.
     assert board.trust.wrong_distrusted == (0, 2)
     assert board.trust.wrong_trusted == (4, 20)
-    assert "left reality" in board.to_text()
+    assert "left reality" in render(board)
     with pytest.raises(MismatchError, match="1 of 24 imagined rollouts have no trust"):
         build_leaderboard(IMAGINED, trust=trust.iloc[1:])
 
@@ -344,7 +345,7 @@ def test_what_distrust_is_worth_where_the_truth_is_known():
     # Against 6 right verdicts, all at 0.1: the doubted one wins, the other ties.
     assert board.trust.auroc == pytest.approx((1 + 0.5) / 2)
     assert board.errors_by_trust == pytest.approx(((0 + 1 / 2) / 2, (0 + 1 / 3) / 2))
-    assert "Without them the rates err by 16.7 points on average" in board.to_text()
+    assert "Without them the rates err by 16.7 points on average" in render(board)
     page = trust_section(board)
     assert "0.70 [0.60, 0.80]" in page and "Together they reach 0.75 here" in page
     assert [s.counts for s in board.trust.signals] == [True, False]
@@ -365,7 +366,7 @@ def test_boards_without_any_difference(letters, tmp_path):
     assert [row.letters for row in board.policies] == ["a" if decided else ""] * 2
     assert len(board.distinctions.plans) == (1 if decided else 0)
     json.loads(board.to_json(tmp_path / "x.json").read_text())
-    said = board.to_text()
+    said = render(board)
     assert ("nothing can be ranked" in said) == (not decided)
     assert ("have the same rate" in said) == bool(decided)
 
@@ -373,7 +374,7 @@ def test_boards_without_any_difference(letters, tmp_path):
 def test_one_policy_has_nobody_to_be_compared_with():
     board = build_leaderboard(table(a={"t": "ssf"}), table("metaworld", a={"t": "ssf"}))
     assert board.policies[0].letters == "a" and not board.distinctions.comparisons
-    assert "no other policy" in board.to_text()
+    assert "no other policy" in render(board)
     assert board.agreement.pearson is None
 
 

@@ -8,8 +8,8 @@ from typing import Annotated
 
 import tyro
 
-from worldeval.commands.policies import PolicyOptions
 from worldeval.evaluation.opening import ImaginationOptions
+from worldeval.evaluation.policy_options import PolicyOptions
 
 
 @dataclass(frozen=True, kw_only=True)

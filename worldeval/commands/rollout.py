@@ -8,8 +8,8 @@ from typing import Annotated
 
 import tyro
 
-from worldeval.commands.policies import tell
 from worldeval.errors import PolicyError
+from worldeval.evaluation.policy_options import tell
 from worldeval.evaluation.stage import StageOptions
 
 

@@ -24,7 +24,6 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from worldeval import shipped
-from worldeval.commands.policies import PolicyOptions, close_policies
 from worldeval.errors import ConfigError, MismatchError
 from worldeval.evaluation.folder import judge_errors, judge_folder, read_truth, write_ranking
 from worldeval.evaluation.opening import (
@@ -35,6 +34,7 @@ from worldeval.evaluation.opening import (
     open_imagination,
     set_threads,
 )
+from worldeval.evaluation.policy_options import PolicyOptions, close_policies
 from worldeval.reports.videos import make_clips
 
 if TYPE_CHECKING:

@@ -205,8 +205,9 @@ def write_ranking(
 ) -> str:
     """Write ``leaderboard.json`` and ``report.html`` into ``out``; the leaderboard as text."""
     from worldeval.reports.ranking.page import write_report
+    from worldeval.reports.ranking.text import render
 
     board.to_json(out / "leaderboard.json")
     write_report(out / "report.html", board, clips=clips, provenance=provenance)
     encoding = (sys.stdout.encoding or "ascii").lower()
-    return board.to_text(unicode=encoding.startswith("utf"))
+    return render(board, unicode=encoding.startswith("utf"))

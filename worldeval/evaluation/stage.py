@@ -15,8 +15,8 @@ from typing import TYPE_CHECKING, Annotated, Any
 import tyro
 
 from worldeval import shipped
-from worldeval.commands.policies import PolicyOptions, close_policies
 from worldeval.evaluation.opening import ImaginationOptions, WorldName
+from worldeval.evaluation.policy_options import PolicyOptions, close_policies
 
 if TYPE_CHECKING:
     import pandas as pd

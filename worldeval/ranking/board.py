@@ -1,7 +1,7 @@
 """What a leaderboard knows: a row a policy, over all tasks and in each, and what stands beside it.
 
 In: tallies and estimates, put together by ``leaderboard.build_leaderboard``. Out: frozen
-dataclasses, ``Leaderboard`` the whole of them, as JSON and as text.
+dataclasses, ``Leaderboard`` the whole of them, as JSON.
 """
 
 from __future__ import annotations
@@ -262,12 +262,6 @@ class Leaderboard:
         text = json.dumps(self.to_dict(), indent=2, ensure_ascii=False, allow_nan=False) + "\n"
         write_whole(target, text)
         return target
-
-    def to_text(self, *, unicode: bool = True) -> str:
-        """A table for a terminal; ``unicode=False`` keeps to ASCII."""
-        from worldeval.reports.ranking.text import render
-
-        return render(self, unicode=unicode)
 
 
 def write_whole(target: Path, text: str) -> None:
