@@ -1,7 +1,7 @@
 """Where the embedded world lies: ``checkpoints/`` of this repository, and what it holds.
 
 Looked for in ``$WORLDEVAL_CHECKPOINTS``, then in the current folder, then beside the package (a
-clone, installed with ``pip install -e``).
+clone, installed with ``pip install -e``), then within it (the wheel).
 """
 
 from __future__ import annotations
@@ -31,9 +31,10 @@ def folder() -> Path:
     named = os.environ.get("WORLDEVAL_CHECKPOINTS")
     if named:
         return Path(named)
+    package = Path(__file__).resolve().parent
     here = Path("checkpoints")
-    beside = Path(__file__).resolve().parent.parent / "checkpoints"
-    return here if here.is_dir() or not beside.is_dir() else beside
+    found = (here, package.parent / "checkpoints", package / "checkpoints")
+    return next((place for place in found if place.is_dir()), here)
 
 
 def path(part: str) -> Path:
@@ -41,7 +42,7 @@ def path(part: str) -> Path:
     found = folder() / part
     if not found.exists():
         raise CheckpointError(
-            f"{found} is missing; run from a clone of the repository, or set "
+            f"{found} is missing; install the wheel, run from a clone of the repository, or set "
             "WORLDEVAL_CHECKPOINTS to the folder 'checkpoints' of one"
         )
     return found

@@ -5,14 +5,16 @@ from __future__ import annotations
 import os
 import shutil
 import socket
+import sys
 from collections.abc import Callable
 from functools import partial
 from pathlib import Path
 
 import pytest
 
+from worldeval.data import atomic
 from worldeval.data.files import parsed_json, read_json, read_text, regular_file
-from worldeval.errors import CheckpointError, DataError, WorldEvalError
+from worldeval.errors import CheckpointError, DataError, StoreError, WorldEvalError
 
 
 def test_a_file_and_a_link_to_one_are_regular(tmp_path: Path) -> None:
@@ -126,3 +128,24 @@ def test_a_dataset_s_index_of_absurd_size_is_not_read(
     os.truncate(root / "meta" / name, 2**38)
     with pytest.raises(DataError, match="has 274,877,906,944 bytes, expected at most"):
         LeRobotDroid(root)
+
+
+def test_the_lock_of_a_store_on_windows(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    class Msvcrt:  # what Windows does: a range of bytes is locked, or EACCES at once
+        LK_NBLCK = 2
+        taken: set[tuple[int, int]] = set()
+
+        @classmethod
+        def locking(cls, descriptor: int, mode: int, count: int) -> None:
+            status = os.fstat(descriptor)
+            if (status.st_dev, status.st_ino) in cls.taken:
+                raise PermissionError(13, "Permission denied")
+            cls.taken.add((status.st_dev, status.st_ino))
+
+    monkeypatch.setitem(sys.modules, "msvcrt", Msvcrt)
+    monkeypatch.setattr(atomic.sys, "platform", "win32")
+    first, second = atomic.WriterLock(tmp_path / "lock"), atomic.WriterLock(tmp_path / "lock")
+    first.acquire()
+    with pytest.raises(StoreError, match="being written by another process"):
+        second.acquire()
+    assert first.held and not second.held

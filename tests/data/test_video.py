@@ -1,8 +1,10 @@
 """Pixels: exact where they are kept exactly, close and in place where they are not."""
 
+import av
 import numpy as np
 import pytest
 
+from worldeval.data import video
 from worldeval.data.video import (
     decode_png,
     encode_png,
@@ -77,6 +79,25 @@ def test_mp4_keeps_number_order_times_and_colours(tmp_path) -> None:
     flat[:] = (200, 40, 90)
     write_mp4(path, flat, 10)
     assert np.abs(read_mp4(path).astype(int) - flat).max() <= 4
+
+
+def test_pyav_of_lerobot_which_has_no_word_for_threads(tmp_path, monkeypatch) -> None:
+    class Old:
+        def __init__(self, *size) -> None:
+            self.size = size
+
+        def reformat(self, format=None):  # as in PyAV 15
+            return self
+
+    write_mp4(tmp_path / "new.mp4", bit_coded(5), 10)
+    assert video._takes_threads()
+    with monkeypatch.context() as patch:
+        patch.setattr(av, "VideoFrame", Old)
+        video._takes_threads.cache_clear()
+        assert not video._takes_threads()
+    write_mp4(tmp_path / "old.mp4", bit_coded(5), 10)
+    video._takes_threads.cache_clear()
+    assert (tmp_path / "new.mp4").read_bytes() == (tmp_path / "old.mp4").read_bytes()
 
 
 def test_an_mp4_is_one_that_browsers_play(tmp_path) -> None:

@@ -109,7 +109,14 @@ class WriterLock:
 
 
 def _lock(descriptor: int) -> None:
+    """Lock an open file until it is closed; BlockingIOError if another process or object has it."""
     if sys.platform == "win32":
+        import msvcrt
+
+        try:
+            msvcrt.locking(descriptor, msvcrt.LK_NBLCK, 1)
+        except OSError as error:
+            raise BlockingIOError(*error.args) from error
         return
     import fcntl
 

@@ -14,6 +14,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from fractions import Fraction
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -117,15 +118,34 @@ def write_mp4(
         stream.codec_context.color_range = av.video.reformatter.ColorRange.MPEG
         for number, pixels in enumerate(frames):
             frame = av.VideoFrame.from_ndarray(np.ascontiguousarray(pixels), format="rgb24")
-            frame = frame.reformat(
+            frame = converted(
+                frame,
                 format="yuv420p",
                 dst_colorspace=av.video.reformatter.Colorspace.ITU601,
                 dst_color_range=av.video.reformatter.ColorRange.MPEG,
-                threads=1,  # to begin more for each small frame takes ten times as long
             )
             frame.pts, frame.time_base = number, 1 / rate
             container.mux(stream.encode(frame))
         container.mux(stream.encode())
+
+
+def converted(frame: Any, **form: Any) -> Any:
+    """A frame of PyAV in another format: pixels, colour space, colour range."""
+    if _takes_threads():
+        form["threads"] = 1  # to begin more for each small frame takes ten times as long
+    return frame.reformat(**form)
+
+
+@cache
+def _takes_threads() -> bool:
+    """PyAV 15, which LeRobot asks for, knows one thread only, and no word for it."""
+    import av
+
+    try:
+        av.VideoFrame(2, 2, "rgb24").reformat(format="yuv420p", threads=1)
+    except TypeError:
+        return False
+    return True
 
 
 def read_mp4(
@@ -162,7 +182,7 @@ def read_mp4(
             if count is not None and len(frames) == count:
                 break
             if (frame.pts or 0) * base >= start_s - half_frame:
-                frames.append(frame.reformat(format="rgb24", threads=1).to_ndarray())
+                frames.append(converted(frame, format="rgb24").to_ndarray())
     if not frames or (count is not None and len(frames) < count):
         raise DataError(
             f"{path} has {len(frames)} frames from {start_s:.3f} s on, expected "

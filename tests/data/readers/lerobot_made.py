@@ -19,6 +19,8 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from worldeval.data.video import converted
+
 VIEWS = ("exterior_1_left", "exterior_2_left", "wrist_left")
 KEYS = tuple(f"observation.images.{view}" for view in VIEWS)
 SIZE = (16, 96)
@@ -195,7 +197,7 @@ def write_film(path: Path, film: Film) -> None:
             pixels = picture(number, film.view)
             pixels = np.rot90(pixels) if film.turned else pixels
             frame = av.VideoFrame.from_ndarray(np.ascontiguousarray(pixels), format="rgb24")
-            frame = frame.reformat(format="yuv420p", threads=1)
+            frame = converted(frame, format="yuv420p")
             frame.pts, frame.time_base = round(time * TICKS), Fraction(1, TICKS)
             container.mux(stream.encode(frame))
         container.mux(stream.encode())

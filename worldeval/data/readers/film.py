@@ -21,7 +21,7 @@ from typing import Any
 import numpy as np
 
 from worldeval.data.files import regular_file
-from worldeval.data.video import av_errors, mp4_times
+from worldeval.data.video import av_errors, converted, mp4_times
 from worldeval.errors import DataError
 
 TOLERANCE = 0.25
@@ -164,7 +164,7 @@ def _decoded(container: Any, stream: Any, path: Path) -> Iterator[tuple[float, A
 
 def _upright(frame: Any, path: Path) -> np.ndarray:
     """(H, W, 3) uint8 RGB, turned and mirrored as the display matrix says."""
-    picture: np.ndarray = frame.reformat(format="rgb24", threads=1).to_ndarray()
+    picture: np.ndarray = converted(frame, format="rgb24").to_ndarray()
     matrix = frame.side_data.get("DISPLAYMATRIX")
     if matrix is None:
         return picture
