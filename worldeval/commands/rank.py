@@ -41,6 +41,9 @@ class Rank:
     against: Path | None = None
     """What truly happened from the same start states: a table (CSV or parquet, as for --real), or
     a folder of rollouts in a world that knows. Measures how well imagination and truth agree."""
+    again: Path | None = None
+    """The same policies, imagined with another seed and judged: a folder of rollouts or a verdict
+    table. Tells whether the order holds when chance falls otherwise."""
     real: Path | None = None
     """A few true trials (CSV as spreadsheets save it, or parquet; columns policy, task, start_id,
     and success, 1 or 0, or outcome), of start states chosen without looking at outcomes. Gives
@@ -101,6 +104,7 @@ class Rank:
             real=None if self.real is None else read_truth_table(self.real),
             judge_errors=errors,
             trust=read_trust(self.folder),
+            again=None if self.again is None else read_verdicts(self.again),
             weights=weights,
             alpha=self.alpha,
             correction=self.correction,

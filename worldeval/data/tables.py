@@ -40,9 +40,11 @@ SUCCESS = "success"
 """Of true trials, in place of ``outcome`` or beside it."""
 TRUSTED, DISTRUST = "trusted", "distrust"
 """Of trust tables: yes or no, and how little a rollout is to be believed."""
+SOLVED_AT = "solved_at"
+"""Of verdicts that tell it: when the rollout was solved, in shares of the horizon; NaN if never."""
 FREE = ("reason", "time")
 """What need not be filled in, and may be left away at the end of a row."""
-KNOWN = frozenset((*VERDICT_COLUMNS, *LABEL_COLUMNS, SUCCESS, TRUSTED, DISTRUST))
+KNOWN = frozenset((*VERDICT_COLUMNS, *LABEL_COLUMNS, SUCCESS, TRUSTED, DISTRUST, SOLVED_AT))
 MOST_ROWS = 20_000_000
 OUTCOMES = {outcome.value: outcome for outcome in Outcome}
 

@@ -23,6 +23,7 @@ from worldeval.ranking.corrections import CorrectedRate, said_of_corrections
 from worldeval.ranking.distinctions import Distinctions
 from worldeval.ranking.intervals import Estimate
 from worldeval.ranking.joining import JoinedRate
+from worldeval.ranking.stability import Stability
 from worldeval.ranking.tallies import Tally, Weights
 from worldeval.types import Outcome
 
@@ -203,6 +204,7 @@ class Leaderboard:
     cells: CellAgreement
     outcomes: OutcomeAgreement
     trust: TrustSummary | None = None
+    stability: Stability = field(default_factory=lambda: Stability(stable=None))
     weights: Weights = "rollouts"
     confidence: float = 0.95
     excluded: Mapping[str, str] = field(default_factory=dict)
@@ -251,6 +253,7 @@ class Leaderboard:
             "trust": None
             if self.trust is None
             else self.trust.to_dict() | {"mean_absolute_error": self.errors_by_trust},
+            "stability": self.stability.to_dict(),
             "worlds": {side: list(names) for side, names in self.worlds.items()},
             "judges": {side: list(names) for side, names in self.judges.items()},
             "notes": list(self.notes),

@@ -19,6 +19,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from worldeval.data.tables import SOLVED_AT
 from worldeval.errors import ConfigError, DataError
 from worldeval.ranking.agreement import TaskCounts, agree_in_cells, agreement
 from worldeval.ranking.board import (
@@ -32,6 +33,7 @@ from worldeval.ranking.board import (
 from worldeval.ranking.comparer import Comparer
 from worldeval.ranking.corrections import JudgeErrors, correct_rates
 from worldeval.ranking.joining import JoinedRate, join_real
+from worldeval.ranking.stability import stability
 from worldeval.ranking.tallies import (
     Tally,
     Weights,
@@ -71,6 +73,7 @@ def build_leaderboard(
     real: pd.DataFrame | None = None,
     judge_errors: JudgeErrors | None = None,
     trust: pd.DataFrame | None = None,
+    again: pd.DataFrame | None = None,
     weights: Weights = "rollouts",
     alpha: float = 0.05,
     correction: str = "holm",
@@ -88,6 +91,7 @@ def build_leaderboard(
         (a judge may err differently on each; ``PeerErrors`` for a policy on which it was not
         measured); adds ``corrected`` rates. The rank and the agreement stay with the plain rates.
     trust: columns policy, task, start_id, trusted, distrust; adds rates without the distrusted.
+    again: verdicts on the same policies, imagined with another seed, for the stability.
     weights: ``rollouts`` (each decided rollout weighs the same), ``equal`` (each task), or a
         weight a task; of the rates over tasks, the comparisons and the agreement.
     alpha, correction: policies are told apart where p, corrected for all pairs, is at most alpha.
@@ -152,6 +156,8 @@ def build_leaderboard(
         _task_row(task, order, by_task, true_by_task, comparer, task_share(weights, tasks, task))
         for task in tasks
     ]
+    firm = [pair for pair in distinctions.comparisons if distinctions.apart(pair)]
+    place = {name: number for number, name in enumerate(order)}
     excluded = {row.name: why for row in rows if (why := _why_excluded(row))}
     compared = [name for name in order if name not in excluded]
     predicted = _counts([by_task[name] for name in compared], tasks, weights)
@@ -171,6 +177,21 @@ def build_leaderboard(
         cells=agree_in_cells(real=truth, predicted=predicted),
         outcomes=OutcomeAgreement.of(said, true),
         trust=summary,
+        stability=stability(
+            said,
+            apart=[
+                (min(p.a, p.b, key=place.__getitem__), max(p.a, p.b, key=place.__getitem__))
+                for p in firm
+            ],
+            weights=weights,
+            probabilities=read_column(imagined, "probability"),
+            solved_at=read_column(imagined, SOLVED_AT),
+            again=None if again is None else read_outcomes(again, "other seed's"),
+            true_rates={
+                row.name: row.true.rate for row in rows if row.true and row.true.rate is not None
+            },
+            seed=seed,
+        ),
         weights=weights,
         confidence=confidence,
         excluded=excluded,

@@ -22,6 +22,7 @@ from worldeval.reports.ranking.clips import Clip
 from worldeval.reports.ranking.findings import findings
 from worldeval.reports.ranking.pairs import pairs_section, plans_section
 from worldeval.reports.ranking.rates import leaderboard_section, trials_section, trust_section
+from worldeval.reports.ranking.stability import stability_section
 from worldeval.reports.ranking.truth import agreement_section, tasks_section
 from worldeval.reports.style import SCRIPT, STYLE
 from worldeval.types import Outcome
@@ -46,6 +47,7 @@ def write_report(
         leaderboard_section(leaderboard),
         pairs_section(leaderboard),
         plans_section(leaderboard),
+        stability_section(leaderboard),
         trials_section(leaderboard),
         trust_section(leaderboard),
         agreement_section(leaderboard),

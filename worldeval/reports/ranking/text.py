@@ -13,6 +13,7 @@ from worldeval.ranking.board import Leaderboard, PolicyRow
 from worldeval.ranking.intervals import Interval
 from worldeval.ranking.tallies import Tally
 from worldeval.reports.ranking.findings import findings, plans, weighting
+from worldeval.reports.ranking.stability import stability_lines
 from worldeval.terminal import printable
 
 WIDTH = 106
@@ -53,6 +54,7 @@ def render(board: Leaderboard, *, unicode: bool = True) -> str:
         *order,
         *evidence,
         *_agreement_lines(board),
+        *stability_lines(board),
         *plans(board, MOST_PLANS),
         *(f"Note: {note}" for note in board.notes),
     ]
