@@ -84,6 +84,7 @@ def test_rooms_without_torch_do_not_import_it(room: str) -> None:
 # Lowest first; a module imports its own row and the rows above it in this list.
 LAYERS = [
     {"errors", "terminal"},
+    {"registry", "settings"},
     {"robots"},
     {"types"},
     {"motion"},

@@ -29,6 +29,7 @@ from worldeval.terminal import shortened
 VERBS = {
     "demo": ("demo:Demo", "rank the shipped policies inside the shipped world (start here)"),
     "doctor": ("doctor:DoctorVerb", "what this machine can do, and what to install"),
+    "robots": ("robots:Robots", "the robots known here: spaces, rates, views, bounds"),
     "record": ("record:Record", "record episodes in Meta-World, many workers at once"),
     "prepare": ("prepare:Prepare", "raw robot videos (DROID, LeRobot) to a store with latents"),
     "import ctrl-world": ("import_model:ImportCtrlWorld", "the published Ctrl-World checkpoint"),

@@ -6,11 +6,15 @@ are part of the names of poses ("hand_x_m"), so that a store in centimetres is r
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any
 
 from worldeval.data.store.reading import StoredEpisodes
-from worldeval.errors import MismatchError
-from worldeval.robots import RobotSpec
+from worldeval.errors import ConfigError, MismatchError, StoreError
+from worldeval.robots import RobotSpec, robot_as_json, robot_from_json
+
+ROBOT = "robot"
+"""Where a store keeps the whole robot, among the extra facts of its info.json."""
 
 
 def check_store(
@@ -43,6 +47,25 @@ def check_store(
                 f"{store.root} has {what} {found!r}, robot {robot.name!r} has {wanted!r}; choose a "
                 "store of this robot, or record one"
             )
+
+
+def robot_extra(robot: RobotSpec) -> dict[str, Any]:
+    """The whole robot, for ``extra`` of a store, so that no verb has to ask for it."""
+    return {ROBOT: robot_as_json(robot)}
+
+
+def kept_robot(store: StoredEpisodes) -> RobotSpec | None:
+    """The whole robot that a store keeps; None in stores of versions that kept its name only."""
+    values = store.info.get("worldeval", {}).get("extra", {}).get(ROBOT)
+    if not isinstance(values, Mapping):
+        return None
+    try:
+        return robot_from_json(values)
+    except ConfigError as error:
+        raise StoreError(
+            f"{store.root} keeps a robot that cannot be read ({error}); it is damaged, or of "
+            "another version"
+        ) from error
 
 
 def store_fields(robot: RobotSpec) -> dict[str, Any]:

@@ -6,15 +6,19 @@ after control steps S, 2S, ... K, float32::
 
     delta_position   x += a * scale, stopped at the robot's bounds   (Meta-World's mocap hand)
     absolute_pose    the action is the pose
-    delta_pose       x += a, R = R(a) R: turns about the base's axes (DROID's cartesian velocity)
+    delta_pose       x += a * scale, R = R(a * scale) R: turns about the base's axes
     joint_position   pose = FK(a)
     joint_velocity   q += a * VELOCITY_STEP_RAD, pose = FK(q); or a learned adapter gives q
+    joint_target     the action is the pose: targets of any number of joints, grippers among them
+    joint_delta      pose += a, but grippers go where they are told; stopped at the robot's bounds
 
-The gripper is the last action in each of them. Where the pose is commanded and joints are known,
-the joints are those nearest to the last ones that reach it (``panda.joints_for_pose``), so that a
-policy that reads joints can be run there too. Nothing is lost by executing fewer steps than a
-policy answered: each adapter depends on earlier steps only, but for the learned one, which
-takes blocks of 15 steps and repeats the last velocity where a chunk has fewer.
+Two arms are two poses one behind the other. Of joint_target and joint_delta grippers stand where
+the robot says, elsewhere a gripper is the last action of its arm. Where the pose is commanded and
+joints are known, these are those nearest to the last ones that reach it
+(``panda.joints_for_pose``), so that a policy that reads joints can be run there too.
+Nothing is lost by executing fewer steps than a policy answered: each
+adapter depends on earlier steps only, but for the learned one, which takes blocks of 15 steps and
+repeats the last velocity where a chunk has fewer.
 """
 
 from __future__ import annotations
@@ -27,8 +31,13 @@ import numpy as np
 
 from worldeval.errors import ConfigError, MismatchError
 from worldeval.motion import panda
-from worldeval.motion.rotations import euler_from_matrix, matrix_from_euler, wrap_angle
-from worldeval.robots import RobotSpec
+from worldeval.motion.rotations import (
+    euler_from_matrix,
+    matrix_from_euler,
+    matrix_from_rotation_vector,
+    wrap_angle,
+)
+from worldeval.robots import PLAIN_JOINTS, RobotSpec
 from worldeval.types import ActionChunk
 
 VELOCITY_HZ = 15.0
@@ -82,10 +91,17 @@ def adapter_for(
             f"robot {robot.name!r} is controlled at {robot.control_hz:g} Hz, but how far joint "
             f"velocities carry is known at {VELOCITY_HZ:g} Hz only; use another action space"
         )
-    if robot.gripper_axes not in ((), (robot.action_dim - 1,)):
+    if robot.motion in PLAIN_JOINTS:
+        _refuse_limit(robot, gripper_most)
+        return JointTarget(robot) if robot.motion == "joint_target" else JointDelta(robot)
+    by_pose = robot.motion in ("absolute_pose", "delta_pose")
+    arms = robot.pose_dim // 7 if by_pose and robot.pose_dim else 1
+    each = robot.action_dim // arms if arms else robot.action_dim
+    last = tuple(each * (arm + 1) - 1 for arm in range(arms))
+    if robot.gripper_axes not in ((), last):
         raise ConfigError(
             f"robot {robot.name!r} has actions {robot.action_names}, expected one gripper, as the "
-            "last of them; put it there"
+            f"last of them{'' if arms == 1 else ' for each arm'}; put it there"
         )
     low, high = robot.action_low[-1], robot.action_high[-1]
     if gripper_most is not None and not low < gripper_most <= high:
@@ -94,21 +110,29 @@ def adapter_for(
             f"the bounds of the gripper of robot {robot.name!r}"
         )
     if robot.motion == "delta_position":
-        if gripper_most not in (None, high):
-            raise ConfigError(
-                f"gripper_most is {gripper_most!r}, but robot {robot.name!r} has motion "
-                "'delta_position', whose gripper has no limit; leave it out"
-            )
+        _refuse_limit(robot, None if gripper_most == high else gripper_most)
         return DeltaPosition(robot)
-    if robot.joint_names not in ((), panda.JOINTS):
+    known = robot.joint_names in ((), panda.JOINTS)
+    if not known and not (robot.kinematics == "panda" and robot.joint_dim == len(panda.JOINTS)):
         raise ConfigError(
             f"robot {robot.name!r} has joints {robot.joint_names}, expected those of a Panda "
-            f"{panda.JOINTS}, the one arm whose kinematics are known here"
+            f"{panda.JOINTS}, the one arm whose kinematics are known here; name 7 joints that move "
+            "like it with kinematics = 'panda', or command joints as 'joint_target'"
         )
-    if len(robot.pose_names) != 7:
+    if robot.pose_dim == 0 or robot.pose_dim % 7 or (robot.pose_dim > 7 and not by_pose):
         raise ConfigError(
             f"robot {robot.name!r} has poses {robot.pose_names}, expected x y z roll pitch yaw and "
             f"gripper for motion {robot.motion!r}"
+        )
+    if by_pose and robot.action_dim != robot.pose_dim:
+        raise ConfigError(
+            f"robot {robot.name!r} has {robot.action_dim} actions and {robot.pose_dim} numbers in "
+            f"its pose, expected as many for motion {robot.motion!r}"
+        )
+    if arms > 1 and robot.joint_names:
+        raise ConfigError(
+            f"robot {robot.name!r} has {arms} arms and joint_names, but joints of one arm only can "
+            "be found from its pose; leave joint_names out"
         )
     if robot.motion in ("absolute_pose", "delta_pose"):
         kind = AbsolutePose if robot.motion == "absolute_pose" else DeltaPose
@@ -116,6 +140,14 @@ def adapter_for(
     if robot.motion == "joint_position":
         return JointPosition(robot, gripper_most)
     return JointVelocity(robot, gripper_most, learned)
+
+
+def _refuse_limit(robot: RobotSpec, gripper_most: float | None) -> None:
+    if gripper_most is not None:
+        raise ConfigError(
+            f"gripper_most is {gripper_most!r}, but robot {robot.name!r} has motion "
+            f"{robot.motion!r}, whose gripper has no limit; leave it out"
+        )
 
 
 def command(
@@ -150,8 +182,9 @@ class AbsolutePose:
         self, pose: np.ndarray, joints: np.ndarray | None, actions: np.ndarray
     ) -> tuple[np.ndarray, np.ndarray | None]:
         poses = np.array(at_frames(self.robot, actions), np.float32)
-        poses[..., 3:6] = wrap_angle(poses[..., 3:6])
-        poses[..., -1] = _limited(poses[..., -1], self.gripper_most)
+        arms = poses.reshape(*poses.shape[:-1], -1, 7)  # a view: what changes there changes here
+        arms[..., 3:6] = wrap_angle(arms[..., 3:6])
+        arms[..., -1] = _limited(arms[..., -1], self.gripper_most)
         return poses, _joints_along(poses, joints)
 
 
@@ -166,15 +199,19 @@ class DeltaPose:
         self, pose: np.ndarray, joints: np.ndarray | None, actions: np.ndarray
     ) -> tuple[np.ndarray, np.ndarray | None]:
         at_frames(self.robot, actions)
-        place = np.asarray(pose, np.float64)[..., :3]
-        turn = matrix_from_euler(np.asarray(pose, np.float64)[..., 3:6])
+        robot = self.robot
+        steps = np.reshape(actions, (*np.shape(actions)[:2], -1, 7))  # (B, K, arms, 7)
+        start = np.reshape(np.asarray(pose, np.float64), (len(pose), -1, 7))
+        place, turn = start[..., :3], matrix_from_euler(start[..., 3:6])
+        matrix = matrix_from_euler if robot.rotation == "euler" else matrix_from_rotation_vector
         poses = []
-        for k in range(actions.shape[1]):
-            place = place + actions[:, k, :3]
-            turn = matrix_from_euler(actions[:, k, 3:6]) @ turn
-            if (k + 1) % self.robot.steps_per_frame == 0:
-                grip = _limited(actions[:, k, -1:], self.gripper_most)
-                poses.append(np.concatenate([place, euler_from_matrix(turn), grip], -1))
+        for k in range(steps.shape[1]):
+            place = place + steps[:, k, :, :3] * robot.action_scale_m
+            turn = matrix(steps[:, k, :, 3:6] * robot.action_scale_rad) @ turn
+            if (k + 1) % robot.steps_per_frame == 0:
+                grip = _limited(steps[:, k, :, -1:], self.gripper_most)
+                arms = np.concatenate([place, euler_from_matrix(turn), grip], -1)
+                poses.append(arms.reshape(len(arms), -1))
         stacked = np.stack(poses, 1).astype(np.float32)
         return stacked, _joints_along(stacked, joints)
 
@@ -220,6 +257,43 @@ class JointVelocity:
             at_frames(self.robot, np.concatenate([angles, actions[..., -1:]], -1)),
             self.gripper_most,
         )
+
+
+@dataclass(frozen=True)
+class JointTarget:
+    """Targets of joints are the pose; no kinematics. Beyond its bounds the robot stops at them."""
+
+    robot: RobotSpec
+
+    def advance(
+        self, pose: np.ndarray, joints: np.ndarray | None, actions: np.ndarray
+    ) -> tuple[np.ndarray, np.ndarray | None]:
+        targets = np.clip(actions, self.robot.action_low, self.robot.action_high)
+        poses = np.asarray(at_frames(self.robot, targets), np.float32)
+        return poses, None if joints is None else poses.copy()
+
+
+@dataclass(frozen=True)
+class JointDelta:
+    """Each action moves its joint on from its last target; a gripper goes where it is told."""
+
+    robot: RobotSpec
+
+    def advance(
+        self, pose: np.ndarray, joints: np.ndarray | None, actions: np.ndarray
+    ) -> tuple[np.ndarray, np.ndarray | None]:
+        robot = self.robot
+        steps = np.clip(np.asarray(actions, np.float64), robot.action_low, robot.action_high)
+        grippers = list(robot.gripper_axes)
+        current, targets = np.asarray(pose, np.float64), []
+        for k in range(steps.shape[1]):
+            ahead = current + steps[:, k]
+            ahead[:, grippers] = steps[:, k][:, grippers]
+            current = np.clip(ahead, robot.pose_low, robot.pose_high)  # it stops at every step
+            targets.append(current)
+        stacked = np.stack(targets, 1) if targets else np.zeros_like(steps)
+        poses = at_frames(robot, stacked).astype(np.float32)
+        return poses, None if joints is None else poses.copy()
 
 
 def at_frames(robot: RobotSpec, values: np.ndarray) -> np.ndarray:

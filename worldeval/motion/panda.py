@@ -123,6 +123,7 @@ def panda(
         cameras=tuple(CameraSpec(name=view, mount="uncalibrated") for view in VIEWS),
         joint_names=JOINTS,
         motion=action_space,
+        kinematics="panda",
     )
 
 

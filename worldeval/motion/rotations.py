@@ -126,6 +126,16 @@ def rotation_vector(matrix: np.ndarray) -> np.ndarray:
     return quaternion[..., :3] * scale
 
 
+def matrix_from_rotation_vector(vector_rad: np.ndarray) -> np.ndarray:
+    """Axis times angle (..., 3) in rad -> (..., 3, 3)."""
+    half = np.asarray(vector_rad, np.float64) / 2
+    angle = np.linalg.norm(half, axis=-1, keepdims=True)
+    # sin(a) / a as numpy's sinc has it, which is 1 at 0.
+    return matrix_from_quaternion(
+        np.concatenate([half * np.sinc(angle / np.pi), np.cos(angle)], -1)
+    )
+
+
 def rotation_angle(one: np.ndarray, other: np.ndarray) -> np.ndarray:
     """The angle in rad between two rotation matrices (..., 3, 3); (...)."""
     return np.linalg.norm(rotation_vector(np.swapaxes(one, -1, -2) @ other), axis=-1)

@@ -23,7 +23,7 @@ from worldeval.policies import framing, watching
 from worldeval.policies.checking import check_actions
 from worldeval.policies.guard import guarded
 from worldeval.policies.loading import load_policy
-from worldeval.robots import CameraSpec, RobotSpec
+from worldeval.robots import RobotSpec, robot_from_json
 from worldeval.terminal import Terminal
 from worldeval.types import Observation, Policy
 
@@ -105,16 +105,6 @@ def observations_from(rows: list[dict[str, Any]], arrays: list[np.ndarray]) -> l
         )
         for row in rows
     ]
-
-
-def robot_from_json(values: dict[str, Any]) -> RobotSpec:
-    """A RobotSpec from what ``dataclasses.asdict`` made of it, after JSON."""
-
-    def tuples(fields: dict[str, Any]) -> dict[str, Any]:
-        return {k: tuple(v) if isinstance(v, list) else v for k, v in fields.items()}
-
-    cameras = tuple(CameraSpec(**tuples(camera)) for camera in values["cameras"])
-    return RobotSpec(**{**tuples(values), "cameras": cameras})
 
 
 def _die_with(parent: int, on_main_thread: bool) -> None:

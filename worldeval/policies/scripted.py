@@ -16,7 +16,11 @@ from worldeval.policies.checking import POSE
 from worldeval.robots import ABSOLUTE_MOTIONS, RobotSpec
 from worldeval.types import Observation, PolicySpec
 
-ABSOLUTE = {"absolute_pose": (POSE,), "joint_position": ("joint_position", "gripper_position")}
+ABSOLUTE = {
+    "absolute_pose": (POSE,),
+    "joint_position": ("joint_position", "gripper_position"),
+    "joint_target": (POSE,),
+}
 """Motions whose actions say where to be, and the states that say where one is."""
 
 
@@ -48,7 +52,7 @@ class ZeroPolicy:
         self._where = ABSOLUTE.get(robot.motion, ())
         self.spec = blind_spec(name, robot, state_keys=self._where)
         self._still = np.zeros(robot.action_dim, np.float32)
-        self._still[-1] = robot.gripper_open
+        self._still[list(robot.gripper_axes) or [-1]] = robot.gripper_open
 
     def reset(
         self, rollout_ids: Sequence[str], instructions: Sequence[str], seeds: Sequence[int]

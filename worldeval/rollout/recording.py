@@ -14,7 +14,7 @@ from typing import Any
 
 import numpy as np
 
-from worldeval.data.fit import store_fields
+from worldeval.data.fit import robot_extra, store_fields
 from worldeval.data.provenance import jsonable
 from worldeval.data.store.episodes import EpisodeStore
 from worldeval.robots import RobotSpec
@@ -32,7 +32,10 @@ def rollout_key(policy: str, start_id: str) -> str:
 def open_rollouts(root: str | Path, robot: RobotSpec, *, images: str = "video") -> EpisodeStore:
     """Open or create a store for rollouts of ``robot``; images: "video" or "lossless"."""
     return EpisodeStore.open_or_create(
-        root, **store_fields(robot), images=images, extra={"kind": "rollouts"}
+        root,
+        **store_fields(robot),
+        images=images,
+        extra={"kind": "rollouts", **robot_extra(robot)},
     )
 
 

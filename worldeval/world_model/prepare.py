@@ -23,7 +23,7 @@ import numpy as np
 from tqdm import tqdm
 
 from worldeval.data.atomic import write_atomically
-from worldeval.data.fit import store_fields
+from worldeval.data.fit import robot_extra, store_fields
 from worldeval.data.pose_statistics import STATISTICS, clipped, measure
 from worldeval.data.store.episodes import EpisodeStore
 from worldeval.data.workers import in_order
@@ -124,7 +124,9 @@ def prepare(config: PrepareConfig, out: str | Path, *, progress: bool = True) ->
 
 def open_store(robot: RobotSpec, out: Path) -> EpisodeStore:
     """The store at ``out``. Raises MismatchError if one of another layout is there."""
-    return EpisodeStore.open_or_create(out, **store_fields(robot), images="video")
+    return EpisodeStore.open_or_create(
+        out, **store_fields(robot), images="video", extra=robot_extra(robot)
+    )
 
 
 def _open_cache(config: PrepareConfig, out: Path, digest: str) -> LatentCache:

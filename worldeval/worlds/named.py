@@ -6,16 +6,16 @@ Leaves: a ``RobotSpec``.
 
 from __future__ import annotations
 
-import difflib
 from collections.abc import Sequence
+from dataclasses import replace
 
+from worldeval.data.fit import kept_robot
 from worldeval.data.store.reading import StoredEpisodes
 from worldeval.errors import ConfigError, MismatchError
 from worldeval.motion import panda
-from worldeval.robots import RobotSpec
+from worldeval.robots import RobotSpec, read_robot
 
 SAWYER = "metaworld-sawyer"
-NAMES = (SAWYER, panda.NAME)
 
 
 def robot_named(
@@ -41,9 +41,13 @@ def robot_named(
             pose_high=high,
         )
     if name != SAWYER:
-        near = difflib.get_close_matches(name, NAMES, n=1)
-        hint = f", did you mean {near[0]!r}?" if near else ""
-        raise ConfigError(f"there is no robot {name!r}{hint}; known are {NAMES}")
+        return _as_asked(
+            read_robot(name),
+            action_space=action_space,
+            steps_per_frame=steps_per_frame,
+            image_size=image_size,
+            statistics=statistics,
+        )
     from worldeval.worlds.sawyer import ROBOT
 
     for what, given, own in (
@@ -57,6 +61,30 @@ def robot_named(
                 f"robot {name!r} has {what} {own!r}, {given!r} was asked for; leave it out"
             )
     return ROBOT
+
+
+def _as_asked(
+    robot: RobotSpec,
+    *,
+    action_space: str | None,
+    steps_per_frame: int | None,
+    image_size: tuple[int, int] | None,
+    statistics: tuple[Sequence[float], Sequence[float]] | None,
+) -> RobotSpec:
+    """``robot`` with another rate, size or bounds; its action space is its own."""
+    if action_space not in (None, robot.action_space):
+        raise ConfigError(
+            f"robot {robot.name!r} has action_space {robot.action_space!r}, {action_space!r} was "
+            "asked for; leave it out"
+        )
+    low, high = statistics or (robot.pose_low, robot.pose_high)
+    return replace(
+        robot,
+        steps_per_frame=robot.steps_per_frame if steps_per_frame is None else steps_per_frame,
+        image_size=image_size or robot.image_size,
+        pose_low=tuple(float(x) for x in low),
+        pose_high=tuple(float(x) for x in high),
+    )
 
 
 def space_of(robot: str, action_names: Sequence[str]) -> str | None:
@@ -75,6 +103,8 @@ def space_of(robot: str, action_names: Sequence[str]) -> str | None:
 def robot_of_store(store: StoredEpisodes) -> RobotSpec:
     """The robot that recorded a store; a Panda's pose bounds are DROID's percentiles."""
     layout = store.layout
+    if (kept := kept_robot(store)) is not None:
+        return kept
     if layout.robot_type != panda.NAME:
         return robot_named(layout.robot_type)
     return robot_named(

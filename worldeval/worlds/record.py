@@ -21,7 +21,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 from tqdm import tqdm
 
-from worldeval.data.fit import store_fields
+from worldeval.data.fit import robot_extra, store_fields
 from worldeval.data.store.episodes import EpisodeStore
 from worldeval.data.workers import in_order
 from worldeval.errors import ConfigError
@@ -217,7 +217,11 @@ def _episodes(todo: list[Job], workers: int) -> Iterator[Episode]:
 
 def open_store(config: RecordConfig, out: str | Path) -> EpisodeStore:
     return EpisodeStore.open_or_create(
-        Path(out), **store_fields(ROBOT), images=config.images, expert_actions=True
+        Path(out),
+        **store_fields(ROBOT),
+        images=config.images,
+        expert_actions=True,
+        extra=robot_extra(ROBOT),
     )
 
 

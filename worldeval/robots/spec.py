@@ -15,9 +15,20 @@ from worldeval.errors import ConfigError
 
 MOUNTS = ("fixed", "hand", "uncalibrated")
 GRIPPER_SENSES = ("close_positive", "close_negative")
-MOTIONS = ("delta_position", "delta_pose", "absolute_pose", "joint_position", "joint_velocity")
-ABSOLUTE_MOTIONS = ("absolute_pose", "joint_position")
+MOTIONS = (
+    "delta_position",
+    "delta_pose",
+    "absolute_pose",
+    "joint_position",
+    "joint_velocity",
+    "joint_target",
+    "joint_delta",
+)
+ABSOLUTE_MOTIONS = ("absolute_pose", "joint_position", "joint_target")
 """Those of which an action says where to be."""
+PLAIN_JOINTS = ("joint_target", "joint_delta")
+"""Those of which the pose is the joints' targets themselves: no kinematics are needed."""
+ROTATIONS = ("euler", "rotation_vector")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -97,6 +108,13 @@ class RobotSpec:
         are also the bounds at which the controller stops; elsewhere poses may leave them.
     motion: how a chunk of actions becomes poses, see ``worldeval/motion/adapters.py``.
     joint_names: of a robot whose joints are known at every frame; () for others.
+    gripper_index: places of the actions that move a gripper, two for two arms; None for those with
+        "grip" in their name.
+    action_scale_rad: radians of commanded turn for an action of 1, where motion is "delta_pose".
+    rotation: what the three turning numbers of a "delta_pose" are: "euler" (roll, pitch, yaw about
+        the base's axes) or "rotation_vector" (axis times angle).
+    kinematics: name of the arm whose kinematics lead from joints to poses ("panda"); "" where none
+        are needed, since joints are the pose or poses are commanded.
     """
 
     name: str
@@ -118,6 +136,10 @@ class RobotSpec:
     gripper_sense: str = "close_positive"
     joint_names: tuple[str, ...] = ()
     motion: str = "delta_position"
+    gripper_index: tuple[int, ...] | None = None
+    action_scale_rad: float = 1.0
+    rotation: str = "euler"
+    kinematics: str = ""
 
     def __post_init__(self) -> None:
         if not len(self.action_names) == len(self.action_low) == len(self.action_high):
@@ -141,10 +163,12 @@ class RobotSpec:
                     f"robot {self.name!r}: action {name!r} goes from {low!r} to {high!r}, expected "
                     "a lower and then a higher number"
                 )
-        if self.motion.startswith("joint") and not self.joint_names:
+        if self.motion in ("joint_position", "joint_velocity") and not self.joint_names:
             raise ConfigError(
-                f"robot {self.name!r}: motion is {self.motion!r}, but it has no joint_names"
+                f"robot {self.name!r}: motion is {self.motion!r}, but it has no joint_names; where "
+                "joints are the pose and no kinematics are needed, it is 'joint_target'"
             )
+        _check_shape(self)
 
     @property
     def frame_hz(self) -> float:
@@ -165,20 +189,34 @@ class RobotSpec:
 
     @property
     def gripper_axes(self) -> tuple[int, ...]:
-        """Places of the actions that move a gripper: those with "grip" in their name."""
+        """Places of the actions that move a gripper."""
+        if self.gripper_index is not None:
+            return self.gripper_index
         return tuple(i for i, name in enumerate(self.action_names) if "grip" in name.lower())
 
     @property
     def gripper_open(self) -> float:
-        """The last action's command for an open gripper; at its other bound it is closed."""
-        open_is_low = self.gripper_sense == "close_positive"
-        return self.action_low[-1] if open_is_low else self.action_high[-1]
+        """The command for an open gripper; at its other bound it is closed."""
+        bounds = self.action_low if self.gripper_sense == "close_positive" else self.action_high
+        return bounds[self._gripper]
 
     @property
     def gripper_closed(self) -> float:
-        """The last action's command for a closed gripper."""
-        closed_is_high = self.gripper_sense == "close_positive"
-        return self.action_high[-1] if closed_is_high else self.action_low[-1]
+        """The command for a closed gripper."""
+        bounds = self.action_high if self.gripper_sense == "close_positive" else self.action_low
+        return bounds[self._gripper]
+
+    @property
+    def _gripper(self) -> int:
+        return self.gripper_axes[0] if self.gripper_axes else -1
+
+    @property
+    def angles(self) -> tuple[int, ...]:
+        """Places of roll, pitch and yaw in the pose; () for a pose without an orientation."""
+        found = tuple(
+            i for i, name in enumerate(self.pose_names) if name.endswith(_TURNS) and i >= 3
+        )
+        return found if len(found) == 3 else ()
 
     @property
     def pose_dim(self) -> int:
@@ -191,7 +229,7 @@ class RobotSpec:
     @property
     def poses_are_bounded(self) -> bool:
         """Whether the controller stops at ``pose_low`` and ``pose_high``."""
-        return self.motion == "delta_position"
+        return self.motion in ("delta_position", "joint_delta")
 
     def integrate(self, pose: np.ndarray, actions: np.ndarray) -> np.ndarray:
         """Commanded poses at frame rate after delta-position actions.
@@ -211,3 +249,50 @@ class RobotSpec:
             if (k + 1) % self.steps_per_frame == 0:
                 poses.append(current.copy())
         return np.stack(poses, axis=-2).astype(np.float32)
+
+
+_TURNS = ("roll_rad", "pitch_rad", "yaw_rad")
+
+
+def _check_shape(robot: RobotSpec) -> None:
+    """Raise ConfigError where the parts of a robot do not belong together."""
+
+    def refuse(what: str) -> None:
+        raise ConfigError(f"robot {robot.name!r}: {what}")
+
+    for what, names in (
+        ("action_names", robot.action_names),
+        ("pose_names", robot.pose_names),
+        ("joint_names", robot.joint_names),
+        ("cameras", robot.views),
+    ):
+        twice = sorted({name for name in names if names.count(name) > 1})
+        if twice:
+            refuse(f"{what} have {twice[0]!r} twice, expected each name once")
+    if not robot.control_hz > 0:
+        refuse(f"control_hz is {robot.control_hz!r}, expected more than 0")
+    for what, count in (
+        ("steps_per_frame", robot.steps_per_frame),
+        ("frames_per_chunk", robot.frames_per_chunk),
+        *((("height", "width")[i], side) for i, side in enumerate(robot.image_size)),
+    ):
+        if count < 1:
+            refuse(f"{what} is {count!r}, expected 1 or more")
+    for place in robot.gripper_index or ():
+        if not 0 <= place < robot.action_dim:
+            refuse(
+                f"gripper_index has {place}, expected 0 to {robot.action_dim - 1}, the places of "
+                f"its {robot.action_dim} actions"
+            )
+    if robot.rotation not in ROTATIONS:
+        refuse(f"rotation is {robot.rotation!r}, expected one of {ROTATIONS}")
+    if robot.motion in PLAIN_JOINTS and robot.action_dim != robot.pose_dim:
+        refuse(
+            f"motion is {robot.motion!r}, of which each action moves one number of the pose, but "
+            f"there are {robot.action_dim} actions and {robot.pose_dim} pose_names; give as many"
+        )
+    if robot.motion in PLAIN_JOINTS and robot.joint_dim not in (0, robot.pose_dim):
+        refuse(
+            f"motion is {robot.motion!r}, of which the pose is the joints' targets, but there are "
+            f"{robot.joint_dim} joint_names and {robot.pose_dim} pose_names; leave joint_names out"
+        )

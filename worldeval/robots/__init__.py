@@ -1,0 +1,35 @@
+"""Robots as data: ``RobotSpec``, shipped profiles, and robots of files and packages."""
+
+from worldeval.robots.files import (
+    NAMES,
+    read_robot,
+    robot_as_json,
+    robot_from_json,
+    robot_named,
+    write_robot,
+)
+from worldeval.robots.spec import (
+    ABSOLUTE_MOTIONS,
+    GRIPPER_SENSES,
+    MOTIONS,
+    MOUNTS,
+    PLAIN_JOINTS,
+    CameraSpec,
+    RobotSpec,
+)
+
+__all__ = [
+    "ABSOLUTE_MOTIONS",
+    "GRIPPER_SENSES",
+    "MOTIONS",
+    "MOUNTS",
+    "NAMES",
+    "PLAIN_JOINTS",
+    "CameraSpec",
+    "RobotSpec",
+    "read_robot",
+    "robot_as_json",
+    "robot_from_json",
+    "robot_named",
+    "write_robot",
+]
