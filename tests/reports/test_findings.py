@@ -10,7 +10,7 @@ from tests.ranking.verdict_tables import IMAGINED, TRUE, table
 from worldeval.ranking.judged_rates import JudgeCalibration
 from worldeval.ranking.leaderboard import build_leaderboard
 from worldeval.reports.ranking.findings import findings, listed
-from worldeval.reports.ranking.text import WIDTH
+from worldeval.reports.ranking.text import WIDTH, render
 
 
 def rates(world: str = "imagination", starts: int = 10, **successes: int) -> pd.DataFrame:
@@ -126,7 +126,7 @@ def test_text_fits_the_terminal_with_all_that_can_be_known():
     undecided = imagined.copy()
     undecided.loc[undecided.index % 9 == 1, "outcome"] = "undecided"
     board = build_leaderboard(undecided, true, real=true.iloc[::8], judge_errors=judge, trust=trust)
-    lines = board.to_text().splitlines()
+    lines = render(board).splitlines()
     assert max(map(len, lines)) <= WIDTH
     for word in ("imagined", "alike", "corrected", "trusted", "joined", "true", "diff"):
         assert word in lines[0].split()
@@ -136,6 +136,6 @@ def test_text_fits_the_terminal_with_all_that_can_be_known():
 def test_a_name_cannot_move_the_cursor(unicode):
     names = ["a\x1b[2Jb\n" + 40 * "x", "é\x07"]
     board = build_leaderboard(table(**{name: {"t": "sf"} for name in names}))
-    text = board.to_text(unicode=unicode)
+    text = render(board, unicode=unicode)
     assert "\x1b" not in text and "\x07" not in text
     assert "a?[2Jb?xx" in text and ("…" if unicode else "~") in text

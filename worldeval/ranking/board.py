@@ -19,10 +19,12 @@ from worldeval.data.atomic import write_atomically
 from worldeval.errors import StoreError
 from worldeval.metrics.roc import auroc
 from worldeval.ranking.agreement import Agreement, CellAgreement
+from worldeval.ranking.controls import Controls
 from worldeval.ranking.corrections import CorrectedRate, said_of_corrections
 from worldeval.ranking.distinctions import Distinctions
 from worldeval.ranking.intervals import Estimate
 from worldeval.ranking.joining import JoinedRate
+from worldeval.ranking.selection import Selection
 from worldeval.ranking.stability import Stability
 from worldeval.ranking.tallies import Tally, Weights
 from worldeval.types import Outcome
@@ -205,6 +207,9 @@ class Leaderboard:
     outcomes: OutcomeAgreement
     trust: TrustSummary | None = None
     stability: Stability = field(default_factory=lambda: Stability(stable=None))
+    controls: Controls = field(default_factory=Controls)
+    selection: tuple[Selection, ...] = ()
+    """Choosing the best of 2, 4, 8 ... policies by imagination, where the truth is known."""
     weights: Weights = "rollouts"
     confidence: float = 0.95
     excluded: Mapping[str, str] = field(default_factory=dict)
@@ -254,6 +259,8 @@ class Leaderboard:
             if self.trust is None
             else self.trust.to_dict() | {"mean_absolute_error": self.errors_by_trust},
             "stability": self.stability.to_dict(),
+            "controls": self.controls.to_dict(),
+            "selection": [found.to_dict() for found in self.selection],
             "worlds": {side: list(names) for side, names in self.worlds.items()},
             "judges": {side: list(names) for side, names in self.judges.items()},
             "notes": list(self.notes),

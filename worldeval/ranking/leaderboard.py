@@ -31,8 +31,10 @@ from worldeval.ranking.board import (
     TrustSummary,
 )
 from worldeval.ranking.comparer import Comparer
+from worldeval.ranking.controls import check_controls, split_controls
 from worldeval.ranking.corrections import JudgeErrors, correct_rates
 from worldeval.ranking.joining import JoinedRate, join_real
+from worldeval.ranking.selection import Selection, selection_regret
 from worldeval.ranking.stability import stability
 from worldeval.ranking.tallies import (
     Tally,
@@ -100,7 +102,7 @@ def build_leaderboard(
     """
     if not 0 < alpha < 1:
         raise ConfigError(f"alpha is {alpha!r}, expected a number between 0 and 1")
-    said = read_outcomes(imagined, "imagined")
+    said, said_of_controls = split_controls(read_outcomes(imagined, "imagined"))
     if not said:
         raise DataError("the imagined verdict table is empty; roll out and judge policies first")
     tasks = list(dict.fromkeys(cell[1] for cell in said))
@@ -111,8 +113,9 @@ def build_leaderboard(
     notes = uneven_starts(imagined_from)
 
     true: dict[Cell, Outcome] = {}
+    true_of_controls: dict[Cell, Outcome] = {}
     if against is not None:
-        known = read_trials(against, "the true verdict table")
+        known, true_of_controls = split_controls(read_trials(against, "the true verdict table"))
         true = pair_outcomes(said, known)
         notes += unmatched(said, known, "true result is", "true results are")
     by_task = tally_by_task(said, confidence)
@@ -122,7 +125,7 @@ def build_leaderboard(
 
     believed, summary = _trusted(said, true, trust, weights, confidence)
     if trust is not None:
-        doubted = read_cells(trust, "the trust table")
+        doubted, _ = split_controls(read_cells(trust, "the trust table"))
         notes += unmatched(said, doubted, "row of trust is", "rows of trust are")
     joined = {} if real is None else _join(said, imagined, real, confidence)
     uneven = any(
@@ -177,6 +180,8 @@ def build_leaderboard(
         cells=agree_in_cells(real=truth, predicted=predicted),
         outcomes=OutcomeAgreement.of(said, true),
         trust=summary,
+        controls=check_controls(said_of_controls, true_of_controls),
+        selection=_selection(rows, seed, confidence),
         stability=stability(
             said,
             apart=[
@@ -204,6 +209,19 @@ def build_leaderboard(
             "imagined": column_names(imagined, "judge"),
             "true": column_names(against, "judge"),
         },
+    )
+
+
+def _selection(rows: Sequence[PolicyRow], seed: int, confidence: float) -> tuple[Selection, ...]:
+    """For 2, 4, 8 ... choices out of the policies whose truth is known; () for fewer than 3."""
+    both = [(row.true.rate, row.imagined.rate) for row in rows if row.true is not None]
+    rates = np.array([pair for pair in both if None not in pair], np.float64)
+    if len(rates) < 3:
+        return ()
+    sizes = [2**k for k in range(1, 20) if 2**k < len(rates)]
+    return tuple(
+        selection_regret(rates[:, 0], rates[:, 1], choices, confidence=confidence, seed=seed)
+        for choices in sizes
     )
 
 

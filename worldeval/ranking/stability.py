@@ -74,7 +74,7 @@ class Stability:
 
     @property
     def sentence(self) -> str:
-        unknown = [check.change for check in self.checks if check.reason]
+        unknown = dict.fromkeys(_kind(check.change) for check in self.checks if check.reason)
         if self.stable is None:
             return f"Stability cannot be told: {'; '.join(self.because)}."
         if not self.stable:
@@ -93,6 +93,14 @@ class Stability:
             "sentence": self.sentence,
             "checks": checks,
         }
+
+
+def _kind(change: str) -> str:
+    """One word for changes that differ in their size alone."""
+    for kind, name in (("horizon", "another horizon"), ("threshold", "another threshold")):
+        if kind in change:
+            return name
+    return change
 
 
 def stability(

@@ -19,6 +19,7 @@ from worldeval.errors import DataError
 from worldeval.ranking.board import Leaderboard, write_whole
 from worldeval.reports.markup import escape, notes, prose
 from worldeval.reports.ranking.clips import Clip
+from worldeval.reports.ranking.controls import controls_section, selection_section
 from worldeval.reports.ranking.findings import findings
 from worldeval.reports.ranking.pairs import pairs_section, plans_section
 from worldeval.reports.ranking.rates import leaderboard_section, trials_section, trust_section
@@ -48,6 +49,8 @@ def write_report(
         pairs_section(leaderboard),
         plans_section(leaderboard),
         stability_section(leaderboard),
+        controls_section(leaderboard),
+        selection_section(leaderboard),
         trials_section(leaderboard),
         trust_section(leaderboard),
         agreement_section(leaderboard),

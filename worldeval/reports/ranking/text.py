@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from worldeval.ranking.board import Leaderboard, PolicyRow
 from worldeval.ranking.intervals import Interval
 from worldeval.ranking.tallies import Tally
+from worldeval.reports.ranking.controls import control_lines, selection_lines
 from worldeval.reports.ranking.findings import findings, plans, weighting
 from worldeval.reports.ranking.stability import stability_lines
 from worldeval.terminal import printable
@@ -55,6 +56,8 @@ def render(board: Leaderboard, *, unicode: bool = True) -> str:
         *evidence,
         *_agreement_lines(board),
         *stability_lines(board),
+        *control_lines(board),
+        *selection_lines(board),
         *plans(board, MOST_PLANS),
         *(f"Note: {note}" for note in board.notes),
     ]
