@@ -97,7 +97,7 @@ def test_lists_stay_short():
 
 
 def test_text_is_aligned():
-    lines = build_leaderboard(IMAGINED, TRUE).to_text(unicode=False).splitlines()
+    lines = render(build_leaderboard(IMAGINED, TRUE), unicode=False).splitlines()
     assert lines[0].split() == [
         "#",
         "policy",
