@@ -42,6 +42,7 @@ class BenchStep:
     minutes: float | None = None
     """Stop after so long; the same command goes on."""
     seed: int = 0
+    """Seed of the random weights and inputs."""
     threads: int = 1
     """Cores that torch may use."""
 

@@ -28,7 +28,7 @@ class Prepare:
       worldeval prepare --source ../shared/droid --published-latents --out recordings/droid/train
       worldeval prepare --source ../shared/droid --split val --published-latents \\
           --out recordings/droid/val
-      worldeval prepare --source droid_1.0.1 --encoder checkpoints/ctrl-world --workers 16 \\
+      worldeval prepare --source droid_1.0.1 --encoder models/ctrl-world --workers 16 \\
           --out recordings/droid-full
     """
 

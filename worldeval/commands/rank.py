@@ -30,7 +30,7 @@ class Rank:
       worldeval rank runs/mine --against runs/truth --out runs/mine-ranked
       worldeval rank runs/mine --real trials.csv --calibration runs/calibrated --out runs/ranked
       worldeval rank runs/mine --weights equal --paired --out runs/ranked
-      worldeval rank runs/new --stop-when-sure --policy checkpoints/policies/expert \\
+      worldeval rank runs/new --stop-when-sure --policy checkpoints/policies/full \\
           --policy python:mine.py:Mine --out runs/ranked
     """
 

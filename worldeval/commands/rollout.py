@@ -21,7 +21,7 @@ class Rollout:
     skips the rollouts that are there.
 
     For example:
-      worldeval rollout --policy checkpoints/policies/expert --out runs/mine
+      worldeval rollout --policy checkpoints/policies/full --out runs/mine
       worldeval rollout --policy random --policy python:mine.py:Mine?speed=2 \\
           --world metaworld --per-task 5 --out runs/truth
       worldeval rollout --world-model runs/ctrl-world --starts recordings/droid \\

@@ -23,7 +23,7 @@ class TrainAdapter:
     For example:
       worldeval train adapter --source ../shared/droid --out runs/adapter
       worldeval train adapter --source my-lab --start action_adapter.pth --out runs/adapter
-      worldeval rollout --world imagination --adapter runs/adapter ...
+      worldeval rollout --world imagination --adapter runs/adapter --out runs/mine
     """
 
     source: tyro.conf.UseAppendAction[tuple[Path, ...]]

@@ -23,9 +23,11 @@ class TrainCtrlWorld:
     For example:
       worldeval train ctrl-world --start-from runs/imported --store data/droid-train \\
           --validation data/droid-val --out runs/tuned
-      worldeval train ctrl-world ... --loop.mixed-precision bf16 --loop.gradient-checkpointing \\
+      worldeval train ctrl-world --start-from runs/imported --store data/droid-train \\
+          --out runs/tuned --loop.mixed-precision bf16 --loop.gradient-checkpointing \\
           --loop.accumulate 16 --loop.ema-device cpu --loop.trackers trackio
-      torchrun --nproc-per-node 8 -m worldeval.cli train ctrl-world ... --loop.accumulate 2
+    On eight GPUs, begin it with `torchrun --nproc-per-node 8 -m worldeval.cli` instead of
+    `worldeval`, with --loop.accumulate 2.
     """
 
     out: Path

@@ -58,7 +58,8 @@ class TrainWorldModel:
     For example:
       worldeval train world-model --store recordings/training --autoencoder runs/autoencoder \\
           --validation recordings/validation --out runs/world-model
-      worldeval train world-model ... --loop.mixed-precision bf16 --loop.batch 64
+      worldeval train world-model --store recordings/training --autoencoder runs/autoencoder \\
+          --out runs/world-model --loop.mixed-precision bf16 --loop.batch 64
     """
 
     out: Path

@@ -21,6 +21,7 @@ class AugmentConfig:
     """Strengths; all zero leaves images as they are."""
 
     shift_px: int = 2
+    """Images are shifted by up to so many pixels."""
     colour: float = 0.15
     """Largest relative change of contrast, and of brightness in the range [-1, 1]."""
     drift: float = 0.05

@@ -62,6 +62,7 @@ class JudgeTrainConfig:
     near_share: float = 0.5
     """Of the unsolved frames, those from the last ``near_frames`` unsolved ones."""
     near_frames: int = 8
+    """How many of the last unsolved frames of a successful episode are near ones."""
     opposed_share: float = 0.15
     """Of the draws from successes of an opposed task, those shown with the opposite words."""
     rewording_share: float = 0.5
@@ -75,9 +76,14 @@ class JudgeTrainConfig:
     answers may be another thing."""
     augmentation: AugmentConfig = field(default_factory=AugmentConfig)
     stride: int = 2
+    """The judge looks at every so many frames of a rollout, and always at the last."""
     smooth: int = 3
+    """A rollout's score is the highest mean of so many successive looks."""
     target_precision: float = 0.95
+    """Share of its successes, and of its failures, that must be right on the validation stores;
+    what is less certain stays undecided."""
     max_abstention: float = 0.2
+    """Largest share of rollouts that may stay undecided, even if the precision is then missed."""
 
     def __post_init__(self) -> None:
         for name in ("near_frames", "stride", "smooth"):

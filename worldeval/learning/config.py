@@ -32,9 +32,11 @@ class LoopConfig:
     """How long and how fast to learn."""
 
     steps: int = 10_000
+    """Optimiser steps in all."""
     batch: int = 16
     """Samples a step over all processes."""
     learning_rate: float = 6e-4
+    """Highest learning rate of AdamW, reached after the warmup."""
     warmup: int = 200
     """Steps in which the learning rate rises to its full height."""
     schedule: Literal["linear", "cosine"] = "linear"
@@ -42,13 +44,17 @@ class LoopConfig:
     decay: float = 0.35
     """Last part of training in which the learning rate falls, where it does so linearly."""
     weight_decay: float = 1e-4
+    """Weight decay of AdamW."""
     beta2: float = 0.99
     """Memory of AdamW for squared gradients."""
     clip: float = 1.0
+    """Largest norm of the gradient; a longer one is scaled down to it."""
     ema: float = 0.999
     """Memory of the averaged weights; 0 takes the last ones."""
     seed: int = 0
+    """Seed of the first weights, of the order of samples and of all other randomness."""
     threads: int = 2
+    """CPU threads of each training process."""
     device: str | None = None
     """cpu or cuda; None takes a GPU if there is one."""
     mixed_precision: str = "no"
@@ -64,8 +70,11 @@ class LoopConfig:
     trackers: tuple[Literal["trackio", "wandb"], ...] = ()
     """What else shows the metrics, if it is installed; metrics.jsonl is always written."""
     report_every: int = 50
+    """Steps between two lines of metrics."""
     save_every_s: float = 60.0
+    """Seconds between two saved states, from which an interrupted training goes on."""
     validate_every: int = 1000
+    """Steps between two validations."""
 
     def __post_init__(self) -> None:
         for name in ("steps", "batch", "threads", "report_every", "validate_every", "accumulate"):

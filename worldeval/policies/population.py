@@ -1,7 +1,7 @@
 """A population of truly different policies, split by family, to train and to test a ranking on.
 
 Enters: a store of demonstrations. Leaves: trained networks and ``population.json``: for each member
-its name, family, role and URI. Families are networks (``bc_families.py``) and faults
+its name, family, role and URI. Families are networks (``cloning/families.py``) and faults
 (``faulty.py``). Whole families have one role each: "training" (a world model and a judge may learn
 from their rollouts), "validation" (settings are chosen on them) and "reported" (nothing is trained
 or chosen on them; the figures of a model card are theirs). None of them ever looks through a world

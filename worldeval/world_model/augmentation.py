@@ -17,23 +17,21 @@ from worldeval.errors import ConfigError
 
 @dataclass(frozen=True, kw_only=True)
 class Augmentation:
-    """What else a recording vouches for, where there are few of them.
-
-    backward: share of clips that run backwards: the way of an arm, reversed, is a way of an arm.
-    fast: share of clips of every other frame, where the episode is long enough.
-    exchangeable: views whose order means nothing, such as uncalibrated cameras around a table.
-    shift: views are moved by up to so many latent pixels, each by its own, edges repeated.
-    tint: spread of a factor (around 1) and of an offset of each channel of each view.
-    turn: poses are turned about the vertical axis by any angle and set elsewhere (within 0.3 m), as
-        if the robot stood so; where cameras are uncalibrated, their views know nothing of that.
-    """
+    """What else a recording vouches for, where there are few of them."""
 
     backward: float = 0.0
+    """Share of clips that run backwards: an arm's path, reversed, is a path of an arm."""
     fast: float = 0.0
+    """Share of clips of every other frame, where the episode is long enough."""
     exchangeable: tuple[int, ...] = ()
+    """Views whose order means nothing, such as uncalibrated cameras around a table."""
     shift: int = 0
+    """Each view is moved by up to so many latent pixels, edges repeated."""
     tint: float = 0.0
+    """Spread of a factor (around 1) and of an offset of each channel of each view."""
     turn: bool = False
+    """Turn poses about the vertical axis by any angle and set them elsewhere (within 0.3 m), as
+    if the robot stood so; where cameras are uncalibrated, their views know nothing of that."""
 
     def __post_init__(self) -> None:
         if not (0 <= self.backward <= 1 and 0 <= self.fast <= 1) or (

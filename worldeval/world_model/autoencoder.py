@@ -32,8 +32,11 @@ class AutoencoderConfig:
     """Widths at 1/2, 1/4 and 1/8 of the resolution, and the channels of the latent."""
 
     widths: tuple[int, int, int] = (32, 64, 96)
+    """Channels at 1/2, 1/4 and 1/8 of the resolution."""
     latent_channels: int = 8
+    """Channels of a latent."""
     image_size: tuple[int, int] = (64, 64)
+    """Height and width of its images, in pixels."""
 
     def __post_init__(self) -> None:
         if self.latent_channels < 1 or min(self.widths) < 8:

@@ -30,6 +30,7 @@ class AutoencoderTrainConfig:
     """Settings of ``worldeval train autoencoder``."""
 
     store: str
+    """Folder of the store whose frames it learns."""
     model: AutoencoderConfig = field(default_factory=AutoencoderConfig)
     loop: LoopConfig = field(
         default_factory=lambda: LoopConfig(steps=6000, batch=48, learning_rate=1e-3, ema=0.998)
@@ -37,6 +38,7 @@ class AutoencoderTrainConfig:
     latent_noise: float = 0.1
     """Noise on the latents while training, as a share of their spread."""
     max_episodes: int | None = None
+    """Learn from the first so many episodes; None takes all."""
 
 
 def train_autoencoder(config: AutoencoderTrainConfig, out: str | Path) -> Path:

@@ -25,10 +25,15 @@ class BackboneConfig:
     """Widths of the fine and the coarse level, blocks in each, and the limits of its embeddings."""
 
     widths: tuple[int, int] = (48, 96)
+    """Channels of the fine and of the coarse level."""
     blocks: int = 2
+    """Blocks on the fine level each way; the coarse one has twice as many."""
     token_width: int = 128
+    """Width of the embedding of noise level, view and moment in time."""
     heads: int = 4
+    """Attention heads; they must divide the coarse width."""
     max_views: int = 4
+    """Most camera views that it can take."""
     patch: int = 1
     """Latent pixels along one side of what the network takes for one: a patch becomes channels at
     its door and pixels again behind it, so large latents cost patch^2 less."""

@@ -17,15 +17,14 @@ from worldeval.errors import ConfigError
 
 @dataclass(frozen=True, kw_only=True)
 class DenoiserConfig:
-    """Noise levels of training and the spread of the data.
-
-    sigma_data: standard deviation of the signal that is denoised.
-    log_sigma_mean, log_sigma_std: log sigma of training is normal with these.
-    """
+    """Noise levels of training and the spread of the data."""
 
     sigma_data: float = 0.5
+    """Standard deviation of the signal that is denoised."""
     log_sigma_mean: float = -0.4
+    """Mean of the logarithm of the noise levels in training."""
     log_sigma_std: float = 1.4
+    """Standard deviation of the logarithm of the noise levels in training."""
 
     def __post_init__(self) -> None:
         if self.sigma_data <= 0 or self.log_sigma_std <= 0:

@@ -27,9 +27,13 @@ class SamplerConfig:
     """How to sample: solver, number of steps, and the noise levels between which to go."""
 
     solver: str = "euler"
+    """How the steps are taken: euler, heun (twice the cost per step) or dpmpp_2m."""
     steps: int = 3
+    """Sampling steps per imagined chunk; more take longer."""
     sigma_min: float = 0.03
+    """Noise level of the last step."""
     sigma_max: float = 8.0
+    """Noise level of the first step."""
     rho: float = 5.0
     """Exponent of the schedule; larger puts more steps at low noise."""
     noise_scale: str = "sigma_max"

@@ -52,7 +52,9 @@ class WorldModelTrainConfig:
     """Settings of ``worldeval train world-model``."""
 
     store: str
+    """Folder of the store to train on."""
     autoencoder: str
+    """Checkpoint of the autoencoder (`worldeval train autoencoder`)."""
     also: tuple[str, ...] = ()
     """More stores to train on, of the same robot."""
     validation: str | None = None
@@ -62,6 +64,7 @@ class WorldModelTrainConfig:
     """None measures the spread of the data and takes the default noise levels around it."""
     loop: LoopConfig = field(default_factory=lambda: LoopConfig(steps=60_000, batch=16))
     memory_slots: int = 3
+    """Past frames shown to the model beside the current one."""
     warp_depths_m: tuple[float, ...] = (0.25, 0.45)
     """Where all cameras are calibrated; elsewhere nothing is warped and no geometry shown."""
     warp_memory: bool = True
@@ -84,6 +87,7 @@ class WorldModelTrainConfig:
     their frames then serve as conditioning with the true future as target, which teaches the model
     to correct its own drift."""
     imagined_share: float = 0.3
+    """Share of the samples whose conditioning frames are imagined ones, where there are any."""
     own_replays_every: int = 0
     """Steps after which the model replays its training episodes in latents, and these then serve as
     ``imagined`` ones do; 0 for never."""
@@ -94,8 +98,11 @@ class WorldModelTrainConfig:
     memory: str = "pose"
     """How past frames are picked when the model is used."""
     conditioning_noise: float = 0.05
+    """Noise on the conditioning frames when the model is used, in units of the latents'
+    spread."""
     sampler: SamplerConfig = field(default_factory=SamplerConfig)
     max_episodes: int | None = None
+    """Learn from the first so many episodes; None takes all."""
 
 
 def clip_loss(

@@ -51,19 +51,29 @@ class RecordConfig:
     faulty and counterfactual ``worlds/counterfactuals.py``)."""
 
     tasks: tuple[str, ...] = tuple(TASKS)
+    """Meta-World tasks to record."""
     episodes_per_task: int = 90
+    """Episodes of each task, of all kinds together."""
     mix: tuple[tuple[str, float], ...] = (
         ("expert", 0.35),
         ("noisy", 0.35),
         ("failing", 0.20),
         ("random", 0.10),
     )
+    """Kinds of driver and their weights, such as `expert 0.7 random 0.3`; the kinds are those
+    of ``worlds/experts.py``, and border, faulty and counterfactual."""
     split: str = "training"
+    """Which start states: training, validation or evaluation; no two splits share one."""
     seed: int = 0
+    """Seed of what the drivers do; the start states depend on split and index alone."""
     first_index: int = 0
+    """Index of the first start state of each task within the split."""
     workers: int = 2
+    """Processes that simulate at the same time."""
     chunks: int = 10
+    """Action chunks per episode: its length."""
     images: str = "lossless"
+    """How images are stored: lossless, or video (H.264, much smaller)."""
 
     def __post_init__(self) -> None:
         unknown = [task for task in self.tasks if task not in TASKS]

@@ -39,7 +39,7 @@ class BCConfig:
     chunk: int
     execute: int
     family: str = "film"
-    """Which network, see ``bc_families.py``."""
+    """Which network, see ``policies/cloning/families.py``."""
     remembered: int = 0
     """Samples that the family "nearest" keeps."""
     use_text: bool = True
@@ -132,6 +132,7 @@ class BCTrainConfig:
     store: str
     """Folder of the EpisodeStore with the demonstrations."""
     tasks: tuple[str, ...] | None = None
+    """Tasks to learn; None takes all of the store."""
     kinds: tuple[str, ...] | None = None
     """Kinds of episodes (column ``kind``); None takes all."""
     demonstrations: int | None = None
@@ -145,15 +146,19 @@ class BCTrainConfig:
     label_gain: float = 1.0
     """Factor on demonstrated motion: below 1 it is too slow, above too fast."""
     family: str = "film"
-    """Which network, see ``bc_families.py``."""
+    """Which network, see ``policies/cloning/families.py``."""
     remembered: int = 0
     """Samples that the family "nearest" keeps; it is not trained."""
     cameras: tuple[str, ...] | None = None
     """Views it sees; None all of the robot's."""
     use_text: bool = True
+    """Whether it reads the instruction."""
     use_state: bool = True
+    """Whether it sees the robot's state."""
     channels: tuple[int, int, int] = (16, 32, 64)
+    """Channels of the three levels of the image network, multiples of 8 after the first."""
     hidden: int = 192
+    """Width of the layers behind the image network."""
     loop: LoopConfig = field(
         default_factory=lambda: LoopConfig(
             steps=2500,
@@ -170,8 +175,11 @@ class BCTrainConfig:
         )
     )
     shift_px: int = 2
+    """Images are shifted by up to so many pixels."""
     jitter: float = 0.15
+    """Largest relative change of brightness, contrast and tint."""
     blur_share: float = 0.25
+    """Share of the samples that are blurred."""
     corrupted_share: float = 0.35
     """Share of the frames that have a corrupted twin, if a corruption is given at all; a sample
     whose frame has one takes it at even odds."""
@@ -181,6 +189,7 @@ class BCTrainConfig:
     """Share of samples that are not told the gripper's state: it predicts its own next command so
     well that a policy would else learn to copy it and never close."""
     word_dropout: float = 0.1
+    """Probability that a word of the instruction is hidden."""
     idle_share: float = 0.2
     """Share of the frames kept at which nothing is left to do."""
     hold_weight: float = 0.1
