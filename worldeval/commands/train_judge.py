@@ -13,6 +13,7 @@ from worldeval.judging.training import JudgeTrainConfig, train_judge
 from worldeval.learning.config import CARRIED_OUT
 
 if TYPE_CHECKING:
+    from worldeval.data.store.episodes import EpisodeStore
     from worldeval.judging.validation import JudgeReport
 
 
@@ -70,14 +71,15 @@ def train_on_stores(
     from worldeval.data.store.episodes import EpisodeStore
     from worldeval.errors import ConfigError
     from worldeval.judging.network import JudgeConfig
-    from worldeval.worlds.sawyer import ROBOT, TASKS
+    from worldeval.worlds.named import robot_of_store
 
     if not stores or not validation:
         raise ConfigError(f"{command} needs at least one --store and one --validation")
     opened = [EpisodeStore.open(place) for place in stores]
     held_out = [EpisodeStore.open(place) for place in validation]
+    robot = robot_of_store(opened[0])
     for store in (*opened, *held_out):
-        check_store(store, ROBOT)
+        check_store(store, robot)
     layout = opened[0].layout
     network = JudgeConfig(
         views=layout.views, image_size=layout.image_size, pose_dim=layout.pose_dim
@@ -90,16 +92,31 @@ def train_on_stores(
         content=digests.of_inputs(*stores, *validation),
         allow_changes=[f"config.loop.{name}" for name in CARRIED_OUT],
     )
+    instructions = instructions_of(opened, robot.name)
     report = train(
         network,
         out,
         training=training,
         stores=opened,
         validation=held_out,
-        instructions={name: task.instructions for name, task in TASKS.items()},
-        opposed=exclusive(TASKS),
+        instructions=instructions,
+        opposed=exclusive(instructions),
     )
     print(report.checkpoint)
+
+
+def instructions_of(stores: Sequence[EpisodeStore], robot: str) -> dict[str, tuple[str, ...]]:
+    """Task -> what is said for it: all phrasings in Meta-World, else those of the stores."""
+    from worldeval.worlds.sawyer import ROBOT, TASKS
+
+    if robot == ROBOT.name:
+        return {name: task.instructions for name, task in TASKS.items()}
+    found: dict[str, dict[str, None]] = {}
+    for store in stores:
+        table = store.metadata()
+        for task, words in zip(table["task"], table["instruction"], strict=True):
+            found.setdefault(task, {})[words] = None
+    return {task: tuple(words) for task, words in found.items()}
 
 
 def exclusive(tasks: Any) -> dict[str, str]:

@@ -35,14 +35,18 @@ class TrainPolicy:
     seen_through: Path | None = None
     """Autoencoder checkpoint: a share of the frames is shown as it decodes them, which is what the
     policy will see in imagination."""
+    robot: str | None = None
+    """The robot: a TOML file, a name of `worldeval robots`, or module:attr; as the store says, if
+    not given."""
     config: Annotated[BCTrainConfig, tyro.conf.arg(name="")]
 
     def run(self) -> None:
         from worldeval.data import digests
         from worldeval.data.provenance import write_manifest
+        from worldeval.data.store.episodes import EpisodeStore
         from worldeval.errors import ConfigError
         from worldeval.policies.cloning.training import train_policies, train_policy
-        from worldeval.worlds.sawyer import ROBOT
+        from worldeval.worlds.named import robot_of_store
 
         recipes = candidate_configs(self.config.store)
         unknown = sorted(set(self.candidate) - {*recipes, "all"})
@@ -50,6 +54,7 @@ class TrainPolicy:
             raise ConfigError(
                 f"candidate {unknown[0]!r} is unknown, expected all or one of {', '.join(recipes)}"
             )
+        robot = robot_of_store(EpisodeStore.open(self.config.store), self.robot)
         write_manifest(
             self.out,
             command="train policy",
@@ -61,7 +66,7 @@ class TrainPolicy:
         )
         corruption = seen_through(self.seen_through) if self.seen_through else None
         if not self.candidate:
-            print(train_policy(self.config, self.out, ROBOT, corruption=corruption))
+            print(train_policy(self.config, self.out, robot, corruption=corruption))
             return
         wanted = list(recipes) if "all" in self.candidate else list(self.candidate)
         carried_out = {name: getattr(self.config.loop, name) for name in CARRIED_OUT}
@@ -69,7 +74,7 @@ class TrainPolicy:
             name: replace(recipes[name], loop=replace(recipes[name].loop, **carried_out))
             for name in wanted
         }
-        for folder in train_policies(configs, self.out, ROBOT, corruption=corruption).values():
+        for folder in train_policies(configs, self.out, robot, corruption=corruption).values():
             print(folder)
 
 

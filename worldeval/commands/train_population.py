@@ -36,8 +36,9 @@ class TrainPopulation:
     def run(self) -> None:
         from worldeval.data import digests
         from worldeval.data.provenance import write_manifest
+        from worldeval.data.store.episodes import EpisodeStore
         from worldeval.policies.population import ROLES, train_population
-        from worldeval.worlds.sawyer import ROBOT
+        from worldeval.worlds.named import robot_of_store
 
         write_manifest(
             self.out,
@@ -50,7 +51,7 @@ class TrainPopulation:
         for member in train_population(
             self.store,
             self.out,
-            ROBOT,
+            robot_of_store(EpisodeStore.open(self.store)),
             roles=self.role or ROLES,
             steps_factor=self.steps_factor,
             threads=self.threads,

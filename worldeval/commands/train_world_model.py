@@ -66,6 +66,9 @@ class TrainWorldModel:
     """Folder of the checkpoint, its metrics and its state."""
     start_from: Path | None = None
     """Checkpoint to go on from with these settings (fine-tuning)."""
+    robot: str | None = None
+    """The robot: a TOML file, a name of `worldeval robots`, or module:attr; as the store says, if
+    not given."""
     config: Annotated[WorldModelTrainConfig, tyro.conf.arg(name="")]
 
     def run(self) -> None:
@@ -77,7 +80,7 @@ class TrainWorldModel:
             *(config.store, *config.also, config.validation, *config.imagined),
             *(config.autoencoder, self.start_from),
         )
-        robot = robot_of_store(EpisodeStore.open(self.config.store))
+        robot = robot_of_store(EpisodeStore.open(self.config.store), self.robot)
         write_manifest(
             self.out,
             command="train world-model",

@@ -117,9 +117,15 @@ def open_imagination(
 
 def robot_of(config: DreamConfig, options: ImaginationOptions) -> RobotSpec:
     """The robot that a world model was trained for, commanded as ``options`` say."""
-    from worldeval.worlds.named import robot_named
+    from worldeval.motion import panda
+    from worldeval.worlds.named import as_asked, robot_named
     from worldeval.worlds.sawyer import ROBOT
 
+    kept = config.spec
+    if kept is not None and kept.name != panda.NAME and kept.name != ROBOT.name:
+        return as_asked(
+            kept, action_space=options.action_space, steps_per_frame=options.steps_per_frame
+        )
     own = config.robot == ROBOT.name  # it leaves no choice, and the model is compared with it
     return robot_named(
         config.robot,

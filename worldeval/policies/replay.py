@@ -135,9 +135,11 @@ class ReplayPolicy:
         if len(steps) and self._robot.motion in ABSOLUTE_MOTIONS:
             chunk[len(recorded) :] = steps[-1]  # to stay is to be told the same place again
         elif len(steps):
-            chunk[len(recorded) :, -1] = steps[-1, -1]
+            held = list(self._robot.held_axes)
+            chunk[len(recorded) :, held] = steps[-1, held]
         else:
-            chunk[:, -1] = self._robot.action_low[-1]
+            grippers = list(self._robot.gripper_axes)
+            chunk[:, grippers] = np.asarray(self._robot.action_low, np.float32)[grippers]
         return chunk
 
 

@@ -140,6 +140,9 @@ class RobotSpec:
     action_scale_rad: float = 1.0
     rotation: str = "euler"
     kinematics: str = ""
+    workspace_m: tuple[float, float, float, float] | None = None
+    """Part of the table that calibrated cameras see, for geometry maps: x and y of its centre, half
+    its width, height of the table, in the base frame. None: not known."""
 
     def __post_init__(self) -> None:
         if not len(self.action_names) == len(self.action_low) == len(self.action_high):
@@ -193,6 +196,20 @@ class RobotSpec:
         if self.gripper_index is not None:
             return self.gripper_index
         return tuple(i for i, name in enumerate(self.action_names) if "grip" in name.lower())
+
+    @property
+    def moving_axes(self) -> tuple[int, ...]:
+        """Places of the actions that move no gripper."""
+        return tuple(i for i in range(self.action_dim) if i not in self.gripper_axes)
+
+    @property
+    def held_axes(self) -> tuple[int, ...]:
+        """Places of the actions whose last command is repeated to stay; the others are 0 then.
+
+        All where an action says where to be, else the grippers.
+        """
+        everything = self.motion in ABSOLUTE_MOTIONS
+        return tuple(range(self.action_dim)) if everything else self.gripper_axes
 
     @property
     def gripper_open(self) -> float:

@@ -26,17 +26,29 @@ from worldeval.robots import CameraSpec
 
 GEOMETRY_CHANNELS = 6
 ROLES = ("empty", "memory", "current", "future")
-TABLE_HEIGHT_M = 0.0
 PER_WAY_M, PER_TURN_RAD = 8.0, 2.0
 """What brings the way and the turn of a hand within a chunk to about one."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class WorkspaceFrame:
-    """Centre and half-width of the part of the table that maps to [-1, 1] in geometry maps."""
+    """Centre and half-width of the part of the table that maps to [-1, 1] in geometry maps.
+
+    The values are those of Meta-World's table: of the models whose checkpoints name no workspace.
+    """
 
     centre_m: tuple[float, float] = (0.0, 0.65)
     half_m: float = 0.35
+    height_m: float = 0.0
+    """Of the table, in the base frame."""
+
+    @classmethod
+    def of(cls, workspace_m: tuple[float, float, float, float] | None) -> WorkspaceFrame:
+        """The frame of ``RobotSpec.workspace_m``."""
+        if workspace_m is None:
+            return cls()
+        x, y, half, height = workspace_m
+        return cls(centre_m=(x, y), half_m=half, height_m=height)
 
 
 def geometry_maps(
@@ -54,7 +66,9 @@ def geometry_maps(
     lead = poses.shape[:-1]
     flat = poses.reshape(-1, poses.shape[-1]).astype(np.float32)  # (N, P)
     hand, grip = flat[:, :3], flat[:, -1]
-    shadow = hand * np.array([1, 1, 0], np.float32) + np.array([0, 0, TABLE_HEIGHT_M], np.float32)
+    shadow = hand * np.array([1, 1, 0], np.float32) + np.array(
+        [0, 0, workspace.height_m], np.float32
+    )
     h, w = size
     v, u = np.meshgrid((np.arange(h) + 0.5) / h, (np.arange(w) + 0.5) / w, indexing="ij")
     out = np.zeros((len(flat), len(cameras), GEOMETRY_CHANNELS, h, w), np.float32)
@@ -66,7 +80,7 @@ def geometry_maps(
         rays = _rays(camera, u, v)
         centre = camera.centre_m(hand)  # (N, 3)
         down = np.where(rays[..., 2] < -1e-3, -rays[..., 2], np.inf)
-        reach = (centre[:, 2] - TABLE_HEIGHT_M)[:, None, None] / down  # metres along the ray
+        reach = (centre[:, 2] - workspace.height_m)[:, None, None] / down  # metres along the ray
         seen = (reach > 0).astype(np.float32)
         for axis in (0, 1):
             place = centre[:, axis, None, None] + reach * rays[..., axis]

@@ -13,6 +13,7 @@ import torch
 from torch import Tensor
 
 from worldeval.data.normalize import BoundNormalizer
+from worldeval.robots import RobotSpec
 from worldeval.world_model.model import Context
 from worldeval.world_model.sampler import SamplerConfig
 
@@ -22,6 +23,11 @@ class DreamConfig(Protocol):
 
     @property
     def robot(self) -> str: ...
+    @property
+    def spec(self) -> RobotSpec | None:
+        """The whole robot; None where the checkpoint keeps only its name."""
+        ...
+
     @property
     def views(self) -> tuple[str, ...]: ...
     @property

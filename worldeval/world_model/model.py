@@ -31,6 +31,7 @@ from worldeval.world_model.conditioning import (
     GEOMETRY_CHANNELS,
     ROLES,
     FrameToken,
+    WorkspaceFrame,
     geometry_maps,
     nearest_memory,
     turned_pose_width,
@@ -77,6 +78,8 @@ class WorldModelConfig:
     which is surer of itself than it should be. () for all of it."""
     autoencoder: str = ""
     """Digest of the autoencoder whose latents it was trained on."""
+    spec: RobotSpec | None = None
+    """The whole robot; None in checkpoints of versions that kept only the fields above."""
     backbone: BackboneConfig = field(default_factory=BackboneConfig)
     denoiser: DenoiserConfig = field(default_factory=DenoiserConfig)
     sampler: SamplerConfig = field(default_factory=SamplerConfig)
@@ -119,8 +122,14 @@ class WorldModelConfig:
             pose_high=robot.pose_high,
             frame_hz=robot.frame_hz,
             future=robot.frames_per_chunk,
+            spec=robot,
             **settings,
         )
+
+    @property
+    def workspace(self) -> WorkspaceFrame:
+        """The part of the table that its geometry maps show."""
+        return WorkspaceFrame.of(None if self.spec is None else self.spec.workspace_m)
 
     @property
     def frames(self) -> int:
@@ -219,7 +228,7 @@ class WorldModel(nn.Module):
         repeated = context.current[:, None].expand(b, t, *context.current.shape[1:])
         fixed = [repeated]
         if c.geometry:
-            maps = geometry_maps(context.poses, c.cameras, c.latent_size)
+            maps = geometry_maps(context.poses, c.cameras, c.latent_size, c.workspace)
             fixed.append(torch.from_numpy(maps).to(device))
         fixed += self._warped(context.poses, context.poses[:, m], repeated)
         if c.warp_memory:

@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import replace
 
-from worldeval.data.fit import kept_robot
+from worldeval.data.fit import check_store, kept_robot
 from worldeval.data.store.reading import StoredEpisodes
 from worldeval.errors import ConfigError, MismatchError
 from worldeval.motion import panda
@@ -41,7 +41,7 @@ def robot_named(
             pose_high=high,
         )
     if name != SAWYER:
-        return _as_asked(
+        return as_asked(
             read_robot(name),
             action_space=action_space,
             steps_per_frame=steps_per_frame,
@@ -63,13 +63,13 @@ def robot_named(
     return ROBOT
 
 
-def _as_asked(
+def as_asked(
     robot: RobotSpec,
     *,
-    action_space: str | None,
-    steps_per_frame: int | None,
-    image_size: tuple[int, int] | None,
-    statistics: tuple[Sequence[float], Sequence[float]] | None,
+    action_space: str | None = None,
+    steps_per_frame: int | None = None,
+    image_size: tuple[int, int] | None = None,
+    statistics: tuple[Sequence[float], Sequence[float]] | None = None,
 ) -> RobotSpec:
     """``robot`` with another rate, size or bounds; its action space is its own."""
     if action_space not in (None, robot.action_space):
@@ -100,9 +100,17 @@ def space_of(robot: str, action_names: Sequence[str]) -> str | None:
     )
 
 
-def robot_of_store(store: StoredEpisodes) -> RobotSpec:
-    """The robot that recorded a store; a Panda's pose bounds are DROID's percentiles."""
+def robot_of_store(store: StoredEpisodes, given: str | None = None) -> RobotSpec:
+    """The robot that recorded a store; a Panda's pose bounds are DROID's percentiles.
+
+    given: a TOML file, a name or "module:attr" instead of what the store keeps. Raises
+    MismatchError where the store is not of that robot.
+    """
     layout = store.layout
+    if given is not None:
+        robot = read_robot(given)
+        check_store(store, robot)
+        return robot
     if (kept := kept_robot(store)) is not None:
         return kept
     if layout.robot_type != panda.NAME:

@@ -265,6 +265,7 @@ ROBOT = RobotSpec(
     frames_per_chunk=4,
     image_size=(64, 64),
     cameras=CAMERAS,
+    workspace_m=(0.0, 0.65, 0.35, 0.0),
 )
 """Meta-World's bounds for the mocap hand, the same for all tasks here (its faucet allows the hand
 below the table; ours does not). control_hz is nominal: it fixes playback at 10 frames/s."""

@@ -66,6 +66,7 @@ def toy_robot(
         frames_per_chunk=frames_per_chunk,
         image_size=image_size,
         cameras=tuple(CameraSpec(name=v, position_m=(0.0, 0.0, 1.0), **camera) for v in views),  # type: ignore[arg-type]
+        workspace_m=(0.0, 0.0, HALF_WIDTH_M, 0.0),
     )
 
 

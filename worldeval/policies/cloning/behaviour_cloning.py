@@ -24,7 +24,7 @@ from worldeval.policies.checking import POSE
 from worldeval.policies.cloning.config import BCConfig
 from worldeval.policies.cloning.families import network_of
 from worldeval.policies.cloning.network import PolicyNetwork, buckets_of, scaled, unscaled
-from worldeval.robots import RobotSpec
+from worldeval.robots import RobotSpec, robot_as_json
 from worldeval.types import Observation, PolicySpec
 
 KIND = "policy-bc"
@@ -105,9 +105,14 @@ class BehaviourCloning:
 
 
 def save(
-    folder: str | Path, network: PolicyNetwork, *, name: str, card: Mapping[str, Any] | None = None
+    folder: str | Path,
+    network: PolicyNetwork,
+    *,
+    name: str,
+    card: Mapping[str, Any] | None = None,
+    robot: RobotSpec | None = None,
 ) -> Path:
-    """Write ``network`` as a checkpoint named ``name``."""
+    """Write ``network`` as a checkpoint named ``name``; robot: kept whole beside it."""
     tensors = {
         key: value.detach().cpu().contiguous().numpy().astype(np.float16)
         for key, value in network.state_dict().items()
@@ -117,7 +122,11 @@ def save(
         kind=KIND,
         tensors=tensors,
         card=card,
-        config={"name": name, "network": network.config.to_json()},
+        config={
+            "name": name,
+            "network": network.config.to_json(),
+            **({} if robot is None else {"robot": robot_as_json(robot)}),
+        },
     )
 
 

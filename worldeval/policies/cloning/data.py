@@ -21,7 +21,7 @@ import numpy as np
 from worldeval.data.fit import check_store
 from worldeval.errors import DataError
 from worldeval.policies.cloning.config import Selection
-from worldeval.robots import RobotSpec
+from worldeval.robots import ABSOLUTE_MOTIONS, RobotSpec
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -182,10 +182,30 @@ class Demonstrations:
         labels = np.where(
             self.has_expert[rows][:, None, None], self.expert[rows], self.executed[rows]
         )
-        idle = (np.abs(labels[..., :-1]) < IDLE).all((1, 2))
+        first = [int(self.rows[i][0]) for i in episodes]
+        idle = (np.abs(self._motion_of(labels, np.isin(rows, first))) < IDLE).all((1, 2))
         still = rows[idle]
         kept = still[:: max(1, round(1 / idle_share))] if idle_share > 0 else still[:0]
         return np.sort(np.concatenate([rows[~idle], kept]))
+
+    @property
+    def moving(self) -> list[int]:
+        """Places of the actions that move no gripper."""
+        return list(self.robot.moving_axes)
+
+    def _motion_of(self, labels: np.ndarray, first: np.ndarray) -> np.ndarray:
+        """How far labels (N, S, A) move the robot; first (N,): rows at which an episode begins.
+
+        Where an action says where to be, that is its way from the last one, by half its range.
+        """
+        robot = self.robot
+        if robot.motion not in ABSOLUTE_MOTIONS:
+            return labels[..., self.moving]
+        last = np.roll(labels[:, -1], 1, axis=0)
+        last = np.where(first[:, None], labels[:, 0], last)
+        ways = np.diff(labels, axis=1, prepend=last[:, None])
+        half = (np.array(robot.action_high) - robot.action_low) / 2
+        return (ways / half)[..., self.moving]
 
     def corrupt(
         self, corruption: Corruption, *, share: float, seed: int = 0, progress: bool = False
@@ -267,7 +287,8 @@ class Demonstrations:
         if label_error is not None:
             actions = actions + label_error[clipped]
         hold = np.zeros_like(actions)
-        hold[..., -1] = actions[:, -1, -1:, -1][:, None]  # the last gripper command
+        held = list(self.robot.held_axes)
+        hold[..., held] = actions[:, -1:, -1:][..., held]  # the last command of these
         actions = np.where(inside[..., None, None], actions, hold)
         batch = len(rows)
         weights = np.where(inside, 1.0, hold_weight).astype(np.float32)

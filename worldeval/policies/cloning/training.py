@@ -149,7 +149,9 @@ class _Training:
                 "held_out_error": self.held_out_error(),
                 "torch": torch.__version__,
             }
-            behaviour_cloning.save(self.out, self.model, name=self.name, card=card)
+            behaviour_cloning.save(
+                self.out, self.model, name=self.name, card=card, robot=self.data.robot
+            )
         (self.loop.folder / STATE_FILE).unlink(missing_ok=True)
         return self.out
 
@@ -171,7 +173,7 @@ class _Training:
         )
         text = torch.from_numpy(drawn.texts)
         motion = drawn.targets.copy()
-        motion[..., :-1] *= self.config.label_gain
+        motion[..., self.data.moving] *= self.config.label_gain
         targets = scaled(
             torch.from_numpy(motion), self.network.action_low, self.network.action_high
         )
@@ -212,7 +214,7 @@ class _Training:
 
     def _loss(self, predicted: Tensor, targets: np.ndarray, weights: np.ndarray) -> Tensor:
         motion = targets.copy()
-        motion[..., :-1] *= self.config.label_gain
+        motion[..., self.data.moving] *= self.config.label_gain
         network = self.network
         target = scaled(torch.from_numpy(motion), network.action_low, network.action_high)
         target = target.clamp(-1, 1).to(self.device)

@@ -14,6 +14,7 @@ from worldeval.data.normalize import BoundNormalizer
 from worldeval.data.settings import settings_from
 from worldeval.errors import ConfigError
 from worldeval.motion.panda import POSE_HIGH, POSE_LOW
+from worldeval.robots import RobotSpec
 from worldeval.world_model.denoiser import DenoiserConfig
 from worldeval.world_model.sampler import SamplerConfig
 
@@ -160,6 +161,11 @@ class CtrlWorldConfig:
     def frames(self) -> int:
         """In the clip that the backbone sees: memory, the current frame, the new ones."""
         return self.memory_slots + 1 + self.future
+
+    @property
+    def spec(self) -> RobotSpec | None:
+        """Not kept: it is DROID's Panda, commanded as the user says."""
+        return None
 
     @property
     def frame_rates(self) -> tuple[float, ...]:
