@@ -123,7 +123,7 @@ def test_wrong_views_and_poses_are_named():
         dreamer.reset(np.zeros((1, 3, 16, 16, 3), np.uint8), np.zeros((1, 4), np.float32), [0])
     dreamer.reset(np.zeros((1, 2, 16, 16, 3), np.uint8), np.zeros((1, 4), np.float32), [0])
     with pytest.raises(MismatchError, match="4 frames"):
-        dreamer.step(np.zeros((1, 3, 4), np.float32), [0])
+        dreamer.step(np.zeros((1, 5, 4), np.float32), [0])
 
 
 def test_geometry_says_where_the_hand_and_the_table_are():

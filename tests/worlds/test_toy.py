@@ -86,11 +86,11 @@ def test_reset_rows_leaves_the_others() -> None:
     assert not np.array_equal(after.frames[0], untouched.frames[0])
 
 
-def test_without_truth_and_with_fixed_steps_it_looks_imagined() -> None:
+def test_without_truth_and_with_steps_of_so_many_frames_it_looks_imagined() -> None:
     world = ToyWorld(truth=False, frames_per_step=3)
     assert world.reset(toy_starts(count=1), [0, 0]).success is None
-    with pytest.raises(WorldError, match="stepped by 1 frames, it takes 3"):
-        world.step(ActionChunk(actions=np.zeros((1, 2, 4)), poses=np.zeros((1, 1, 4))), [0])
+    with pytest.raises(WorldError, match="stepped by 4 frames, it takes 3"):
+        world.step(ActionChunk(actions=np.zeros((1, 8, 4)), poses=np.zeros((1, 4, 4))), [0])
 
 
 def test_unknown_task() -> None:

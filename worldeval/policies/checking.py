@@ -104,27 +104,29 @@ def check_spec(spec: PolicySpec, robot: RobotSpec) -> None:
             f"{robot.action_dim} ({', '.join(robot.action_names)})",
             "answer with one number for each of them",
         )
-    if not math.isclose(spec.rate_hz, robot.control_hz, rel_tol=1e-3):
-        raise differ(
-            "rate_hz",
-            spec.rate_hz,
-            f"a control rate of {robot.control_hz} Hz",
-            "resample its actions to that rate",
-        )
-    if not 1 <= spec.execute <= spec.chunk:
-        raise differ(
-            "execute",
-            spec.execute,
-            f"to carry out 1 to chunk = {spec.chunk} steps",
-            "set execute to at most chunk",
-        )
-    if spec.execute % robot.steps_per_frame:
-        raise differ(
-            "execute",
-            spec.execute,
-            f"{robot.steps_per_frame} control steps a frame",
-            f"set execute to a multiple of {robot.steps_per_frame}",
-        )
+    check_timing(spec, robot)
+
+
+def check_timing(spec: PolicySpec, robot: RobotSpec) -> None:
+    """Raise MismatchError unless the policy's rate and numbers of steps can be carried out.
+
+    Any chunk of 1 control step or more can, and any number of its steps, in every world alike.
+    """
+    chunk, execute, rate = spec.chunk, spec.execute, spec.rate_hz
+    right_chunk = _is_count(chunk)
+    right_rate = isinstance(rate, int | float | np.number) and math.isclose(
+        rate, robot.control_hz, rel_tol=1e-3
+    )
+    if right_chunk and _is_count(execute) and execute <= chunk and right_rate:
+        return
+    steps = f"execute 1 to {chunk}" if right_chunk else "chunk 1 or more and execute 1 to chunk"
+    resample = "" if right_rate else f"resample its actions to {robot.control_hz:g} Hz and "
+    raise MismatchError(
+        f"policy {spec.name!r} has rate_hz {rate!r}, chunk {chunk!r} and execute {execute!r}, but "
+        f"robot {robot.name!r} takes rate_hz {robot.control_hz:g} ({robot.steps_per_frame} control "
+        f"steps for each of its {robot.frame_hz:g} frames a second) and {steps}; {resample}correct "
+        "its spec"
+    )
 
 
 def check_actions(actions: Any, spec: PolicySpec, robot: RobotSpec, batch: int) -> np.ndarray:
@@ -204,3 +206,7 @@ def _is_size(value: object) -> bool:
         and len(value) == 2
         and all(isinstance(n, int) and n > 0 for n in value)
     )
+
+
+def _is_count(value: object) -> bool:
+    return isinstance(value, int | np.integer) and type(value) is not bool and bool(value >= 1)

@@ -5,14 +5,18 @@ Leaves: one episode a rollout in the store, and a ``RunReport``. The way of one 
 
     observations -> policy.act -> check_actions -> adapter.advance -> world.step -> recording
 
+A policy is asked whenever what it commanded last does not fill another frame; it may execute any
+number of control steps. Worlds are stepped by whole frames (``worldeval.rollout.gathering``).
+
 Rollouts advance in batches. What a rollout sees depends on its suite's seed and its start state
 only (``rollout_seed``): not on the batch, its place there, or on how others of the batch end. So a
 batch of four equals four batches of one, as far as world and policy keep that promise too.
 
-A rollout ends one chunk after the world flags success (so that whoever judges its frames sees it
-solved, not only being solved), else after ``suite.chunks`` chunks. When a policy or a
-world fails in a batch, the rollouts that had not ended are begun again one at a time, which repeats
-them exactly; the guilty one alone is kept as an error, with its frames so far.
+A rollout ends one chunk of the robot after the one in which the world flags success (so that
+whoever judges its frames sees it solved, not only being solved), else after ``suite.chunks`` of
+them: whatever number of steps its policy executes, so that all are given the same. When a policy
+or a world fails in a batch, the rollouts that had not ended are begun again one at a time, which
+repeats them exactly; the guilty one alone is kept as an error, with its frames so far.
 """
 
 from __future__ import annotations
@@ -37,6 +41,7 @@ from worldeval.motion.adapters import Adapter, adapter_for, command
 from worldeval.policies.checking import check_actions
 from worldeval.policies.guard import guarded
 from worldeval.rollout.fit import check_fit
+from worldeval.rollout.gathering import Gathered, frames_at_once
 from worldeval.rollout.held import check_held, start_digest
 from worldeval.rollout.observing import check_step, observe, take
 from worldeval.rollout.recording import Recording, rollout_key
@@ -185,7 +190,7 @@ class _Run:
 
         Returns what failed, if anything, and the recordings that had not ended by then.
         """
-        robot, execute = self.robot, self.policy.spec.execute
+        robot, gathered = self.robot, Gathered(self.robot, len(starts))
         seeds = [rollout_seed(self.seed, s.start_id, "world") for s in starts]
         active = [
             Recording(
@@ -216,9 +221,11 @@ class _Run:
                     None if seen.success is None else bool(seen.success[i, 0]),
                     None if seen.joints is None else seen.joints[i, 0],
                 )
-            for steps in range(0, self.total_steps, execute):
-                actions, policy_s = self._act(seen, active, steps)
-                actions = actions[:, : min(execute, self.total_steps - steps)]
+            steps = 0  # carried out
+            while rows and steps < self.total_steps:
+                policy_s = self._gather(gathered, seen, active, steps)
+                most = frames_at_once(self.world, steps, flagged=seen.success is not None)
+                actions = gathered.take_frames(most)
                 chunk = command(self.adapter, seen.poses, seen.joints, actions)
                 began = time.perf_counter()
                 with self._blame_world():
@@ -243,14 +250,30 @@ class _Run:
                     if recording.shown:
                         self._keep(recording.finish())
                 rows, active = [rows[i] for i in going], [active[i] for i in going]
-                if not rows:
-                    break
-                seen = take(seen, going)
+                if len(going) < len(seen.frames):
+                    gathered.keep_rows(going)
+                    seen = take(seen, going)
+                steps += actions.shape[1]
         except (PolicyError, WorldError) as error:
             return error, active
         while active:
             self._keep(active.pop(0).finish())  # its frames are freed before the next
         return None, []
+
+    def _gather(
+        self, gathered: Gathered, seen: WorldStep, active: Sequence[Recording], steps: int
+    ) -> float:
+        """Ask the policy until a frame is filled; the seconds that it took.
+
+        Between frames it sees the newest one again: nothing newer exists in either world.
+        """
+        seconds = 0.0
+        while not gathered.frames:
+            commanded = steps + gathered.steps
+            actions, took = self._act(seen, active, commanded)
+            gathered.add(actions[:, : min(self.policy.spec.execute, self.total_steps - commanded)])
+            seconds += took
+        return seconds
 
     def _act(
         self, seen: WorldStep, active: Sequence[Recording], steps: int

@@ -38,16 +38,3 @@ def check_fit(world: World, policy: Policy, suite: Suite) -> None:
             f"{robot.name!r}; choose a suite for this robot"
         )
     check_policy(policy, robot)
-    execute, per_frame = policy.spec.execute, robot.steps_per_frame
-    frames = getattr(world, "frames_per_step", None)
-    if frames is not None and execute != frames * per_frame:
-        raise MismatchError(
-            f"policy {policy.spec.name!r} executes {execute} control steps at a time, world "
-            f"{world.name!r} takes exactly {frames * per_frame} ({frames} frames); set the "
-            f"policy's execute to {frames * per_frame}"
-        )
-    if frames is not None and (suite.chunks * robot.chunk_steps) % execute:
-        raise MismatchError(
-            f"suite {suite.name!r} lasts {suite.chunks * robot.chunk_steps} control steps, "
-            f"expected a multiple of the {execute} that world {world.name!r} takes at a time"
-        )

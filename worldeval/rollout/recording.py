@@ -72,7 +72,7 @@ class Recording:
         )
         self._success = np.zeros(most_frames, bool)
         self._has_flag = False
-        self._newest = 0  # first frame of the newest chunk
+        self._last: int | None = None  # frame that ends it, known once success is flagged
 
     @property
     def steps(self) -> int:
@@ -86,8 +86,8 @@ class Recording:
 
     @property
     def shown(self) -> bool:
-        """Whether success was flagged before the newest chunk, so that a chunk shows its result."""
-        return bool(self._success[1 : self._newest].any())
+        """Whether a whole chunk of the robot follows the one in which success was flagged."""
+        return self._last is not None and self._count > self._last
 
     def begin(
         self,
@@ -114,16 +114,19 @@ class Recording:
         log: Mapping[str, Any],
         joints: np.ndarray | None = None,
     ) -> None:
-        """One chunk: frames (T, V, H, W, 3), poses (T, P), actions (K, A), success (T,),
+        """One step of a world: frames (T, V, H, W, 3), poses (T, P), actions (K, A), success (T,),
         joints (T, J)."""
         new = slice(self._count, self._count + len(frames))
-        self._newest = new.start
         self._frames[new], self._poses[new] = frames, poses
         self._actions[self._count - 1 : new.stop - 1] = actions.reshape(
             len(frames), self._robot.steps_per_frame, self._robot.action_dim
         )
         if success is not None:
             self._success[new] = success
+            if self._last is None and np.any(success):
+                chunk = self._robot.frames_per_chunk
+                first = new.start + int(np.argmax(success))
+                self._last = (-(-first // chunk) + 1) * chunk
         if joints is not None:
             self._joints[new] = joints
         self._count = new.stop

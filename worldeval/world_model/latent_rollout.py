@@ -73,14 +73,17 @@ class LatentRollouts:
 
     @torch.inference_mode()
     def imagine(self, poses: np.ndarray, rows: Sequence[int]) -> tuple[Tensor, list[list[int]]]:
-        """Latents (B, F, V, C, h, w) at ``poses`` (B, F, P), and which frames were looked at.
+        """Latents (B, T, V, C, h, w) at ``poses`` (B, T, P), and which frames were looked at.
 
-        ``remember`` makes them part of the rollouts.
+        The model imagines ``config.future`` frames F at a time. Of fewer, 1 <= T < F, it imagines
+        them and the rest with the last pose held, which is dropped: nobody has commanded it.
+        ``remember`` makes the T frames part of the rollouts.
         """
         c = self.model.config
-        if poses.shape[1:] != (c.future, len(c.pose_low)):
+        count = poses.shape[1]
+        if not 1 <= count <= c.future or poses.shape[2:] != (len(c.pose_low),):
             raise MismatchError(
-                f"commanded poses are {poses.shape[1:]}, this world model imagines {c.future} "
+                f"commanded poses are {poses.shape[1:]}, this world model imagines 1 to {c.future} "
                 f"frames of {len(c.pose_low)} numbers at a time"
             )
         memory, current, valid, clip_poses, retrieved, noises = [], [], [], [], [], []
@@ -95,7 +98,8 @@ class LatentRollouts:
             memory.append(torch.stack([bank.latent(i) for i in indices]))
             current.append(bank.latent(-1))
             valid.append(good)
-            clip_poses.append(np.concatenate([bank.poses[indices], bank.poses[-1:], ahead]))
+            held = np.repeat(ahead[-1:], c.future - count, axis=0)
+            clip_poses.append(np.concatenate([bank.poses[indices], bank.poses[-1:], ahead, held]))
             retrieved.append([int(i) for i, ok in zip(indices, good, strict=True) if ok])
             noises.append(
                 [torch.randn(t.shape, generator=generator) for t in (current[-1], memory[-1])]
@@ -114,6 +118,7 @@ class LatentRollouts:
             instructions=tuple(self._instructions[row] for row in rows),
         )
         latents = self.model.imagine(context, [self.generators[r] for r in rows], self.sampler)
+        latents = latents[:, :count]
         finite = torch.isfinite(latents).flatten(1).all(dim=1)
         if not bool(finite.all()):
             bad = [int(r) for r, ok in zip(rows, finite, strict=True) if not ok]
@@ -123,7 +128,7 @@ class LatentRollouts:
         return latents, retrieved
 
     def remember(self, latents: Tensor, poses: np.ndarray, rows: Sequence[int]) -> None:
-        """Add imagined frames (B, F, V, C, h, w) at ``poses`` (B, F, P) to the rollouts."""
+        """Add imagined frames (B, T, V, C, h, w) at ``poses`` (B, T, P) to the rollouts."""
         for row, latent, ahead in zip(rows, latents.float().cpu(), poses, strict=True):
             for frame, pose in zip(latent, ahead, strict=True):
                 self.banks[row].add(frame, pose)
@@ -194,9 +199,9 @@ class Dreamer:
     def step(
         self, poses: np.ndarray, rows: Sequence[int]
     ) -> tuple[np.ndarray, list[dict[str, Any]]]:
-        """Imagine the frames at ``poses`` (B, F, P) physical for rollouts ``rows``.
+        """Imagine the frames at ``poses`` (B, T, P) physical, T <= F, for rollouts ``rows``.
 
-        Returns uint8 frames (B, F, V, H, W, C) and one dict a row. If it fails, for want of memory
+        Returns uint8 frames (B, T, V, H, W, C) and one dict a row. If it fails, for want of memory
         for example, the rollouts are as they were and can be stepped again.
         """
         began, rollouts = time.perf_counter(), self.rollouts
@@ -227,7 +232,7 @@ class Dreamer:
         return frames, info
 
     def _decode(self, latents: Tensor, rows: Sequence[int]) -> Tensor:
-        """Frames of the new latents (B, F, V, C, h, w) of rollouts ``rows``."""
+        """Frames of the new latents (B, T, V, C, h, w) of rollouts ``rows``."""
 
         def known(frame: int) -> Tensor:
             return torch.stack([self.rollouts.banks[row].latent(frame) for row in rows]).to(latents)

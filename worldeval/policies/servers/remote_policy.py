@@ -152,35 +152,12 @@ def with_chunk(
     if execute is not None and (type(execute) is not int or not 1 <= execute <= chunk):
         raise MismatchError(
             f"policy {policy.spec.name!r}: execute is {execute!r}, but its server answers with "
-            f"{chunk} steps; {_advice(chunk, robot)}"
+            f"{chunk} steps; give 1 to {chunk}"
         )
     if execute is None:
-        per_frame = robot.steps_per_frame
-        execute = min(chunk, robot.chunk_steps) // per_frame * per_frame
-        if not execute:
-            raise MismatchError(
-                f"policy {policy.spec.name!r} answers with {chunk} steps, fewer than the "
-                f"{per_frame} of one frame of robot {robot.name!r}; {_advice(chunk, robot)}"
-            )
-        if execute < robot.chunk_steps:
-            log.warning(
-                "policy %r executes %d of its %d steps at a time, a chunk of robot %r has %d; %s",
-                policy.spec.name,
-                execute,
-                chunk,
-                robot.name,
-                robot.chunk_steps,
-                _advice(chunk, robot),
-            )
+        execute = min(chunk, robot.chunk_steps)
     policy.spec = dataclasses.replace(policy.spec, chunk=chunk, execute=execute)
     return policy
-
-
-def _advice(chunk: int, robot: RobotSpec) -> str:
-    fits = chunk // robot.frames_per_chunk
-    if not fits:
-        return f"a world model of {robot.frames_per_chunk} frames at once cannot use so few"
-    return f"a robot with {fits} control steps a frame would use {fits * robot.frames_per_chunk}"
 
 
 def spec_for(keys: RequestKeys, robot: RobotSpec, name: str) -> PolicySpec:
