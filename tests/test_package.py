@@ -81,39 +81,5 @@ def test_rooms_without_torch_do_not_import_it(room: str) -> None:
     assert done.returncode == 0, done.stderr or f"worldeval.{room} imports torch"
 
 
-# Lowest first; a module imports its own row and the rows above it in this list.
-LAYERS = [
-    {"errors", "terminal"},
-    {"registry", "settings"},
-    {"robots"},
-    {"types"},
-    {"motion"},
-    {"data"},
-    {"learning", "metrics"},
-    {"policies", "judging", "ranking", "worlds"},
-    {"world_model", "rollout", "judge_calibration"},
-    {"imagination", "bench", "synthesis"},
-    {"reports"},
-    {"shipped", "doctor"},
-    {"evaluation"},
-    {"commands", "cli", "fault", "__main__", "__init__"},
-]
-
-
-def test_no_room_imports_from_a_higher_layer() -> None:
-    height = {room: number for number, rooms in enumerate(LAYERS) for room in rooms}
-    wrong = []
-    for path in sorted(ROOT.rglob("*.py")):
-        here = path.relative_to(ROOT).with_suffix("").parts[0]
-        for node in ast.walk(ast.parse(path.read_text())):
-            names = [node.module] if isinstance(node, ast.ImportFrom) and node.module else []
-            names += [alias.name for alias in node.names] if isinstance(node, ast.Import) else []
-            for name in names:
-                words = name.split(".")
-                if words[0] == "worldeval" and len(words) > 1 and height[words[1]] > height[here]:
-                    wrong.append(f"{path.relative_to(ROOT)} imports {name}")
-    assert not wrong
-
-
 def test_the_installed_version_is_the_one_of_the_package() -> None:
     assert importlib.metadata.version("worldeval") == worldeval.__version__
