@@ -75,7 +75,7 @@ class VideoFile:
 class FilmPart:
     """What a film shows at the times of rows, whatever its own rate.
 
-    times_s: (N,) in the film, at CONTROL_HZ by the robot's clock, ``row_s`` apart by the film's.
+    times_s: (N,) in the film, at ``hz`` by the robot's clock, ``row_s`` apart by the film's.
     whole: it shows nothing else. claimed_s: up to where the episodes of a longer film claim it.
     """
 
@@ -84,10 +84,7 @@ class FilmPart:
     row_s: float
     whole: bool
     claimed_s: float = 0.0
-
-    @property
-    def hz(self) -> float:
-        return CONTROL_HZ
+    hz: float = CONTROL_HZ
 
     def count(self) -> int:
         return len(self.times_s)  # that there is a frame for each is seen when it is read
@@ -117,14 +114,11 @@ class ImageColumn:
     episode_index: int
     order: np.ndarray
     root: Path
+    hz: float = CONTROL_HZ
 
     @property
     def path(self) -> Path:
         return self.files[0]
-
-    @property
-    def hz(self) -> float:
-        return CONTROL_HZ
 
     def count(self) -> int:
         return len(self.order)
