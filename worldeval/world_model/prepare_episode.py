@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import hashlib
 import os
+import re
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Protocol
@@ -18,11 +19,11 @@ from worldeval.data import checkpoint
 from worldeval.data.pose_statistics import outside
 from worldeval.data.readers.ctrl_world import CtrlWorldDataset, PoseBounds, load_latents
 from worldeval.data.readers.droid import LeRobotDroid
-from worldeval.data.readers.footage import FRAME_HZ
+from worldeval.data.readers.lerobot_robot import LeRobotRobot, RobotEpisode
 from worldeval.data.readers.raw import RawEpisode
 from worldeval.data.store.coding import CodedViews, code_views
 from worldeval.errors import ConfigError, DataError, StoreError, WorldEvalError
-from worldeval.motion.panda import VIEWS, panda
+from worldeval.motion.panda import panda
 from worldeval.robots import RobotSpec
 from worldeval.types import Episode
 from worldeval.world_model.latents import SVD, TYPES, LatentCache, encoder_digest, open_encoder
@@ -54,6 +55,8 @@ class PrepareConfig:
     limit: int | None = None
     workers: int = 2
     device: str = "cpu"
+    robot: RobotSpec | None = None
+    """Of the dataset; None for DROID's Panda."""
 
     def __post_init__(self) -> None:
         if self.layout not in LAYOUTS:
@@ -71,6 +74,10 @@ class PrepareConfig:
         for name in ("min_frames", "workers"):
             if getattr(self, name) < 1:
                 raise ConfigError(f"{name} is {getattr(self, name)}, expected 1 or more")
+        if self.robot is not None and self.published_latents:
+            raise ConfigError(
+                "published latents are DROID's; make those of another robot with --encoder"
+            )
         if self.limit is not None and self.limit < 1:
             raise ConfigError(f"limit is {self.limit}, expected 1 or more, or none")
 
@@ -88,7 +95,7 @@ class PrepareConfig:
 
 
 class RawDataset(Protocol):
-    """What ``CtrlWorldDataset`` and ``LeRobotDroid`` have in common.
+    """What ``CtrlWorldDataset``, ``LeRobotDroid`` and ``LeRobotRobot`` have in common.
 
     notes: what the user of the dataset must know, a sentence each.
     """
@@ -96,7 +103,7 @@ class RawDataset(Protocol):
     ids: tuple[str, ...]
     notes: list[str]
 
-    def episode(self, identity: str) -> RawEpisode: ...
+    def episode(self, identity: str) -> RawEpisode | RobotEpisode: ...
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -125,28 +132,40 @@ class Prepared:
 
 def open_dataset(config: PrepareConfig) -> RawDataset:
     """The dataset at ``config.source``, its layout recognised by what the folder holds."""
-    layout = config.layout
-    if layout == "auto":
-        found = [
-            name
-            for name, mark in (("ctrl-world", "annotation"), ("lerobot", "meta/info.json"))
-            if (config.source / mark).exists()
-        ]
-        if len(found) != 1:
-            raise DataError(
-                f"{config.source} holds {'both' if found else 'neither'} annotation/ (Ctrl-World) "
-                f"{'and' if found else 'nor'} meta/info.json (LeRobot); "
-                f"{'say which by --layout' if found else 'give the folder of a dataset'}"
-            )
-        layout = found[0]
+    layout = layout_of(config.source, config.layout)
+    if layout == "ctrl-world" and config.robot is not None:
+        raise ConfigError(
+            f"{config.source} is laid out as Ctrl-World's release, which is of DROID's Panda; "
+            "leave the robot out"
+        )
     if layout == "ctrl-world":
         return CtrlWorldDataset(config.source, config.split)
-    return LeRobotDroid(config.source, config.split, config.key_map)
+    if config.robot is None:
+        return LeRobotDroid(config.source, config.split, config.key_map)
+    return LeRobotRobot(config.source, config.robot, config.split, config.key_map)
+
+
+def layout_of(source: Path, layout: str) -> str:
+    """"ctrl-world" or "lerobot"; "auto" looks at what the folder holds."""
+    if layout != "auto":
+        return layout
+    found = [
+        name
+        for name, mark in (("ctrl-world", "annotation"), ("lerobot", "meta/info.json"))
+        if (source / mark).exists()
+    ]
+    if len(found) != 1:
+        raise DataError(
+            f"{source} holds {'both' if found else 'neither'} annotation/ (Ctrl-World) "
+            f"{'and' if found else 'nor'} meta/info.json (LeRobot); "
+            f"{'say which by --layout' if found else 'give the folder of a dataset'}"
+        )
+    return found[0]
 
 
 def robot_of(config: PrepareConfig) -> RobotSpec:
-    """The robot of the store: DROID's Panda, moved by absolute poses."""
-    return panda(action_space="absolute_pose", image_size=config.image_size)
+    """The robot of the store; DROID's Panda, moved by absolute poses, unless another is given."""
+    return config.robot or panda(action_space="absolute_pose", image_size=config.image_size)
 
 
 def bounds_of(dataset: RawDataset, robot: RobotSpec) -> PoseBounds:
@@ -156,7 +175,10 @@ def bounds_of(dataset: RawDataset, robot: RobotSpec) -> PoseBounds:
 
 
 def as_episode(
-    raw: RawEpisode, image_size: tuple[int, int], bounds: PoseBounds, instruction: str | None = None
+    raw: RawEpisode | RobotEpisode,
+    robot: RobotSpec,
+    bounds: PoseBounds,
+    instruction: str | None = None,
 ) -> Episode:
     """Decode an episode into ours. Raises DataError naming the file that is at fault.
 
@@ -167,10 +189,10 @@ def as_episode(
     poses = raw.poses()
     return Episode(
         key=raw.key,
-        task=TASK,
+        task=_task(raw, given, robot),
         instruction=given[0] if given else "",
-        views=VIEWS,
-        frames=raw.images(image_size),
+        views=robot.views,
+        frames=raw.images(robot.image_size),
         poses=poses,
         joints=raw.joints(),
         actions=raw.steps(),
@@ -185,6 +207,20 @@ def as_episode(
         },
     )
 
+
+def _task(raw: RawEpisode | RobotEpisode, given: tuple[str, ...], robot: RobotSpec) -> str:
+    """DROID is one task, with a wording for each episode; others have a task for each wording."""
+    if isinstance(raw, RawEpisode):
+        return TASK
+    words = re.sub(r"[^a-z0-9]+", "-", given[0].lower()).strip("-") if given else robot.name
+    if words and len(words) <= _LONGEST_TASK:
+        return words
+    mark = hashlib.sha256(given[0].encode()).hexdigest()[:8]
+    return f"{words[:_LONGEST_TASK]}-{mark}".lstrip("-")
+
+
+_LONGEST_TASK = 60
+"""Letters; tasks become names of folders and columns."""
 
 _config: PrepareConfig | None = None
 _out: Path | None = None
@@ -250,7 +286,7 @@ def work(job: Job) -> Prepared:
     if episode is None or not job.frames:
         return Prepared(id=job.id, notes=notes)
     name = hashlib.sha256(raw.key.encode()).hexdigest()[:16]
-    coded = code_views(episode.frames, FRAME_HZ, _out / CODED / name)
+    coded = code_views(episode.frames, robot_of(_config).frame_hz, _out / CODED / name)
     # Pixels would take longer on their way to the writer than all else that it does.
     shape = episode.frames.shape
     return Prepared(
@@ -262,7 +298,7 @@ def work(job: Job) -> Prepared:
 
 
 def _made(
-    raw: RawEpisode, job: Job, bounds: PoseBounds, encode: Any, config: PrepareConfig
+    raw: RawEpisode | RobotEpisode, job: Job, bounds: PoseBounds, encode: Any, config: PrepareConfig
 ) -> tuple[Episode | None, np.ndarray | None]:
     """The episode and its latents, as far as they are wanted."""
     if raw.frames < config.min_frames:
@@ -271,12 +307,12 @@ def _made(
             f"{config.min_frames}"
         )
     latents = None
-    if job.latents and encode is None:
+    if job.latents and encode is None and isinstance(raw, RawEpisode):
         latents = load_latents(raw)
         _check_size(raw, latents, config.image_size)
     episode = None
     if job.frames or encode is not None:
-        episode = as_episode(raw, config.image_size, bounds, config.instruction)
+        episode = as_episode(raw, robot_of(config), bounds, config.instruction)
     if job.latents and encode is not None and episode is not None:
         latents = encode(episode.frames)
     return episode, latents

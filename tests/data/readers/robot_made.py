@@ -1,0 +1,196 @@
+"""Makes LeRobot datasets of any robot, as LeRobot itself lays them out, with real H.264.
+
+Each picture carries its number and its view (``lerobot_made.picture``), and the action of row k is a
+known function of k, so that what a reader brings together can be checked to the frame.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from dataclasses import dataclass
+from fractions import Fraction
+from pathlib import Path
+from typing import Any
+
+import av
+import cv2
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from tests.data.readers.lerobot_made import DATA, VIDEO, picture
+
+SO101_JOINTS = tuple(
+    f"{joint}.pos"
+    for joint in (
+        "shoulder_pan", "shoulder_lift", "elbow_flex", "wrist_flex", "wrist_roll", "gripper",
+    )
+)  # fmt: skip
+ALOHA_JOINTS = tuple(
+    f"{side}_{joint}"
+    for side in ("left", "right")
+    for joint in (
+        "waist", "shoulder", "elbow", "forearm_roll", "wrist_angle", "wrist_rotate", "gripper",
+    )
+)  # fmt: skip
+
+
+@dataclass(frozen=True, kw_only=True)
+class Made:
+    """A kind of dataset. names: as ``info.json`` has them, of any form."""
+
+    robot_type: str
+    joints: tuple[str, ...]
+    views: tuple[str, ...]
+    fps: int
+    size: tuple[int, int] = (480, 640)
+    names: Any = None
+
+
+SO101 = Made(robot_type="so101_follower", joints=SO101_JOINTS, views=("front", "wrist"), fps=30)
+ALOHA = Made(
+    robot_type="aloha",
+    joints=ALOHA_JOINTS,
+    views=("cam_high", "cam_low", "cam_left_wrist", "cam_right_wrist"),
+    fps=50,
+    names={"motors": list(ALOHA_JOINTS)},
+)
+TASKS = ("push the cube to the left", "push the cube to the right")
+
+
+def actions_of(kind: Made, episode: int, rows: int) -> np.ndarray:
+    """(N, A) float32: each joint swings by its own rate; no two rows are the same."""
+    angles = np.arange(rows)[:, None] / kind.fps * (1 + np.arange(len(kind.joints))) + episode
+    return (40 * np.sin(angles) + np.arange(len(kind.joints))).astype(np.float32)
+
+
+def states_of(kind: Made, episode: int, rows: int) -> np.ndarray:
+    """(N, A) float32: a little behind what is commanded."""
+    return (0.98 * actions_of(kind, episode, rows) - 0.25).astype(np.float32)
+
+
+def make_robot_dataset(
+    root: Path, kind: Made, version: str, lengths: Sequence[int], *, statistics: bool = True
+) -> Path:
+    """A dataset of ``lengths`` rows an episode; tasks take turns."""
+    names = list(kind.joints) if kind.names is None else kind.names
+    column = {"dtype": "float32", "shape": [len(kind.joints)], "names": names}
+    features: dict[str, Any] = {"action": column, "observation.state": column}
+    keys = [f"observation.images.{view}" for view in kind.views]
+    for key in keys:
+        features[key] = {
+            "dtype": "video",
+            "shape": [*kind.size, 3],
+            "names": ["height", "width", "channels"],
+        }
+    features["timestamp"] = {"dtype": "float32", "shape": [1], "names": None}
+    for name in ("frame_index", "episode_index", "index", "task_index"):
+        features[name] = {"dtype": "int64", "shape": [1], "names": None}
+    info = {
+        "codebase_version": version, "robot_type": kind.robot_type, "fps": kind.fps,
+        "total_episodes": len(lengths), "total_frames": sum(lengths), "chunks_size": 1000,
+        "splits": {"train": f"0:{len(lengths)}"}, "data_path": DATA[version],
+        "video_path": VIDEO[version], "features": features,
+    }  # fmt: skip
+    (root / "meta").mkdir(parents=True)
+    (root / "meta/info.json").write_text(json.dumps(info))
+    entries, tables, films, first = [], {}, {}, 0
+    for n, rows in enumerate(lengths):
+        places = {"episode_chunk": 0, "episode_index": n, "chunk_index": 0, "file_index": 0}
+        entry: dict[str, Any] = {
+            "episode_index": n, "tasks": [TASKS[n % 2]], "length": rows,
+            "data/chunk_index": 0, "data/file_index": 0,
+            "dataset_from_index": first, "dataset_to_index": first + rows,
+        }  # fmt: skip
+        table = pa.table(
+            {
+                "action": list(actions_of(kind, n, rows)),
+                "observation.state": list(states_of(kind, n, rows)),
+                "timestamp": pa.array(np.arange(rows, dtype=np.float32) / np.float32(kind.fps)),
+                "frame_index": np.arange(rows),
+                "episode_index": np.full(rows, n),
+                "index": np.arange(first, first + rows),
+                "task_index": np.full(rows, n % 2),
+            }
+        )
+        tables.setdefault(DATA[version].format(**places), []).append(table)
+        for view, key in enumerate(keys):
+            film = films.setdefault(VIDEO[version].format(video_key=key, **places), (view, []))
+            start = len(film[1]) / kind.fps
+            film[1].extend(range(first, first + rows))
+            entry |= {
+                f"videos/{key}/chunk_index": 0, f"videos/{key}/file_index": 0,
+                f"videos/{key}/from_timestamp": start,
+                f"videos/{key}/to_timestamp": start + rows / kind.fps,
+            }  # fmt: skip
+        entries.append(entry)
+        first += rows
+    for path, parts in tables.items():
+        _write_table(root / path, pa.concat_tables(parts))
+    for path, (view, numbers) in films.items():
+        _write_film(root / path, kind, view, numbers)
+    _write_meta(root, version, entries)
+    if statistics:
+        _write_statistics(root, kind, version, lengths)
+    return root
+
+
+def _write_meta(root: Path, version: str, entries: list[dict[str, Any]]) -> None:
+    tasks = [{"task_index": n, "task": text} for n, text in enumerate(TASKS)]
+    if version == "v3.0":
+        _write_table(
+            root / "meta/episodes/chunk-000/file-000.parquet", pa.Table.from_pylist(entries)
+        )
+        _write_table(root / "meta/tasks.parquet", pa.Table.from_pylist(tasks))
+        return
+    for name, rows in (("episodes", entries), ("tasks", tasks)):
+        short = [{k: v for k, v in row.items() if "/" not in k} for row in rows]
+        (root / f"meta/{name}.jsonl").write_text("".join(json.dumps(r) + "\n" for r in short))
+
+
+def _write_statistics(root: Path, kind: Made, version: str, lengths: Sequence[int]) -> None:
+    """Of the whole dataset in v3.0, of each episode in v2.1."""
+    each = []
+    for n, rows in enumerate(lengths):
+        values = {"action": actions_of(kind, n, rows), "observation.state": states_of(kind, n, rows)}
+        each.append({k: (v.min(0).tolist(), v.max(0).tolist()) for k, v in values.items()})
+    if version != "v3.0":
+        lines = [
+            {"episode_index": n, "stats": {k: {"min": v[0], "max": v[1]} for k, v in part.items()}}
+            for n, part in enumerate(each)
+        ]
+        text = "".join(json.dumps(line) + "\n" for line in lines)
+        (root / "meta/episodes_stats.jsonl").write_text(text)
+        return
+    whole = {
+        name: {
+            "min": np.min([part[name][0] for part in each], axis=0).tolist(),
+            "max": np.max([part[name][1] for part in each], axis=0).tolist(),
+        }
+        for name in each[0]
+    }
+    (root / "meta/stats.json").write_text(json.dumps(whole))
+
+
+def _write_table(path: Path, table: pa.Table) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    pq.write_table(table, path)
+
+
+def _write_film(path: Path, kind: Made, view: int, numbers: Sequence[int]) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    height, width = kind.size
+    with av.open(str(path), "w", format="mp4") as container:
+        coding = {"crf": "20", "preset": "ultrafast", "bf": "0", "threads": "1"}
+        stream = container.add_stream("libx264", rate=kind.fps, options=coding)
+        stream.height, stream.width, stream.pix_fmt, stream.gop_size = height, width, "yuv420p", 5
+        stream.codec_context.time_base = Fraction(1, kind.fps)
+        for place, number in enumerate(numbers):
+            pixels = cv2.resize(
+                picture(number, view), (width, height), interpolation=cv2.INTER_NEAREST
+            )
+            frame = av.VideoFrame.from_ndarray(pixels, format="rgb24")
+            frame.pts, frame.time_base = place, Fraction(1, kind.fps)
+            container.mux(stream.encode(frame))
+        container.mux(stream.encode())

@@ -1,0 +1,102 @@
+"""Whose recordings are these? The robot of a dataset that ``prepare`` is to read.
+
+Enters: the dataset, and what the user said. Leaves: a robot, or None for DROID's Panda, and what
+the user must know, a sentence each. A first robot is proposed where none is known.
+"""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+
+from worldeval.data.files import load_json
+from worldeval.data.readers.droid_keys import known_key_maps
+from worldeval.data.readers.lerobot_columns import read_spelling
+from worldeval.data.readers.lerobot_index import LeRobotIndex
+from worldeval.data.readers.lerobot_proposal import Proposal, propose_robot
+from worldeval.errors import ConfigError, DataError
+from worldeval.motion.panda import panda
+from worldeval.robots import RobotSpec, read_robot, write_robot
+from worldeval.world_model.prepare_episode import layout_of
+
+ROBOT_FILE = "robot.toml"
+_DROID_ENTRIES = frozenset({"cartesian_position", "joint_position", "gripper"})
+
+
+def sized_robot(
+    source: Path,
+    out: Path,
+    layout: str,
+    robot: str | None,
+    key_map: Path | None,
+    image_size: tuple[int, int] | None,
+) -> tuple[RobotSpec | None, list[str]]:
+    """The robot with frames of ``image_size`` (its own, if None), see ``choose_robot``."""
+    chosen, told = choose_robot(source, out, layout, robot, key_map)
+    if chosen is not None and image_size is not None:
+        chosen = replace(chosen, image_size=image_size)
+    return chosen, told
+
+
+def choose_robot(
+    source: Path, out: Path, layout: str, robot: str | None, key_map: Path | None
+) -> tuple[RobotSpec | None, list[str]]:
+    """None for DROID's Panda. A proposed robot is written to ``out``/robot.toml.
+
+    Raises DataError where what the actions mean cannot be told from the dataset: the file is
+    written all the same, and read when the command is given again.
+    """
+    is_droid = panda(action_space="absolute_pose").name
+    if layout_of(source, layout) == "ctrl-world":
+        if robot is not None and read_robot(robot).name != is_droid:
+            raise ConfigError(
+                f"{source} is laid out as Ctrl-World's release, which is of DROID's Panda, not of "
+                f"robot {robot!r}; leave --robot out"
+            )
+        return None, []
+    if robot is not None:
+        chosen = read_robot(robot)
+        return (None if chosen.name == is_droid else chosen), []
+    if _spelled_as_droid(source, key_map):
+        return None, []
+    path = out / ROBOT_FILE
+    if path.is_file():
+        return read_robot(path), [f"the robot is that of {path}"]
+    proposal = propose_robot(source, None if key_map is None else read_spelling(key_map))
+    _write(proposal, source, path)
+    told = [f"a first robot was written to {path}: {sentence}" for sentence in proposal.told]
+    if proposal.sure:
+        return proposal.robot, told
+    raise DataError(
+        f"no robot is known for {source}; a first one was written to {path}, where these are to be "
+        f"corrected: {'; '.join(proposal.told)}. Then give the same command again"
+    )
+
+
+def _spelled_as_droid(source: Path, key_map: Path | None) -> bool:
+    if key_map is not None:
+        try:
+            content = load_json(key_map)
+        except (OSError, ValueError):
+            return True  # its reader says what is wrong
+        return not isinstance(content, dict) or bool(_DROID_ENTRIES & set(content))
+    features = LeRobotIndex(source).features
+    return any(not known.lacking(features) for known in known_key_maps())
+
+
+def _write(proposal: Proposal, source: Path, path: Path) -> None:
+    """A file with what to check as comments at its top."""
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        write_robot(proposal.robot, path)
+        lines = [
+            f"# A first robot for {source}, from its info.json and statistics. Correct it here,",
+            "# then give the same command again, or --robot with this file and another folder.",
+            *(f"# To check: {sentence}." for sentence in proposal.told),
+        ]
+        text = path.read_text(encoding="utf-8")
+        path.write_text("\n".join(lines) + "\n\n" + text, encoding="utf-8")
+    except OSError as error:
+        raise ConfigError(
+            f"{path} cannot be written ({error.strerror or error}); choose another folder"
+        ) from error
