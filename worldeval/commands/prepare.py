@@ -7,7 +7,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
-
 DROID_SIZE = (192, 320)
 _MAY_CHANGE = ("limit", "workers", "device", "encoder", "published_latents", "instruction")
 """Settings that may change in a store that has episodes; in one that has none, all may."""

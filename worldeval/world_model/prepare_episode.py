@@ -146,7 +146,7 @@ def open_dataset(config: PrepareConfig) -> RawDataset:
 
 
 def layout_of(source: Path, layout: str) -> str:
-    """"ctrl-world" or "lerobot"; "auto" looks at what the folder holds."""
+    """ "ctrl-world" or "lerobot"; "auto" looks at what the folder holds."""
     if layout != "auto":
         return layout
     found = [

@@ -1,7 +1,7 @@
 """Makes LeRobot datasets of any robot, as LeRobot itself lays them out, with real H.264.
 
-Each picture carries its number and its view (``lerobot_made.picture``), and the action of row k is a
-known function of k, so that what a reader brings together can be checked to the frame.
+Each picture carries its number and its view (``lerobot_made.picture``), and the action of row k is
+a known function of k, so that what a reader brings together can be checked to the frame.
 """
 
 from __future__ import annotations
@@ -153,7 +153,10 @@ def _write_statistics(root: Path, kind: Made, version: str, lengths: Sequence[in
     """Of the whole dataset in v3.0, of each episode in v2.1."""
     each = []
     for n, rows in enumerate(lengths):
-        values = {"action": actions_of(kind, n, rows), "observation.state": states_of(kind, n, rows)}
+        values = {
+            "action": actions_of(kind, n, rows),
+            "observation.state": states_of(kind, n, rows),
+        }
         each.append({k: (v.min(0).tolist(), v.max(0).tolist()) for k, v in values.items()})
     if version != "v3.0":
         lines = [

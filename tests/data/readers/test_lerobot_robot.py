@@ -40,9 +40,7 @@ def small(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.mark.parametrize("kind", (SO101, ALOHA), ids=("so101", "aloha"))
-def test_frames_actions_and_words_belong_together(
-    tmp_path: Path, version: str, kind: Made
-) -> None:
+def test_frames_actions_and_words_belong_together(tmp_path: Path, version: str, kind: Made) -> None:
     root = make_robot_dataset(tmp_path / "d", kind, version, (25, 31))
     robot = propose_robot(root).robot
     rows = robot.steps_per_frame
@@ -53,9 +51,7 @@ def test_frames_actions_and_words_belong_together(
         count = (length - 1) // rows
         actions = actions_of(kind, n, length)
         assert episode.frames == count + 1 and episode.instructions == (TASKS[n],)
-        assert np.array_equal(
-            episode.steps(), actions[: count * rows].reshape(count, rows, -1)
-        )
+        assert np.array_equal(episode.steps(), actions[: count * rows].reshape(count, rows, -1))
         assert np.array_equal(episode.poses()[1:], episode.steps()[:, -1])
         assert np.array_equal(episode.poses()[0], states_of(kind, n, length)[0])
         frames = episode.images(SIZE)
@@ -68,12 +64,11 @@ def test_frames_actions_and_words_belong_together(
 
 def test_first_robot_has_names_rates_views_sizes_and_bounds(tmp_path: Path, version: str) -> None:
     for name, statistics in (("with", True), ("without", False)):
-        root = make_robot_dataset(
-            tmp_path / name, SMALL, version, (31, 38), statistics=statistics
-        )
+        root = make_robot_dataset(tmp_path / name, SMALL, version, (31, 38), statistics=statistics)
         proposal = propose_robot(root)
         robot = proposal.robot
-        assert proposal.sure and "gripper.pos" in proposal.told[0]
+        assert proposal.sure and proposal.told == ()
+        assert robot.gripper_sense == "close_negative"  # as that of the shipped so101
         assert robot.name == "so101_follower" and robot.views == ("front", "wrist")
         assert robot.action_names == robot.pose_names == SO101.joints
         assert robot.image_size == (48, 192) and robot.motion == "joint_target"
@@ -82,6 +77,17 @@ def test_first_robot_has_names_rates_views_sizes_and_bounds(tmp_path: Path, vers
         assert (np.asarray(robot.action_low) <= low + 1e-4).all()
         assert (np.asarray(robot.action_high) >= high - 1e-4).all()
         assert (np.asarray(robot.action_high) - robot.action_low <= 1.03 * (high - low)).all()
+
+
+def test_what_had_to_be_guessed_is_told(tmp_path: Path) -> None:
+    kind = replace(SMALL, joints=("a", "b", "grip"), robot_type="Own Arm!")
+    proposal = propose_robot(make_robot_dataset(tmp_path / "d", kind, "v3.0", (31,)))
+    assert proposal.sure and proposal.robot.name == "own-arm"
+    assert "grip closes towards its higher bound is a guess" in proposal.told[0]
+    kind = replace(kind, joints=("a", "b", "c"), names="none")
+    proposal = propose_robot(make_robot_dataset(tmp_path / "e", kind, "v3.0", (31,)))
+    assert proposal.robot.action_names == ("action_0", "action_1", "action_2")
+    assert "no names" in proposal.told[0] and "gripper_index" in proposal.told[1]
 
 
 def test_large_pictures_get_smaller_and_keep_their_shape(tmp_path: Path) -> None:

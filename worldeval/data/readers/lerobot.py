@@ -10,7 +10,6 @@ episode is refused.
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
-from pathlib import Path
 
 from worldeval.data.cells import EXPECTED
 from worldeval.data.readers.footage import FilmPart, Footage, ImageColumn

@@ -1,7 +1,7 @@
 """Where a LeRobot dataset keeps what a robot needs: its views, and its numbers by name.
 
-Enters: the features of ``info.json``, a robot, and perhaps a key map. Leaves: ``RobotColumns``, or a
-DataError that lists what there is. A view "front" is the feature ``observation.images.front``,
+Enters: the features of ``info.json``, a robot, and perhaps a key map. Leaves: ``RobotColumns``, or
+a DataError that lists what there is. A view "front" is the feature ``observation.images.front``,
 ``front`` or another that ends so; numbers are found by the names of the columns ``action`` and
 ``observation.state``, with or without LeRobot's ending ".pos"; a column without names is taken as
 it is if it has the robot's width. Odd spellings are said in a key map, a JSON file::
@@ -86,9 +86,7 @@ def read_spelling(path: Path) -> Spelling:
         if not isinstance(content.get(name), str | None):
             raise ConfigError(f"key map {path}: {name} is {content[name]!r}, expected a column")
     fps = content.get("fps")
-    if fps is not None and not (
-        type(fps) in (int, float) and math.isfinite(fps) and fps > 0
-    ):
+    if fps is not None and not (type(fps) in (int, float) and math.isfinite(fps) and fps > 0):
         raise ConfigError(f"key map {path}: fps is {fps!r}, expected rows a second")
     return Spelling(
         views=content.get("views", {}),

@@ -11,7 +11,7 @@ from __future__ import annotations
 import math
 import re
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -32,7 +32,7 @@ from worldeval.data.readers.lerobot_columns import (
 from worldeval.data.readers.lerobot_index import LeRobotIndex, read_lines
 from worldeval.data.readers.lerobot_rows import RowFinder
 from worldeval.errors import DataError
-from worldeval.robots import CameraSpec, RobotSpec
+from worldeval.robots import NAMES, CameraSpec, RobotSpec, read_robot
 
 FRAME_HZ, MOST_SIDE_PX, FRAMES_PER_CHUNK = 5.0, 320, 4
 _ALIKE = 0.3
@@ -62,7 +62,9 @@ def propose_robot(root: str | Path, spelling: Spelling | None = None) -> Proposa
         )
     hz = spelling.fps or index.fps
     if not hz:
-        raise DataError(f"{where} says nothing of frames a second; write fps there, or in a key map")
+        raise DataError(
+            f"{where} says nothing of frames a second; write fps there, or in a key map"
+        )
     views = spelling.views or {short_view(name): name for name in picture_features(features)}
     sizes = [size for name, size in picture_features(features).items() if name in views.values()]
     if not sizes:
@@ -97,6 +99,11 @@ def propose_robot(root: str | Path, spelling: Spelling | None = None) -> Proposa
         cameras=tuple(CameraSpec(name=name, mount="uncalibrated") for name in views),
         motion="joint_target",
     )
+    shipped = _known(robot)
+    if shipped is not None:
+        robot = replace(
+            robot, gripper_index=shipped.gripper_index, gripper_sense=shipped.gripper_sense
+        )
     return Proposal(robot=robot, sure=alike, told=tuple(_told(robot, index, action, state, alike)))
 
 
@@ -105,14 +112,18 @@ def _told(
 ) -> list[str]:
     told = []
     if names_of(index.features[action]) is None:
-        told.append(f"{action!r} has no names in info.json, so its numbers are called action_0, ...")
+        told.append(
+            f"{action!r} has no names in info.json, so its numbers are called action_0, ..."
+        )
     if not alike:
         beside = f"{state!r}" if state else "any state"
         told.append(
             f"the numbers of {action!r} do not have the ranges of {beside}, so that they may be "
             "relative, velocities or poses: set motion, action_space, pose_names and bounds"
         )
-    if robot.gripper_axes:
+    if _known(robot) is not None:
+        pass  # its gripper is known
+    elif robot.gripper_axes:
         grips = ", ".join(robot.action_names[i] for i in robot.gripper_axes)
         told.append(
             f"that {grips} closes towards its higher bound is a guess: gripper_sense is "
@@ -121,6 +132,15 @@ def _told(
     else:
         told.append("no name of an action has 'grip' in it: gripper_index says which is one")
     return told
+
+
+def _known(robot: RobotSpec) -> RobotSpec | None:
+    """The shipped robot whose actions have the same names: its gripper closes alike."""
+    for name in NAMES:
+        shipped = read_robot(name)
+        if shipped.motion == robot.motion and shipped.action_names == robot.action_names:
+            return shipped
+    return None
 
 
 def _width(index: LeRobotIndex, column: str) -> int:
@@ -145,8 +165,8 @@ def _bounds(index: LeRobotIndex, column: str, hz: float) -> Bounds:
                 found.append((values.min(axis=0), values.max(axis=0)))
     if not found:
         raise DataError(
-            f"{index.root} has neither statistics nor rows of {column!r} that can be read; fetch it "
-            "again, or give the robot (--robot FILE)"
+            f"{index.root} has neither statistics nor rows of {column!r} that can be read; fetch "
+            "it again, or give the robot (--robot FILE)"
         )
     return np.min([b[0] for b in found], axis=0), np.max([b[1] for b in found], axis=0)
 
@@ -187,9 +207,7 @@ def _alike(first: Bounds, second: Bounds) -> bool:
     return bool(len(shares)) and float((shares >= _ALIKE).mean()) >= 0.8
 
 
-def _round_bounds(
-    low: np.ndarray, high: np.ndarray
-) -> tuple[tuple[float, ...], tuple[float, ...]]:
+def _round_bounds(low: np.ndarray, high: np.ndarray) -> tuple[tuple[float, ...], tuple[float, ...]]:
     """Rounded outwards to a hundredth of the range; what never moved is given a range of 2."""
     lows, highs = [], []
     for first, last in zip(low.tolist(), high.tolist(), strict=True):

@@ -58,7 +58,9 @@ class Clock:
 def clock_of(rows_hz: float | None, robot: RobotSpec, where: Path) -> Clock:
     """Raises DataError with the rates that work, where rows are no whole number a step."""
     if not rows_hz:
-        raise DataError(f"{where} says nothing of frames a second; write fps there, or in a key map")
+        raise DataError(
+            f"{where} says nothing of frames a second; write fps there, or in a key map"
+        )
     ratio = rows_hz / robot.control_hz
     rows = round(ratio)
     if rows < 1 or abs(ratio - rows) > _SAME * rows:
@@ -259,4 +261,3 @@ def _beyond(actions: np.ndarray, robot: RobotSpec) -> tuple[str, ...]:
         for name, first, last, out in zip(robot.action_names, low, high, beyond, strict=True)
         if out
     )
-
