@@ -75,7 +75,7 @@ def test_a_scheme_of_another_package(folder: Path, monkeypatch: pytest.MonkeyPat
     (folder / "lab" / "net.py").write_text("LAYERS = 1\n")
     (folder / "weights").mkdir()
     (folder / "weights" / "w.bin").write_bytes(b"1")
-    entry = importlib.metadata.EntryPoint("lab", "lab.policy:make", loading.ENTRY_POINTS)
+    entry = importlib.metadata.EntryPoint("lab", "lab.policy:make", "worldeval.policies")
     monkeypatch.setattr(loading, "_entries", lambda: [entry])
     first = policy_content("lab:weights")
     assert {"scheme lab", "lab/policy.py", "lab/net.py", "what it names"} <= set(first)

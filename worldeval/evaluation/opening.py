@@ -12,7 +12,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
-from worldeval import shipped
+from worldeval import registry, shipped
 from worldeval.errors import ConfigError, MismatchError, StoreError
 
 if TYPE_CHECKING:
@@ -63,8 +63,11 @@ class ImaginationOptions:
         return self.world_model or shipped.path(shipped.WORLD_MODEL)
 
 
-def open_world(name: WorldName, options: ImaginationOptions | None = None) -> World:
-    """The world of that name; ``options`` are for imagination."""
+def open_world(name: str, options: ImaginationOptions | None = None) -> World:
+    """The world of that name; ``options`` are for imagination.
+
+    Another package's world is named by its entry point ``worldeval.worlds``, a call that makes it.
+    """
     if name == "metaworld":
         from worldeval.worlds.metaworld import MetaWorld
 
@@ -74,7 +77,15 @@ def open_world(name: WorldName, options: ImaginationOptions | None = None) -> Wo
 
         return ToyWorld()
     if name != "imagination":
-        raise ConfigError(f"world is {name!r}, expected imagination, metaworld or toy")
+        make = registry.registered("worlds", name)
+        if make is None:
+            known = ("imagination", "metaworld", "toy", *registry.entries("worlds"))
+            raise ConfigError(
+                f"world is {name!r}, expected imagination, metaworld or toy"
+                f"{registry.did_you_mean(name, known)}"
+            )
+        world: World = make()
+        return world
     return open_imagination(options or ImaginationOptions())
 
 

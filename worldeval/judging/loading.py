@@ -1,7 +1,8 @@
 """One URI, one judge. No torch is imported until a learned judge is asked for.
 
 Enters: ``checkpoints/judge`` (the folder of a checkpoint; its kind says which judge it is),
-``human:labels.csv`` (``human.py``), ``vlm:http://host/v1?model=NAME`` (``vlm/``).
+``human:labels.csv`` (``human.py``), ``vlm:http://host/v1?model=NAME`` (``vlm/``), or
+``scheme:rest`` of another package, whose entry point ``worldeval.judges`` makes it from ``rest``.
 Leaves: a ``types.Judge``.
 """
 
@@ -10,6 +11,7 @@ from __future__ import annotations
 from importlib import import_module
 from pathlib import Path
 
+from worldeval import registry
 from worldeval.data import checkpoint
 from worldeval.errors import CheckpointError, ConfigError
 from worldeval.types import Judge
@@ -40,10 +42,16 @@ def load_judge(uri: str | Path, *, device: str = "cpu") -> Judge:
         judge: Judge = VisionLanguageJudge.from_uri(text)
         return judge
     folder = Path(uri)
+    if scheme not in (".", "..") and not folder.exists():
+        make = registry.registered("judges", scheme)
+        if make is not None:
+            made: Judge = make(rest)
+            return made
     if rest and not folder.exists():
+        known = ("human", "vlm", *registry.entries("judges"))
         raise ConfigError(
             f"judge is {text!r}, expected the folder of a checkpoint, human:LABELS.csv or "
-            "vlm:http://HOST/v1?model=NAME"
+            f"vlm:http://HOST/v1?model=NAME{registry.did_you_mean(scheme, known)}"
         )
     kind = checkpoint.read_header(folder)["kind"]
     if kind not in LEARNED:

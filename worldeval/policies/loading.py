@@ -24,17 +24,16 @@ as ``target(rest, robot, **arguments)``.
 
 from __future__ import annotations
 
-import difflib
 import hashlib
 import importlib
 import importlib.util
 import inspect
 from collections.abc import Callable, Iterable
-from importlib.metadata import entry_points
 from pathlib import Path
 from types import ModuleType
 from typing import Any
 
+from worldeval import registry
 from worldeval.errors import ConfigError, PolicyError, WorldEvalError
 from worldeval.policies.arguments import Argument, split_arguments, values_for
 from worldeval.policies.checking import check_policy
@@ -42,8 +41,6 @@ from worldeval.policies.guard import MAKING, Guard, Guarded, guarded, words
 from worldeval.policies.watching import TimeIsUp
 from worldeval.robots import RobotSpec
 from worldeval.types import Policy
-
-ENTRY_POINTS = "worldeval.policies"
 
 ALONE: dict[str, str] = {
     "random": "worldeval.policies.scripted:RandomPolicy",
@@ -256,7 +253,7 @@ def _resolve(target: str) -> Callable[..., Any]:
 
 
 def _entries() -> Iterable[Any]:
-    return entry_points(group=ENTRY_POINTS)
+    return registry.entries("policies").values()
 
 
 def entry_of(scheme: str) -> Any:
@@ -281,5 +278,5 @@ def _entry_point(scheme: str) -> Callable[..., Any] | None:
 
 
 def _did_you_mean(word: str, known: Iterable[str]) -> str:
-    close = difflib.get_close_matches(word, list(known), n=1)
-    return f" (did you mean {close[0]!r}?)" if close else ""
+    hint = registry.did_you_mean(word, known)
+    return f" ({hint[2:]})" if hint else ""
