@@ -32,6 +32,8 @@ from worldeval.rollout.table import rollout_table
 from worldeval.types import Episode
 from worldeval.worlds.sawyer import ROBOT, TASKS, start_states
 
+WHAT = ("suite", "truth", "judge-suites", "calibration-suite", "population-suites")
+
 
 def make_suite(out: Path, per_task: int, demo_per_task: int, chunks: int) -> None:
     starts = [s for task in TASKS for s in start_states("evaluation", task, per_task)]
@@ -91,6 +93,22 @@ def make_calibration_suite(out: Path, chunks: int) -> None:
     draw_starts(suite, out / "starts")
 
 
+def make_population_suites(out: Path, chunks: int) -> None:
+    """Start states that nothing else uses, for each role of a population's policies."""
+    splits = {
+        "training": ("training", 6),
+        "validation": ("validation", 5),
+        "reported": ("evaluation", 5),
+    }
+    for role, (split, count) in splits.items():
+        starts = [s for task in TASKS for s in start_states(split, task, count, 2000)]
+        suite = Suite(
+            name=f"population-{role}", robot=ROBOT.name, chunks=chunks, starts=tuple(starts)
+        )
+        suite.save(out / f"{role}.json")
+        draw_starts(suite, out / f"starts-{role}")
+
+
 def keep_truth(rollouts: Path, out: Path) -> None:
     demo = {start.start_id for start in Suite.load(out / "demo.json").starts}
     tables = []
@@ -116,7 +134,7 @@ def keep_truth(rollouts: Path, out: Path) -> None:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("what", choices=("suite", "truth", "judge-suites", "calibration-suite"))
+    parser.add_argument("what", choices=WHAT)
     parser.add_argument("--out", type=Path, default=Path("checkpoints/suite"))
     parser.add_argument("--rollouts", type=Path, default=Path("runs/truth"))
     parser.add_argument("--per-task", type=int, default=10)
@@ -129,6 +147,8 @@ def main() -> None:
         make_judge_suites(options.out)
     elif options.what == "calibration-suite":
         make_calibration_suite(options.out, options.chunks)
+    elif options.what == "population-suites":
+        make_population_suites(options.out, options.chunks)
     else:
         keep_truth(options.rollouts, options.out)
 
