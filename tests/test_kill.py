@@ -18,8 +18,8 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 import pytest
-
 from tests.evaluation.test_rank_until_sure import POLICIES
+
 from worldeval import cli
 from worldeval.data import checkpoint
 from worldeval.data.store.episodes import EpisodeStore
@@ -282,12 +282,12 @@ def test_rollouts_until_the_order_is_sure(
         tmp_path / "s.json"
     )
     (tmp_path / "toys.py").write_text(POLICIES)
-    words = f"--stop-when-sure --world toy --suite {tmp_path / 's.json'} --threads 1".split()
+    words = f"--until-sure order --world toy --suite {tmp_path / 's.json'} --threads 1".split()
     for name, mistakes in (("good", 0.0), ("fair", 0.5), ("bad", 1.0)):
         words += ["--policy", f"python:{tmp_path}/toys.py:Toy?name={name}&mistakes={mistakes}"]
     whole, cut = tmp_path / "whole", tmp_path / "cut"
-    again(["rank", str(whole), "--out", str(tmp_path / "whole-ranked"), *words], capsys)
-    words = ["rank", str(cut), "--out", str(tmp_path / "cut-ranked"), *words]
+    again(["evaluate", "--out", str(whole), *words], capsys)
+    words = ["evaluate", "--out", str(cut), *words]
     strike(words, number, lambda: len(list(cut.glob("data/*/*.parquet"))) >= 10)
     assert len(EpisodeStore.open(cut)) < len(EpisodeStore.open(whole))
     again(words, capsys)

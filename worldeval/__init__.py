@@ -24,6 +24,7 @@ _HOMES = {
     "CameraSpec": "robots",
     "Episode": "types",
     "EpisodeStore": "data.store.episodes",
+    "Evaluation": "evaluation.evaluation",
     "Imagination": "imagination.env",
     "Judge": "types",
     "MetaWorld": "worlds.metaworld",
@@ -38,6 +39,7 @@ _HOMES = {
     "World": "types",
     "WorldEvalError": "errors",
     "WorldStep": "types",
+    "evaluate": "evaluation.evaluate",
     "load_judge": "judging.loading",
     "load_policy": "policies.loading",
     "run_suite": "rollout.engine",
@@ -49,6 +51,7 @@ __all__ = [
     "CameraSpec",
     "Episode",
     "EpisodeStore",
+    "Evaluation",
     "Imagination",
     "Judge",
     "MetaWorld",
@@ -64,6 +67,7 @@ __all__ = [
     "WorldEvalError",
     "WorldStep",
     "__version__",
+    "evaluate",
     "load_judge",
     "load_policy",
     "run_suite",
@@ -72,6 +76,8 @@ __all__ = [
 if TYPE_CHECKING:
     from worldeval.data.store.episodes import EpisodeStore
     from worldeval.errors import WorldEvalError
+    from worldeval.evaluation.evaluate import evaluate
+    from worldeval.evaluation.evaluation import Evaluation
     from worldeval.imagination.env import Imagination
     from worldeval.judging.loading import load_judge
     from worldeval.policies.loading import load_policy

@@ -50,6 +50,7 @@ VERBS = {
     "train progress": ("train_progress:TrainProgress", "how far along a task is, frame by frame"),
     "train margin": ("train_margin:TrainMargin", "how near each frame is to success"),
     "train trust": ("train_trust:TrainTrust", "when not to believe the imagination"),
+    "evaluate": ("evaluate:Evaluate", "roll out, judge and rank policies, in one folder"),
     "rollout": ("rollout:Rollout", "run policies from a suite's start states in a world"),
     "replay": ("replay:Replay", "imagine recorded episodes again and measure the difference"),
     "judge": ("judge:JudgeVerb", "give a verdict on every rollout of a folder"),

@@ -2,14 +2,11 @@
 
 from __future__ import annotations
 
-from dataclasses import asdict, dataclass, field, replace
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Literal
 
 import tyro
-
-from worldeval.commands.until_sure import UntilSureOptions, stopping_notes
-from worldeval.errors import ConfigError
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -22,20 +19,17 @@ class Rank:
     the judge's errors, and true rates from a few true trials joined with the imagined rollouts.
     Rollouts that `worldeval trust` distrusts are shown with and without.
 
-    With --stop-when-sure it rolls out and judges first, into the folder, and stops as soon as the
-    order of the policies is decided. The same command goes on where it was interrupted.
+    `worldeval evaluate` rolls out and judges too.
 
     For example:
       worldeval rank runs/mine --out runs/mine-ranked
       worldeval rank runs/mine --against runs/truth --out runs/mine-ranked
       worldeval rank runs/mine --real trials.csv --calibration runs/calibrated --out runs/ranked
       worldeval rank runs/mine --weights equal --paired --out runs/ranked
-      worldeval rank runs/new --stop-when-sure --policy checkpoints/policies/full \\
-          --policy python:mine.py:Mine --out runs/ranked
     """
 
     folder: tyro.conf.Positional[Path]
-    """Folder of rollouts, judged by `worldeval judge`; with --stop-when-sure, to write them to."""
+    """Folder of rollouts, judged by `worldeval judge`."""
     out: Path
     """Folder to write the leaderboard to."""
     against: Path | None = None
@@ -66,12 +60,6 @@ class Rank:
     """Of the intervals."""
     seed: int = 0
     """Of the bootstrap over tasks."""
-    stop_when_sure: bool = False
-    """Roll out --policy from the start states of the suite, round by round, each policy for as
-    long as some other cannot be told from it; any decision is wrong with a chance of --alpha."""
-    rollouts: Annotated[UntilSureOptions, tyro.conf.arg(name="")] = field(
-        default_factory=UntilSureOptions
-    )
 
     def run(self) -> None:
         from worldeval.data.provenance import write_manifest
@@ -84,16 +72,10 @@ class Rank:
             read_weights,
             write_ranking,
         )
+        from worldeval.evaluation.sure_folder import stopping_notes
         from worldeval.ranking.leaderboard import build_leaderboard
 
         weights = read_weights(self.weights)
-        if self.stop_when_sure:
-            self.rollouts.run(self.folder, alpha=self.alpha, verb=self)
-        elif self.rollouts != UntilSureOptions():
-            raise ConfigError(
-                "options of rollouts were given without --stop-when-sure; add it to roll out, or "
-                "leave them away to rank the rollouts that are there"
-            )
         imagined = read_verdicts(self.folder)
         errors = None
         if self.calibration is not None:
@@ -116,6 +98,6 @@ class Rank:
         board = replace(board, notes=(*board.notes, *stopped))
         write_manifest(self.out, command="rank", config=self, seed=self.seed, allow_changes=True)
         given = {name: value for name, value in asdict(self).items() if value not in (None, False)}
-        facts = {n: str(value) for n, value in given.items() if n not in ("out", "rollouts")}
+        facts = {n: str(value) for n, value in given.items() if n != "out"}
         print(write_ranking(board, self.out, provenance=facts))
         print(self.out / "report.html")

@@ -8,8 +8,6 @@ from typing import Annotated
 
 import tyro
 
-from worldeval.errors import PolicyError
-from worldeval.evaluation.policy_options import tell
 from worldeval.evaluation.stage import StageOptions
 
 
@@ -37,34 +35,7 @@ class Rollout:
     stage: Annotated[StageOptions, tyro.conf.arg(name="")] = field(default_factory=StageOptions)
 
     def run(self) -> None:
-        from worldeval.rollout.engine import run
-        from worldeval.rollout.table import rollout_table
+        from worldeval.evaluation.rolling import roll_out
 
-        batch = self.stage.batch
-        failed: list[PolicyError] = []
-        with self.stage.open(self.out, self.policy, self) as stage, stage.store() as store:
-            for policy in stage.policies:
-                try:
-                    report = run(
-                        stage.world,
-                        policy,
-                        stage.suite,
-                        store,
-                        batch=batch,
-                        adapter=stage.adapter,
-                    )
-                except PolicyError as error:  # it never worked; the others still can
-                    failed.append(error)
-                    if len(stage.policies) > 1:
-                        tell(str(error))
-                else:
-                    print(report, flush=True)
-            table = rollout_table(store)
-        stage.keep_truth(table)
-        if failed:
-            raise PolicyError(
-                f"{len(failed)} of {len(stage.policies)} policies gave no rollouts, "
-                f"the others are in {self.out}; the first said: {failed[0]}"
-                if len(stage.policies) > 1
-                else str(failed[0])
-            )
+        with self.stage.open(self.out, self.policy, self) as stage:
+            roll_out(stage, self.stage.batch)

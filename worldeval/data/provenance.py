@@ -60,6 +60,7 @@ def write_manifest(
     extra: Mapping[str, Any] | None = None,
     content: Content | None = None,
     allow_changes: bool | Collection[str] = (),
+    grows: Mapping[str, str] | None = None,
 ) -> Path:
     """Write ``folder/run.json`` atomically and return its path.
 
@@ -69,6 +70,9 @@ def write_manifest(
         (``data/digests.py``), as {"policy bc:runs/mine": {"runs/mine": "3fa9..."}}.
     allow_changes: dotted names of settings that may differ from those of an earlier run in the
         folder ("workers", "suite.name"), or True for any.
+    grows: settings that are mappings to which entries may be added later, each with what the
+        content of its entries is called before their names ({"policies": "policy "}). Entries of
+        earlier runs that are not given now are kept; one that is given must be as it was.
 
     In a folder that already holds a manifest, the command, the seed and every other setting must
     be equal, and all content, else ConfigError names the first that differs. Of content that an
@@ -89,9 +93,12 @@ def write_manifest(
     path = folder / MANIFEST
     if path.exists():
         earlier = read_manifest(folder)
+        content = _grow(settings["config"], content or {}, earlier, grows or {})
+        manifest["content"] = jsonable(content)
         if allow_changes is not True:
-            _refuse_changes(earlier, settings, folder, allow_changes or ())
-            manifest["unchecked"] = _refuse_other_content(earlier, content or {}, folder)
+            added = _added(settings["config"], earlier, grows or {})
+            _refuse_changes(earlier, settings, folder, {*(allow_changes or ()), *added})
+            manifest["unchecked"] = _refuse_other_content(earlier, content, folder, added)
         began = {k: earlier[k] for k in now if k in earlier}
         manifest = {**manifest, **began, "resumed": [*earlier.get("resumed", []), now]}
     try:
@@ -244,7 +251,7 @@ def _refuse_changes(
     ):
         name = name.removeprefix("config.")
         parts = name.split(".")
-        if any(".".join(parts[: i + 1]) in allowed for i in range(len(parts))):
+        if name in allowed or any(".".join(parts[: i + 1]) in allowed for i in range(len(parts))):
             continue
         raise ConfigError(
             f"folder {str(folder)!r} was begun with {name} = {old!r}, now it is {new!r}; use the "
@@ -252,7 +259,35 @@ def _refuse_changes(
         )
 
 
-def _refuse_other_content(earlier: Mapping[str, Any], now: Content, folder: Path) -> list[str]:
+def _grow(
+    config: dict[str, Any], content: Content, earlier: Mapping[str, Any], grows: Mapping[str, str]
+) -> Content:
+    """Add to ``config`` the entries of earlier runs; the content, with theirs."""
+    kept: dict[str, Mapping[str, str]] = {}
+    for name, prefix in grows.items():
+        before = earlier["config"].get(name) or {}
+        left = {key: value for key, value in before.items() if key not in config[name]}
+        config[name] = {**left, **config[name]}
+        known = earlier.get("content") or {}
+        kept |= {prefix + key: known[prefix + key] for key in left if prefix + key in known}
+    return {**kept, **content}
+
+
+def _added(
+    config: Mapping[str, Any], earlier: Mapping[str, Any], grows: Mapping[str, str]
+) -> dict[str, str]:
+    """The entries that no earlier run had: dotted name of the setting -> name of the content."""
+    return {
+        f"{name}.{key}": prefix + key
+        for name, prefix in grows.items()
+        for key in config[name]
+        if key not in (earlier["config"].get(name) or {})
+    }
+
+
+def _refuse_other_content(
+    earlier: Mapping[str, Any], now: Content, folder: Path, added: Mapping[str, str]
+) -> list[str]:
     """Raise ConfigError for the first part that is another; the things that nobody can compare."""
     kept = earlier.get("content") or {}
     for thing, parts in now.items():
@@ -266,7 +301,9 @@ def _refuse_other_content(earlier: Mapping[str, Any], now: Content, folder: Path
                     "what lies there is not of this one; choose another folder for this, or "
                     "restore what was there to continue"
                 )
-    unknown = sorted({*earlier.get("unchecked", ()), *(now.keys() - kept.keys())})
+    unknown = sorted(
+        {*earlier.get("unchecked", ()), *(now.keys() - kept.keys() - {*added.values()})}
+    )
     if unknown:
         log.warning(
             "%s was begun by a version that kept no digest of %s: whether that has changed since "

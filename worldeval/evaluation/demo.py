@@ -24,8 +24,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from worldeval import shipped
-from worldeval.errors import ConfigError, MismatchError
-from worldeval.evaluation.folder import judge_errors, judge_folder, read_truth, write_ranking
+from worldeval.errors import ConfigError
+from worldeval.evaluation.corrections import measure_trust, shipped_judge_errors
+from worldeval.evaluation.folder import judge_folder, read_truth, write_ranking
 from worldeval.evaluation.opening import (
     ImaginationOptions,
     adapter_of,
@@ -42,7 +43,6 @@ if TYPE_CHECKING:
 
     from worldeval.imagination.env import Imagination
     from worldeval.motion.adapters import Adapter
-    from worldeval.ranking.corrections import JudgeErrors
     from worldeval.rollout.suite import Suite
     from worldeval.types import Policy
 
@@ -123,13 +123,15 @@ def run_demo(config: DemoConfig) -> Path:
     with clock.phase("judge"):
         imagined = judged(candidates, judge, suite)
     with clock.phase("trust"):
-        trust, doubtful = doubted(candidates, config)
+        trust, doubtful = measure_trust(
+            [candidate.rollouts for candidate in candidates], config.imagination
+        )
     with clock.phase("rank"):
         true = truth[truth["start_id"].isin([start.start_id for start in suite.starts])]
         stores = {c.policy.spec.name: c.rollouts for c in candidates}
         clips = make_clips(stores, imagined, true, config.out / "videos")
         facts = {**settings, "seconds": dict(clock.seconds), "judge": judge.name}
-        errors, uncorrected = judged_wrongly(imagined, config.out)
+        errors, uncorrected = shipped_judge_errors(imagined, config.out)
         board = build_leaderboard(imagined, true, judge_errors=errors, trust=trust)
         board = replace(board, notes=(*board.notes, *doubtful, *uncorrected))
         text = write_ranking(board, config.out, clips=clips, provenance=facts)
@@ -257,44 +259,3 @@ def judged(candidates: Sequence[Candidate], judge: Any, suite: Suite) -> pd.Data
     table = pd.concat(tables, ignore_index=True)
     wanted = table["start_id"].isin([start.start_id for start in suite.starts])
     return table[wanted].reset_index(drop=True)
-
-
-def doubted(
-    candidates: Sequence[Candidate], config: DemoConfig
-) -> tuple[pd.DataFrame | None, list[str]]:
-    """Which imagined rollouts not to trust, and a note where that cannot be told."""
-    import pandas as pd
-
-    from worldeval.data.checkpoint import digest
-    from worldeval.evaluation import trust as tables
-
-    place = shipped.folder() / shipped.TRUST
-    calibration = tables.read_calibration(None, place)
-    if calibration is None:
-        return None, [f"Which rollouts not to trust cannot be told: {place} has no trust.json."]
-    stores = [candidate.rollouts for candidate in candidates]
-    instrument = digest(place)
-    try:
-        calibration.check(
-            world_model=fingerprint(str(config.imagination.folder)),
-            instrument=instrument,
-            judges=tables.judges_of(stores),
-            seeds=False,
-        )
-    except MismatchError as error:
-        return None, [f"Which rollouts not to trust cannot be told: {error}."]
-    trust = tables.open_instrument(place, None, config.imagination)
-    measuring = tables.Measuring(trust=trust, digest=instrument, seeds=())
-    told = [measuring.write(measuring.store(s)[0], s, calibration) for s in stores]
-    return pd.concat(told, ignore_index=True), []
-
-
-def judged_wrongly(imagined: pd.DataFrame, out: Path) -> tuple[JudgeErrors | None, list[str]]:
-    """How often the judge errs, and a note where that is not known of these rollouts."""
-    place = shipped.folder() / shipped.CALIBRATION
-    if not place.is_file():
-        return None, [f"Rates are not corrected for the judge's errors: there is no {place}."]
-    try:
-        return judge_errors(place, imagined, out), []
-    except MismatchError as error:
-        return None, [f"Rates are not corrected for the judge's errors: {error}."]

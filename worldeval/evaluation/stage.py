@@ -57,7 +57,7 @@ class StageOptions:
         verb: the options as given, for run.json. Raises what does not fit together before anything
         is rolled out.
         """
-        from worldeval.data.provenance import write_manifest
+        from worldeval.data.provenance import MANIFEST, read_manifest, write_manifest
         from worldeval.evaluation.opening import (
             adapter_of,
             fingerprint,
@@ -93,8 +93,13 @@ class StageOptions:
             "world_model": fingerprint(str(self.imagination.folder)) if imagined else None,
             "suite": {"name": suite.name, "chunks": suite.chunks, "seed": suite.seed},
             "policies": fingerprints(uris),
+            "policy_names": {p.spec.name: uri for uri, p in zip(uris, policies, strict=True)},
         }
         content = {f"policy {uri}": policy_content(uri, but=out) for uri in uris}
+        # Policies and start states may be added later. A folder that does not say which policy
+        # had which name cannot tell a new one from an old one of the same name: it stays as it is.
+        began = read_manifest(out)["config"] if (out / MANIFEST).exists() else config
+        named = "policy_names" in began
         write_manifest(
             out,
             command="rollout",
@@ -102,6 +107,8 @@ class StageOptions:
             seed=suite.seed,
             extra={"options": verb},
             content=content | (imagination_content(self.imagination) if imagined else {}),
+            allow_changes=("suite.name",) if named else ("suite.name", "policy_names"),
+            grows={"policies": "policy ", "policy_names": "name "} if named else None,
         )
         return Stage(
             world=world, adapter=adapter, policies=tuple(policies), suite=suite, folder=out

@@ -64,6 +64,16 @@ def write_report(
     return target
 
 
+def leaderboard_html(leaderboard: Leaderboard) -> str:
+    """The leaderboard alone, framed with its style, for a notebook that shows other things too."""
+    body = f"<main>{leaderboard_section(leaderboard)}{notes(leaderboard.notes)}</main>"
+    inner = f"<!doctype html><html><head><style>{STYLE}</style></head><body>{body}</body></html>"
+    return (
+        f'<iframe sandbox srcdoc="{escape(inner)}" '
+        'style="width:100%;height:30em;border:0"></iframe>'
+    )
+
+
 def _head(title: str) -> str:
     return (
         '<!doctype html><html lang="en"><head><meta charset="utf-8">'

@@ -1,4 +1,4 @@
-"""``worldeval rank --stop-when-sure``, as a user calls it, in the toy world."""
+"""``worldeval evaluate --until-sure``, as a user calls it, in the toy world."""
 
 from __future__ import annotations
 
@@ -10,8 +10,8 @@ import pandas as pd
 import pytest
 
 from worldeval import cli
-from worldeval.commands.until_sure import stopping_notes
 from worldeval.errors import DataError
+from worldeval.evaluation.sure_folder import stopping_notes
 from worldeval.rollout.suite import Suite
 from worldeval.worlds.toy import toy_starts
 
@@ -33,7 +33,7 @@ def words(tmp_path: Path) -> list[str]:
         f"python:{tmp_path / 'toys.py'}:Toy?name={name}&mistakes={mistakes}"
         for name, mistakes in (("good", 0.0), ("bad", 1.0))
     ]
-    given = ["rank", str(tmp_path / "runs"), "--out", str(tmp_path / "ranked"), "--stop-when-sure"]
+    given = ["evaluate", "--out", str(tmp_path / "runs"), "--until-sure", "order"]
     for uri in uris:
         given += ["--policy", uri]
     where = ["--world", "toy", "--suite", str(tmp_path / "s.json"), "--threads", "1"]
@@ -53,7 +53,7 @@ def test_it_rolls_out_ranks_and_says_what_it_saved(
     assert len(pd.read_parquet(runs / "truth.parquet")) == 16
     record = json.loads((runs / "until-sure.json").read_text())
     assert record["order"] == [["good"], ["bad"]] and record["saved"] == 32
-    assert "biased towards the decision" in (tmp_path / "ranked" / "report.html").read_text()
+    assert "biased towards the decision" in (runs / "report.html").read_text()
 
     # The same again rolls out nothing; and to rank the folder later is to be told the same.
     assert cli.main(words) == 0
@@ -76,7 +76,6 @@ def test_it_rolls_out_ranks_and_says_what_it_saved(
     ("change", "text"),
     [
         (lambda words: words[: words.index("--policy")], "was given 0 policies"),
-        (lambda words: [w for w in words if w != "--stop-when-sure"], "--stop-when-sure"),
         (lambda words: [*words, "--round", "0"], "round is 0"),
         (lambda words: [*words, "--alpha", "2"], "alpha is 2.0"),
     ],

@@ -1,0 +1,63 @@
+"""``worldeval evaluate``."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Annotated, Literal
+
+import tyro
+
+from worldeval.evaluation.stage import StageOptions
+
+
+@dataclass(frozen=True, kw_only=True)
+class Evaluate:
+    """Roll out, judge and rank policies in one folder; the same command again goes on.
+
+    Policies and start states can be added later by naming them. Writes what `worldeval rollout`,
+    `judge`, `trust` and `rank` write: rollouts, verdicts.parquet, leaderboard.json, report.html.
+
+    For example:
+      worldeval evaluate --policy checkpoints/policies/full --policy random --out runs/mine
+      worldeval evaluate --policy A --policy B --until-sure best --out runs/mine
+    """
+
+    policy: tyro.conf.UseAppendAction[tuple[str, ...]] = ()
+    """What acts, as for `worldeval rollout`; repeat it for several."""
+    out: Path
+    """Folder to write to; one that an earlier evaluation wrote is continued."""
+    judge: str | None = None
+    """Who judges, as for `worldeval judge`. If not given: the shipped judge in imagination,
+    elsewhere the world itself."""
+    truth: Path | None = None
+    """What truly happened from the same start states: a table, or a folder of rollouts in a world
+    that knows. Measures how well imagination and truth agree."""
+    no_trust: bool = False
+    """Do not measure which imagined rollouts are not to be believed."""
+    until_sure: Literal["order", "best"] | None = None
+    """Stop rolling out when this is decided: every pair (order), or only which policy is the best,
+    which takes far fewer rollouts."""
+    alpha: float = 0.05
+    """With --until-sure: probability of any wrong decision, at most."""
+    round: int = 8
+    """With --until-sure: start states before each look at the order, rounded up until every task
+    has had its turn."""
+    stage: Annotated[StageOptions, tyro.conf.arg(name="")] = field(default_factory=StageOptions)
+
+    def run(self) -> None:
+        from worldeval.evaluation.evaluate import evaluate_stage
+
+        run = evaluate_stage(
+            self.stage,
+            self.policy,
+            self.out,
+            judge=self.judge,
+            truth=self.truth,
+            trust=not self.no_trust,
+            until_sure=self.until_sure,
+            alpha=self.alpha,
+            round_starts=self.round,
+            verb=self,
+        )
+        print(f"{run.text()}\n\n{self.out / 'report.html'}")

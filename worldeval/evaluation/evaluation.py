@@ -1,0 +1,192 @@
+"""An evaluation: a folder with rollouts, verdicts, truth, trust and a leaderboard, as one thing.
+
+Enters: a folder that `worldeval evaluate`, `rollout` or `demo` wrote. Leaves: its parts as tables
+and videos, and the leaderboard: HTML in a notebook, text in a terminal. Everything is read from the
+disk when it is asked for, so what other commands add to the folder is seen.
+"""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Mapping
+from dataclasses import replace
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from worldeval.errors import MismatchError, StoreError
+from worldeval.evaluation.folder import (
+    TRUTH,
+    VERDICTS,
+    check_labels,
+    judge_folder,
+    read_trust,
+    read_truth,
+    read_verdicts,
+    write_ranking,
+)
+from worldeval.evaluation.opening import ImaginationOptions, stores_in, world_model_of
+from worldeval.evaluation.rollouts import RolloutView, rollouts_by_policy
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+    from worldeval.ranking.board import Leaderboard
+
+GIVEN_TRUTH = "given-truth.parquet"
+"""The true outcomes that the folder was last ranked against."""
+
+
+class Evaluation:
+    """Rollouts of several policies from the same start states, and what is known of them.
+
+    ``judge`` and ``rank`` write into the folder and return the evaluation itself.
+    """
+
+    def __init__(self, folder: str | Path) -> None:
+        self.folder = Path(folder)
+        self.stores = stores_in(self.folder)
+
+    @classmethod
+    def open(cls, folder: str | Path) -> Evaluation:
+        """The evaluation in a folder. StoreError if it holds no rollouts."""
+        if not Path(folder).is_dir():
+            raise StoreError(
+                f"there is no folder {folder}; give one that `worldeval evaluate`, `worldeval "
+                "rollout` or `worldeval demo` wrote"
+            )
+        return cls(folder)
+
+    @property
+    def rollouts(self) -> Mapping[str, list[RolloutView]]:
+        """Policy -> its rollouts; ``.video()`` of one plays in a notebook."""
+        return rollouts_by_policy(self.stores)
+
+    @property
+    def judged(self) -> bool:
+        """Whether every rollout has a verdict of today."""
+        return all((place / VERDICTS).is_file() for place in self.stores)
+
+    @property
+    def verdicts(self) -> pd.DataFrame:
+        """One row per rollout: policy, task, start_id, judge, outcome, probability, ...
+
+        Raises DataError where rollouts are not judged, or have changed since they were.
+        """
+        return read_verdicts(self.folder)
+
+    @property
+    def truth(self) -> pd.DataFrame | None:
+        """What truly happened: what the world itself said, else the table last ranked against;
+        None if nothing is known."""
+        for name in (TRUTH, GIVEN_TRUTH):
+            if (self.folder / name).is_file():
+                return read_truth(self.folder / name)
+        return None
+
+    @property
+    def trust(self) -> pd.DataFrame | None:
+        """Which imagined rollouts to believe; None where `worldeval trust` was not run."""
+        return read_trust(self.folder)
+
+    def judge(self, uri: str | Path | None = None) -> Evaluation:
+        """Give a verdict on every rollout. uri: as for `worldeval judge`; the shipped judge if
+        None. A judge that has judged a store already is not asked again."""
+        from worldeval import shipped
+        from worldeval.data.store.episodes import EpisodeStore
+        from worldeval.judging.loading import load_judge
+
+        judge = load_judge(shipped.path(shipped.JUDGE) if uri is None else str(uri))
+        opened = (EpisodeStore.open(place) for place in self.stores)
+        for told in check_labels([judge], opened, self.folder):
+            print(told)
+        for place in self.stores:
+            judge_folder(judge, place)
+        return self
+
+    def measure_trust(self, options: ImaginationOptions | None = None) -> Evaluation:
+        """Tell which rollouts not to believe, by the trust checkpoint beside the shipped world;
+        says so where that is of another world or judge. options: how they were imagined."""
+        from worldeval.evaluation.corrections import measure_trust
+
+        _, notes = measure_trust(self.stores, options or ImaginationOptions())
+        for note in notes:
+            print(note)
+        return self
+
+    def leaderboard(self) -> Leaderboard:
+        """The ranking of what is in the folder now, with what is known of its errors."""
+        from worldeval.evaluation.corrections import shipped_judge_errors
+        from worldeval.evaluation.sure_folder import stopping_notes
+        from worldeval.ranking.leaderboard import build_leaderboard
+
+        verdicts = self.verdicts
+        errors, notes = None, []
+        if world_model_of(self.folder) is not None:
+            errors, notes = shipped_judge_errors(verdicts, self.folder)
+        given, true = self.folder / GIVEN_TRUTH, None
+        if given.is_file():
+            true = read_truth(given)
+            true = true[true["start_id"].isin(verdicts["start_id"])].reset_index(drop=True)
+        board = build_leaderboard(
+            verdicts,
+            true,
+            judge_errors=errors,
+            trust=self.trust,
+        )
+        return replace(board, notes=(*board.notes, *notes, *stopping_notes(self.folder, verdicts)))
+
+    def rank(self, truth: str | Path | pd.DataFrame | None = None) -> Evaluation:
+        """Write leaderboard.json and report.html.
+
+        truth: what truly happened from the same start states (a table, its file, or a folder of
+            rollouts); it is kept in the folder, and the next ``rank()`` uses it too.
+        """
+        import pandas as pd
+
+        from worldeval.judging.tables import write_table
+
+        if truth is not None:
+            table = truth if isinstance(truth, pd.DataFrame) else read_truth(Path(truth))
+            known = table["start_id"].isin(self.verdicts["start_id"])
+            if not known.any():
+                raise MismatchError(
+                    f"the truth names none of the start states in {self.folder}; give what "
+                    "happened from the same start states"
+                )
+            write_table(table, self.folder / GIVEN_TRUTH)
+        self._write()
+        return self
+
+    def report(self) -> Path:
+        """The path of report.html, made anew."""
+        self._write()
+        return self.folder / "report.html"
+
+    def _write(self) -> str:
+        return write_ranking(
+            self.leaderboard(), self.folder, provenance={"folder": str(self.folder)}
+        )
+
+    def _unjudged(self) -> str:
+        counts = ", ".join(f"{name} {len(views)}" for name, views in self.rollouts.items())
+        return f"Rollouts in {self.folder}, not judged yet ({counts}); .judge() gives verdicts."
+
+    def text(self) -> str:
+        """The leaderboard in characters that standard output can show."""
+        from worldeval.reports.ranking.text import render
+
+        encoding = (sys.stdout.encoding or "ascii").lower()
+        if not self.judged:
+            return self._unjudged()
+        return render(self.leaderboard(), unicode=encoding.startswith("utf"))
+
+    def __repr__(self) -> str:
+        return self.text()
+
+    def _repr_html_(self) -> str:
+        from worldeval.reports.markup import escape
+        from worldeval.reports.ranking.page import leaderboard_html
+
+        if not self.judged:
+            return f"<p>{escape(self._unjudged())}</p>"
+        return leaderboard_html(self.leaderboard())
