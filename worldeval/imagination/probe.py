@@ -114,7 +114,8 @@ def to_markdown(probes: Sequence[MotionProbe]) -> str:
     ]
     lines = [f"| {' | '.join(heads)} |", f"|{'---|' * len(heads)}"]
     for probe in probes:
-        known = [value for value in probe.drift if value is not None] or [None]
+        moved: list[float | None] = [value for value in probe.drift if value is not None]
+        known = moved or [None]
         ends = (known[0], known[len(known) // 2], known[-1])
         cells = [*(probe.gain[axis] for axis in axes), *ends]
         shown = ["–" if cell is None else f"{cell:.2f}" for cell in cells]
