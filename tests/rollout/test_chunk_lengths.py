@@ -214,3 +214,26 @@ def test_recorded_actions_are_the_commanded_ones_in_order(
         recorded = e.actions.reshape(-1, e.actions.shape[-1])
         assert np.array_equal(recorded, commands_of(start, TOY, len(recorded)))
         assert len(recorded) == e.extra["steps"] and (truth or len(recorded) == 36)
+
+
+@pytest.mark.sim
+def test_the_simulator_gives_the_same_episode_however_commands_are_chunked(tmp_path: Path) -> None:
+    pytest.importorskip("worldeval.worlds.mujoco_backend", exc_type=ImportError)
+    from worldeval.worlds.metaworld import MetaWorld
+    from worldeval.worlds.sawyer import ROBOT, start_state
+
+    suite = Suite(
+        name="s", robot=ROBOT.name, chunks=3, starts=(start_state("training", "push", 0),)
+    )
+    world = MetaWorld()
+    try:
+        episodes = {
+            n: next(iter(rolled_out(world, OpenLoop(ROBOT, n), suite, tmp_path / str(n)).values()))
+            for n in LENGTHS
+        }
+    finally:
+        world.close()
+    for episode in episodes.values():
+        for name in ("frames", "poses", "actions", "success_at"):
+            assert np.array_equal(getattr(episode, name), getattr(episodes[12], name))
+        assert episode.extra["outcome"] == episodes[12].extra["outcome"]

@@ -123,6 +123,33 @@ def alone(tmp_path_factory: pytest.TempPathFactory) -> EpisodeStore:
     return store
 
 
+def test_a_server_of_ten_steps_runs_where_a_chunk_has_others(tmp_path: Path) -> None:
+    """pi0 answers 10 steps; this robot's chunk has 8 of 2 a frame, the other's 12 of 3."""
+    for per_frame, executed in ((2, 8), (3, 10), (4, 10)):
+        robot = panda(image_size=(12, 20), steps_per_frame=per_frame)
+
+        class World(ArmWorld):
+            def step(self, chunk: ActionChunk, rows: Sequence[int]) -> WorldStep:
+                assert chunk.poses.shape[1] <= self.frames_per_step
+                return super().step(chunk, rows)
+
+        world = World()
+        world.robot = robot
+        rng = np.random.default_rng(0)
+        answer = rng.uniform(0, 0.5, (10, 8))
+        with stub.StubServer(lambda _, a=answer: {"actions": a}) as server:
+            policy = load_policy(f"openpi://127.0.0.1:{server.port}?name=pi", robot)
+            assert (policy.spec.chunk, policy.spec.execute) == (10, executed)
+            store = open_rollouts(tmp_path / str(per_frame), robot, images="lossless")
+            run(world, policy, suite(1), store, batch=1, progress=False)
+            policy.close()
+        (episode,) = store
+        actions = episode.actions.reshape(-1, 8)
+        assert len(actions) == CHUNKS * robot.chunk_steps
+        expected = np.tile(answer[:executed, :7], (20, 1))[: len(actions)]
+        assert np.allclose(actions[:, :7], expected)
+
+
 def test_eight_at_once_equal_one_by_one(tmp_path: Path, alone: EpisodeStore) -> None:
     def slowly(observation: dict[str, Any]) -> Any:
         time.sleep(0.01)
