@@ -20,11 +20,11 @@ import torch
 from worldeval.data.store.episodes import EpisodeStore
 from worldeval.metrics.fidelity import psnr_db
 from worldeval.world_model.autoencoder import Autoencoder
-from worldeval.world_model.latent_rollout import Dreamer
+from worldeval.world_model.latent_rollout import FrameRollouts
 from worldeval.world_model.model import WorldModel
 
 
-def returned_psnr(dreamer: Dreamer, frames: np.ndarray, poses: np.ndarray) -> np.ndarray:
+def returned_psnr(dreamer: FrameRollouts, frames: np.ndarray, poses: np.ndarray) -> np.ndarray:
     """(E, V + 1) PSNR in dB of the last two chunks: each view, then all together."""
     future = dreamer.model.config.future
     dreamer.reset(frames[:, 0], poses[:, 0], range(len(frames)))
@@ -66,7 +66,7 @@ def main() -> None:
     autoencoder = Autoencoder.load(options.world.parent / "autoencoder")
     wrist = model.config.views.index("wrist")
     found = {
-        name: returned_psnr(Dreamer(model, autoencoder, memory=name), frames, poses)
+        name: returned_psnr(FrameRollouts(model, autoencoder, memory=name), frames, poses)
         for name in ("none", "strided", "pose")
     }
     print(f"{len(episodes)} episodes, PSNR in dB over the last two chunks\n")

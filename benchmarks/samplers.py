@@ -18,7 +18,7 @@ import torch
 
 from worldeval.data.store.episodes import EpisodeStore
 from worldeval.world_model.autoencoder import Autoencoder
-from worldeval.world_model.latent_rollout import Dreamer
+from worldeval.world_model.latent_rollout import FrameRollouts
 from worldeval.world_model.model import WorldModel
 from worldeval.world_model.sampler import SamplerConfig
 from worldeval.world_model.validation import replay_quality
@@ -44,7 +44,7 @@ def main() -> None:
         sampler = SamplerConfig(solver=solver, steps=steps, sigma_max=high)
         began = time.perf_counter()
         found = replay_quality(
-            Dreamer(model, autoencoder, sampler=sampler), store, episodes=options.episodes
+            FrameRollouts(model, autoencoder, sampler=sampler), store, episodes=options.episodes
         )
         values = " | ".join(f"{found[f'psnr_{view}']:.2f}" for view in model.config.views)
         seconds = time.perf_counter() - began

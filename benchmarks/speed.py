@@ -21,7 +21,7 @@ import psutil
 import torch
 
 from worldeval.world_model.autoencoder import Autoencoder
-from worldeval.world_model.latent_rollout import Dreamer
+from worldeval.world_model.latent_rollout import FrameRollouts
 from worldeval.world_model.model import WorldModel
 
 
@@ -35,7 +35,7 @@ def main() -> None:
     options = parser.parse_args()
     torch.set_num_threads(options.threads)
     model = WorldModel.load(options.world)
-    dreamer = Dreamer(model, Autoencoder.load(options.world.parent / "autoencoder"))
+    dreamer = FrameRollouts(model, Autoencoder.load(options.world.parent / "autoencoder"))
     size = dreamer.autoencoder.config.image_size
     rows = []
     print(f"{'batch':>5} {'frames/s':>9} {'NFE':>4} {'MiB at 10':>10} {'MiB at end':>10}")

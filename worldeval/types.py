@@ -102,6 +102,10 @@ class World(Protocol):
     """A batch of rollouts that can be reset and stepped by action chunks.
 
     A policy must not be able to tell which world it is in; a ranking must not either.
+
+    A world may also have ``frames_per_step: int | None``, the most frames by which it is stepped
+    at a time (a world model's; None or absent: any number), and ``reset_rows(rows, starts, seeds)
+    -> WorldStep``, which begins some rollouts anew while the others go on.
     """
 
     name: str
@@ -116,7 +120,7 @@ class World(Protocol):
         ...
 
     def step(self, chunk: ActionChunk, rows: Sequence[int]) -> WorldStep:
-        """Advance the rollouts ``rows`` (indices into the last reset) by one chunk each."""
+        """Advance the rollouts ``rows`` (indices into the last reset) by whole frames."""
         ...
 
     def close(self) -> None: ...
@@ -137,7 +141,9 @@ class PolicySpec:
     chunk: int
     """Control steps in one answer."""
     execute: int
-    """Control steps of it that are carried out before the policy is asked again."""
+    """Control steps of it that are carried out before the policy is asked again; any number from 1
+    to ``chunk``. Where they end between two frames, it is shown the newest frame and state again
+    with the ``step`` that has come, and what it answers fills up the frame."""
     rate_hz: float
     """Control rate for which its actions are meant."""
 

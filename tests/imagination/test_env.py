@@ -13,13 +13,13 @@ from worldeval.imagination.env import Imagination
 from worldeval.imagination.replay import fidelity, imagine_replays, label_replays, suite_of
 from worldeval.rollout.vector_env import WorldEnv, WorldVectorEnv
 from worldeval.types import ActionChunk
-from worldeval.world_model.latent_rollout import Dreamer
+from worldeval.world_model.latent_rollout import FrameRollouts
 
 
 @pytest.fixture
 def world(tmp_path):
     store = write_store(tmp_path / "store")
-    return Imagination(Dreamer(model(), autoencoder()), robot(), store)
+    return Imagination(FrameRollouts(model(), autoencoder()), robot(), store)
 
 
 def chunk_of(poses):

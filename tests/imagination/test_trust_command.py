@@ -23,7 +23,7 @@ from worldeval.imagination.replay import imagine_replays
 from worldeval.imagination.trust.again import imagine_again
 from worldeval.imagination.trust.signals import Trust
 from worldeval.types import Outcome, Verdict
-from worldeval.world_model.latent_rollout import Dreamer
+from worldeval.world_model.latent_rollout import FrameRollouts
 
 
 class Bright:
@@ -47,7 +47,7 @@ def starts(tmp_path) -> EpisodeStore:
 
 @pytest.fixture
 def world(starts) -> Imagination:
-    return Imagination(Dreamer(model(), autoencoder()), robot(), starts)
+    return Imagination(FrameRollouts(model(), autoencoder()), robot(), starts)
 
 
 @pytest.fixture

@@ -24,7 +24,7 @@ from worldeval.rollout.gathering import Gathered
 from worldeval.rollout.recording import open_rollouts
 from worldeval.rollout.suite import Suite
 from worldeval.types import Episode, Observation, PolicySpec, World
-from worldeval.world_model.latent_rollout import Dreamer
+from worldeval.world_model.latent_rollout import FrameRollouts
 from worldeval.worlds.toy import ToyPolicy, ToyWorld, toy_robot, toy_starts
 
 LENGTHS = (1, 8, 9, 10, 12, 50)
@@ -85,7 +85,7 @@ def toy_suite(chunks: int = 5, count: int = 2) -> Suite:
 @pytest.fixture
 def imagination(tmp_path: Path) -> Imagination:
     return Imagination(
-        Dreamer(model(), autoencoder()), imagined_robot(), write_store(tmp_path / "starts")
+        FrameRollouts(model(), autoencoder()), imagined_robot(), write_store(tmp_path / "starts")
     )
 
 

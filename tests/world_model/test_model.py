@@ -11,7 +11,7 @@ from worldeval.robots import CameraSpec, RobotSpec
 from worldeval.world_model.autoencoder import Autoencoder, AutoencoderConfig
 from worldeval.world_model.backbone import Backbone, BackboneConfig
 from worldeval.world_model.conditioning import geometry_maps, nearest_memory, warp_grids
-from worldeval.world_model.latent_rollout import Dreamer
+from worldeval.world_model.latent_rollout import FrameRollouts
 from worldeval.world_model.model import Context, WorldModel, WorldModelConfig
 
 DOWN = (1.0, 0.0, 0.0, 0.0, 1.0, 0.0, 0.0, 0.0, 1.0)  # looks along -z
@@ -72,7 +72,7 @@ def dream(rows: list[int], chunks: int = 3) -> np.ndarray:
     frames = rng.integers(0, 255, (4, 2, 16, 16, 3), dtype=np.uint8)
     poses = np.cumsum(rng.normal(0, 0.02, (4, 1 + 4 * chunks, 4)), axis=1).astype(np.float32)
     poses += np.array([0, 0.6, 0.2, 0], np.float32)
-    dreamer = Dreamer(model(), autoencoder())
+    dreamer = FrameRollouts(model(), autoencoder())
     dreamer.reset(frames[rows], poses[rows, 0], [100 + r for r in rows])
     seen = [
         dreamer.step(poses[rows, 1 + 4 * k : 5 + 4 * k], range(len(rows)))[0] for k in range(chunks)
@@ -89,7 +89,7 @@ def test_a_batch_of_four_equals_four_batches_of_one():
 
 
 def test_rows_may_leave_the_batch():
-    dreamer = Dreamer(model(), autoencoder())
+    dreamer = FrameRollouts(model(), autoencoder())
     frames = np.zeros((3, 2, 16, 16, 3), np.uint8)
     poses = np.full((3, 5, 4), 0.3, np.float32)
     dreamer.reset(frames, poses[:, 0], [1, 2, 3])
@@ -118,7 +118,7 @@ def test_save_and_load_give_the_same_function(tmp_path):
 
 
 def test_wrong_views_and_poses_are_named():
-    dreamer = Dreamer(model(), autoencoder())
+    dreamer = FrameRollouts(model(), autoencoder())
     with pytest.raises(MismatchError, match="3 views"):
         dreamer.reset(np.zeros((1, 3, 16, 16, 3), np.uint8), np.zeros((1, 4), np.float32), [0])
     dreamer.reset(np.zeros((1, 2, 16, 16, 3), np.uint8), np.zeros((1, 4), np.float32), [0])

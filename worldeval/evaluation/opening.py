@@ -96,7 +96,7 @@ def open_imagination(
     from worldeval.data.store.episodes import EpisodeStore
     from worldeval.imagination.env import Imagination, default_device
     from worldeval.learning.devices import check_device
-    from worldeval.world_model.latent_rollout import Dreamer
+    from worldeval.world_model.latent_rollout import FrameRollouts
     from worldeval.world_model.loading import open_world_model
 
     check_device(options.device)
@@ -116,7 +116,7 @@ def open_imagination(
         sampler = replace(sampler, solver=options.solver)
     if options.sampler_steps is not None:
         sampler = replace(sampler, steps=options.sampler_steps)
-    dreamer = Dreamer(
+    dreamer = FrameRollouts(
         model,
         codec,
         memory=options.memory,

@@ -3,6 +3,9 @@
 In: a world-model checkpoint, its autoencoder, and a store whose episodes begin at the start states
 (``extra["start_id"]``). Out: the same answers as a simulator gives, except that no success flag
 exists: a judge decides. A policy cannot tell the difference, nor can the rollout engine.
+
+Whole chunks of the model's F frames are imagined. Of a step by fewer, the rest is imagined with the
+last commanded pose held and dropped: it is neither shown nor remembered, and costs as much.
 """
 
 from __future__ import annotations
@@ -24,7 +27,7 @@ from worldeval.learning.room import free
 from worldeval.robots import RobotSpec
 from worldeval.types import ActionChunk, StartState, WorldStep
 from worldeval.world_model.interfaces import DreamModel
-from worldeval.world_model.latent_rollout import Dreamer
+from worldeval.world_model.latent_rollout import FrameRollouts
 from worldeval.world_model.latents import LatentCache
 from worldeval.world_model.loading import open_world_model
 from worldeval.world_model.memory import Strategy
@@ -49,7 +52,7 @@ class Imagination:
 
     name = "imagination"
 
-    def __init__(self, dreamer: Dreamer, robot: RobotSpec, starts: EpisodeStore) -> None:
+    def __init__(self, dreamer: FrameRollouts, robot: RobotSpec, starts: EpisodeStore) -> None:
         check_robot(dreamer.model, robot)
         check_store(starts, robot, actions=False, rates=len(dreamer.model.config.frame_rates) == 1)
         self.robot = robot
@@ -82,7 +85,7 @@ class Imagination:
     ) -> Imagination:
         """From checkpoint folders. ``autoencoder`` defaults to the sibling folder of that name."""
         model, codec = open_world_model(world_model, autoencoder)
-        dreamer = Dreamer(
+        dreamer = FrameRollouts(
             model, codec, memory=memory, sampler=sampler, device=device or default_device()
         )
         store = starts if isinstance(starts, EpisodeStore) else EpisodeStore.open(starts)

@@ -2,8 +2,8 @@
 
 In: start frames and poses, then commanded poses chunk by chunk. Out: latents and decoded frames,
 with what was retrieved. Each rollout has its own memory bank and its own generator, so its frames
-do not depend on which others share the batch. ``LatentRollouts`` knows latents alone, ``Dreamer``
-puts frames around them.
+do not depend on which others share the batch. ``LatentRollouts`` knows latents alone,
+``FrameRollouts`` puts frames around them.
 """
 
 from __future__ import annotations
@@ -134,7 +134,7 @@ class LatentRollouts:
                 self.banks[row].add(frame, pose)
 
 
-class Dreamer:
+class FrameRollouts:
     """A batch of imagined rollouts as frames. memory, sampler: as for ``LatentRollouts``."""
 
     def __init__(

@@ -41,7 +41,7 @@ from worldeval.world_model.decoder_training import best_so_far
 from worldeval.world_model.decoding import LatentDecoder
 from worldeval.world_model.denoiser import DenoiserConfig, draw_sigma, weighted_error
 from worldeval.world_model.drift import STILL, OwnReplays, measure_trust
-from worldeval.world_model.latent_rollout import Dreamer
+from worldeval.world_model.latent_rollout import FrameRollouts
 from worldeval.world_model.loading import latents_of, open_codec
 from worldeval.world_model.model import Context, WorldModel, WorldModelConfig, degrade
 from worldeval.world_model.sampler import SamplerConfig
@@ -278,7 +278,7 @@ def train_world_model(
         if validation is None:
             return {}
         return replay_quality(
-            Dreamer(model, autoencoder, device=device),  # else it would move the model away
+            FrameRollouts(model, autoencoder, device=device),  # else it would move the model away
             validation,
             episodes=8,
             video=out / "training" / f"{step:07d}.mp4",

@@ -17,14 +17,14 @@ from worldeval.data.store.episodes import EpisodeStore
 from worldeval.data.video import tile_views, to_model, write_mp4
 from worldeval.errors import DataError
 from worldeval.metrics.fidelity import ssim
-from worldeval.world_model.latent_rollout import Dreamer
+from worldeval.world_model.latent_rollout import FrameRollouts
 
 if TYPE_CHECKING:
     from worldeval.metrics.learned import Lpips
 
 
 def replay_quality(
-    dreamer: Dreamer,
+    dreamer: FrameRollouts,
     store: EpisodeStore,
     *,
     episodes: int = 8,

@@ -20,7 +20,7 @@ from worldeval.world_model.ctrl_world.config import (
     GuidanceConfig,
 )
 from worldeval.world_model.ctrl_world.model import CtrlWorld, LossDraws, split_views, stack_views
-from worldeval.world_model.latent_rollout import Dreamer
+from worldeval.world_model.latent_rollout import FrameRollouts
 from worldeval.world_model.model import Context
 from worldeval.world_model.sampler import SamplerConfig, sample
 
@@ -305,7 +305,7 @@ def test_the_dreamer_drives_it(model, autoencoder) -> None:
     poses = np.random.default_rng(1).uniform(0.3, 0.4, (1, 9, 7)).astype(np.float32)
     frames = []
     for _ in range(2):
-        dreamer = Dreamer(model, autoencoder)
+        dreamer = FrameRollouts(model, autoencoder)
         dreamer.reset(start, poses[:, 0], [7], ["open the drawer"])
         for first in (1, 5):
             answer, info = dreamer.step(poses[:, first : first + 4], [0])

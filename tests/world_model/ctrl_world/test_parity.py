@@ -24,7 +24,7 @@ from worldeval.world_model.ctrl_world.backbone import EXACT, PUBLISHED, run_unet
 from worldeval.world_model.ctrl_world.config import CtrlWorldConfig, GuidanceConfig
 from worldeval.world_model.ctrl_world.importing import import_ctrl_world
 from worldeval.world_model.ctrl_world.model import CtrlWorld, LossDraws, split_views, stack_views
-from worldeval.world_model.latent_rollout import Dreamer
+from worldeval.world_model.latent_rollout import FrameRollouts
 from worldeval.world_model.memory import PublishedOffsets
 from worldeval.world_model.model import Context
 
@@ -228,7 +228,7 @@ def test_autoregressive_replay(model, case, expected, monkeypatch, batch) -> Non
         guidance=GuidanceConfig(low=1.0, high=weight),
     )
     future, v = model.config.future, len(model.config.views)
-    dreamer = Dreamer(
+    dreamer = FrameRollouts(
         model, KnownStart(), memory=PublishedOffsets(offsets=tuple(case["history_offsets"]))
     )
     dreamer.reset(

@@ -83,7 +83,7 @@ class HeldOut:
     def replays(self, step: int) -> dict[str, Any]:
         """PSNR and SSIM of imagined episodes, and a video of them."""
         from worldeval.world_model.ctrl_world.autoencoder import SvdAutoencoder
-        from worldeval.world_model.latent_rollout import Dreamer
+        from worldeval.world_model.latent_rollout import FrameRollouts
         from worldeval.world_model.validation import replay_quality
 
         config = self.config
@@ -92,7 +92,7 @@ class HeldOut:
         sampler = self.model.config.sampler
         if config.replay_steps is not None:
             sampler = replace(sampler, steps=config.replay_steps)
-        dreamer = Dreamer(
+        dreamer = FrameRollouts(
             self.model,
             SvdAutoencoder.load(config.start_from),
             sampler=sampler,
