@@ -289,3 +289,21 @@ def test_twenty_policies_are_ranked_in_seconds(tmp_path: Path) -> None:
     write_report(tmp_path / "report.html", board)
     # The command takes about 2 s beside this, to start and to read the tables.
     assert time.process_time() - began < 8
+
+
+def test_another_seed_and_times_of_success_reach_the_stability(runs: Path, tmp_path: Path):
+    """Imagined again, the best and the worst change places; the best solves its tasks late."""
+    table = verdicts(RATES)
+    late = table["policy"].map({"good": 0.9, "fair": 0.4, "bad": 0.2})
+    table["solved_at"] = late.where(table["outcome"] == "success")
+    again = table.assign(policy=table["policy"].map({"good": "bad", "fair": "fair", "bad": "good"}))
+    table.to_csv(tmp_path / "seen.csv", index=False)
+    again.drop(columns="solved_at").to_parquet(tmp_path / "again.parquet", index=False)
+    out = tmp_path / "ranked"
+    words = ["rank", tmp_path / "seen.csv", "--again", tmp_path / "again.parquet", "--out", out]
+    assert cli.main([str(word) for word in words]) == 0
+    found = json.loads((out / "leaderboard.json").read_text())["stability"]
+    turned = {check["change"]: check["turned"] for check in found["checks"]}
+    assert ["good", "bad"] in turned["another seed"]
+    assert ["good", "bad"] in turned["0.5 of the horizon"]
+    assert found["stable"] is False and "Not stable" in (out / "report.html").read_text()

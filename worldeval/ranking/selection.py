@@ -44,7 +44,7 @@ def selection_regret(
     choices: int,
     *,
     confidence: float = 0.95,
-    draws: int = 1000,
+    draws: int = 500,
     seed: int = 0,
 ) -> Selection:
     """Mean regret of the best of ``choices`` by ``imagined``, (M,) rates each, all known.
