@@ -23,6 +23,7 @@ import numpy as np
 from tqdm import tqdm
 
 from worldeval.data.atomic import write_atomically
+from worldeval.data.bounds import outside_bounds
 from worldeval.data.fit import robot_extra, store_fields
 from worldeval.data.pose_statistics import STATISTICS, clipped, measure
 from worldeval.data.store.episodes import EpisodeStore
@@ -118,7 +119,7 @@ def prepare(config: PrepareConfig, out: str | Path, *, progress: bool = True) ->
         store.compact()
         measure(store, bounds_of(dataset, robot))
     report.warnings += [f"{count} episodes: {note}" for note, count in taken.items()]
-    report.warnings += clipped(store)
+    report.warnings += [*clipped(store), *outside_bounds(store, robot)]
     return report
 
 
