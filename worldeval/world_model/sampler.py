@@ -17,7 +17,6 @@ import torch
 from worldeval.errors import ConfigError
 
 Denoise = Callable[[torch.Tensor, float], torch.Tensor]
-SOLVERS = ("euler", "heun", "dpmpp_2m")
 MOST_STEPS = 10_000
 NOISE_SCALES = ("sigma_max", "total", "none")
 
@@ -43,7 +42,9 @@ class SamplerConfig:
 
     def __post_init__(self) -> None:
         if self.solver not in SOLVERS:
-            raise ConfigError(f"solver {self.solver!r} is unknown, expected one of {SOLVERS}")
+            raise ConfigError(
+                f"solver {self.solver!r} is unknown, expected one of {tuple(SOLVERS)}"
+            )
         if not 1 <= self.steps <= MOST_STEPS:
             raise ConfigError(f"steps is {self.steps}, expected 1 to {MOST_STEPS}")
         if not 0 < self.sigma_min < self.sigma_max:
@@ -83,7 +84,7 @@ def sample(denoise: Denoise, noise: torch.Tensor, config: SamplerConfig) -> torc
     sigmas = karras_sigmas(config)
     spread = {"sigma_max": sigmas[0], "total": math.hypot(sigmas[0], 1.0), "none": 0.0}
     x = noise * spread[config.noise_scale]
-    return {"euler": euler, "heun": heun, "dpmpp_2m": dpmpp_2m}[config.solver](denoise, x, sigmas)
+    return SOLVERS[config.solver](denoise, x, sigmas)
 
 
 def euler(denoise: Denoise, x: torch.Tensor, sigmas: Sequence[float]) -> torch.Tensor:
@@ -121,3 +122,7 @@ def dpmpp_2m(denoise: Denoise, x: torch.Tensor, sigmas: Sequence[float]) -> torc
         x = ((following / sigma) * x - math.expm1(-h) * target).to(x.dtype)
         previous, previous_h = clean, h
     return x
+
+
+Solver = Callable[[Denoise, torch.Tensor, Sequence[float]], torch.Tensor]
+SOLVERS: dict[str, Solver] = {"euler": euler, "heun": heun, "dpmpp_2m": dpmpp_2m}

@@ -1,0 +1,126 @@
+"""The recipes of docs/extending.md, followed to the letter."""
+
+from __future__ import annotations
+
+import re
+import sys
+from dataclasses import dataclass, replace
+from pathlib import Path
+from types import ModuleType
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+
+from worldeval import cli
+from worldeval.data import checkpoint
+from worldeval.judging import loading as judges
+from worldeval.policies import loading as policies
+from worldeval.ranking.agreement_figures import STATISTICS, figures_of
+from worldeval.robots import read_robot
+from worldeval.rollout.engine import run
+from worldeval.rollout.recording import open_rollouts
+from worldeval.rollout.suite import Suite
+from worldeval.world_model import memory, sampler
+from worldeval.worlds.toy import ToyPolicy, ToyWorld, toy_robot, toy_starts
+
+ROOT = Path(__file__).parents[1]
+PAGE = (ROOT / "docs" / "extending.md").read_text()
+TOY = toy_robot(image_size=(16, 16))
+
+
+def test_every_file_and_name_on_the_page_exists() -> None:
+    files = set(re.findall(r"`((?:worldeval|tests)/[\w/.-]+\.\w+)`", PAGE))
+    assert len(files) > 10
+    assert not [name for name in files if not (ROOT / name).exists()]
+    for verb in re.findall(r"^worldeval (\w+(?: \w+)?)", PAGE, re.M):
+        assert verb in cli.VERBS or verb.split()[0] in cli.VERBS or verb == "MY_VERB"
+
+
+def test_robot(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    mine = tmp_path / "my_robot.toml"
+    assert cli.main(["robots", "--robot", "so101", "--out", str(mine)]) == 0
+    mine.write_text(mine.read_text().replace('name = "so101"', 'name = "mine"'))
+    assert cli.main(["robots", "--robot", str(mine)]) == 0
+    assert "mine" in capsys.readouterr().out
+    assert read_robot(mine) == replace(read_robot("so101"), name="mine")
+
+
+def test_judge(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    class Mine:
+        name = "mine"
+
+        @classmethod
+        def load(cls, folder: Path, *, device: str = "cpu") -> Mine:
+            return cls()
+
+    module = ModuleType("worldeval.judging.mine")
+    module.Mine = Mine  # type: ignore[attr-defined]
+    monkeypatch.setitem(sys.modules, module.__name__, module)
+    monkeypatch.setitem(judges.LEARNED, "my-judge", "mine:Mine")
+    checkpoint.save(tmp_path / "made", kind="my-judge", config={}, tensors={})
+    assert judges.load_judge(tmp_path / "made").name == "mine"
+
+
+def test_sampler(monkeypatch: pytest.MonkeyPatch) -> None:
+    def at_once(denoise: Any, x: torch.Tensor, sigmas: Any) -> torch.Tensor:
+        clean: torch.Tensor = denoise(x, sigmas[0])
+        return clean
+
+    monkeypatch.setitem(sampler.SOLVERS, "at-once", at_once)
+    config = sampler.SamplerConfig(solver="at-once")
+    drawn = sampler.sample(lambda x, sigma: 0 * x + 3, torch.ones(2, 4), config)
+    assert torch.equal(drawn, torch.full((2, 4), 3.0))
+
+
+def test_memory_strategy(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(memory.STRATEGIES, "first", lambda past, future, slots: [0])
+    past, future = np.zeros((5, 3)), np.zeros((2, 3))
+    indices, valid = memory.retrieve(memory.strategy("first"), past, future, 3)
+    assert valid.tolist() == [False, False, True]
+    assert indices[-1] == 0
+
+
+def test_policy_protocol(monkeypatch: pytest.MonkeyPatch) -> None:
+    module = ModuleType("my_protocol")
+    module.load = lambda place, robot: ToyPolicy(robot=robot, name=place)  # type: ignore[attr-defined]
+    monkeypatch.setitem(sys.modules, module.__name__, module)
+    monkeypatch.setitem(policies.WITH_PLACE, "mine", "my_protocol:load")
+    assert policies.load_policy("mine:there", TOY).spec.name == "there"
+
+
+def test_world_and_policy(tmp_path: Path) -> None:
+    class Mine(ToyWorld):
+        """A world of one's own."""
+
+    world = Mine(robot=TOY, name="mine")
+    suite = Suite(name="s", robot="toy", chunks=2, starts=toy_starts(count=2))
+    store = open_rollouts(tmp_path / "out", TOY, images="lossless")
+    run(world, ToyPolicy(robot=TOY), suite, store, batch=2, progress=False)
+    assert len(list(store)) == len(suite.starts)
+
+
+def test_statistic() -> None:
+    rates = np.array([[0.1, 0.5, 0.9]])
+    assert set(STATISTICS) == set(figures_of(rates, rates))
+
+
+def test_verb(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+    @dataclass(frozen=True, kw_only=True)
+    class Greet:
+        """Greet somebody."""
+
+        name: str = "you"
+
+        def run(self) -> None:
+            print("hello", self.name)
+
+    Greet.__module__ = "worldeval.commands.greet"
+    module = ModuleType("worldeval.commands.greet")
+    module.Greet = Greet  # type: ignore[attr-defined]
+    module.__dict__["dataclass"] = dataclass
+    monkeypatch.setitem(sys.modules, module.__name__, module)
+    monkeypatch.setitem(cli.VERBS, "greet", ("greet:Greet", "greet somebody"))
+    assert cli.main(["greet", "--name", "world"]) == 0
+    assert capsys.readouterr().out == "hello world\n"
