@@ -52,6 +52,7 @@ def test_frames_actions_and_words_belong_together(tmp_path: Path, version: str, 
         actions = actions_of(kind, n, length)
         assert episode.frames == count + 1 and episode.instructions == (TASKS[n],)
         assert np.array_equal(episode.steps(), actions[: count * rows].reshape(count, rows, -1))
+        assert episode.success is True
         assert np.array_equal(episode.poses()[1:], episode.steps()[:, -1])
         assert np.array_equal(episode.poses()[0], states_of(kind, n, length)[0])
         frames = episode.images(SIZE)
@@ -72,7 +73,10 @@ def test_first_robot_has_names_rates_views_sizes_and_bounds(tmp_path: Path, vers
         assert robot.name == "so101_follower" and robot.views == ("front", "wrist")
         assert robot.action_names == robot.pose_names == SO101.joints
         assert robot.image_size == (48, 192) and robot.motion == "joint_target"
-        values = np.concatenate([actions_of(SMALL, 0, 31), actions_of(SMALL, 1, 38)])
+        both = (actions_of, states_of)  # to hold still where one was measured is a command too
+        values = np.concatenate(
+            [of(SMALL, n, rows) for of in both for n, rows in ((0, 31), (1, 38))]
+        )
         low, high = values.min(axis=0), values.max(axis=0)
         assert (np.asarray(robot.action_low) <= low + 1e-4).all()
         assert (np.asarray(robot.action_high) >= high - 1e-4).all()

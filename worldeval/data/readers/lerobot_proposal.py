@@ -72,25 +72,24 @@ def propose_robot(root: str | Path, spelling: Spelling | None = None) -> Proposa
     names = names_of(features[action]) or tuple(f"action_{i}" for i in range(_width(index, action)))
     low, high = _bounds(index, action, hz)
     state = spelling.state or first_of(features, STATES)
-    alike, pose_low, pose_high = False, low, high
+    alike = False
     if state in features and state is not None and _width(index, state) == len(names):
         state_low, state_high = _bounds(index, state, hz)
         alike = _alike((low, high), (state_low, state_high))
-        if alike:
-            pose_low, pose_high = np.minimum(low, state_low), np.maximum(high, state_high)
+        if alike:  # to hold still where one was measured is a command too
+            low, high = np.minimum(low, state_low), np.maximum(high, state_high)
     back = {there: name for name, there in spelling.names.items()}
     names = tuple(back.get(name, name) for name in names)
-    action_low, action_high = _round_bounds(low, high)
-    pose_low_t, pose_high_t = _round_bounds(pose_low, pose_high)
+    lows, highs = _round_bounds(low, high)
     robot = RobotSpec(
         name=_name(index),
         action_space="joint_target",
         action_names=names,
-        action_low=action_low,
-        action_high=action_high,
+        action_low=lows,
+        action_high=highs,
         pose_names=names,
-        pose_low=pose_low_t,
-        pose_high=pose_high_t,
+        pose_low=lows,
+        pose_high=highs,
         action_scale_m=1.0,
         control_hz=hz,
         steps_per_frame=max(1, round(hz / FRAME_HZ)),
