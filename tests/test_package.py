@@ -37,9 +37,21 @@ def test_what_a_type_checker_sees_is_what_is_loaded() -> None:
 
 @pytest.mark.parametrize("name", sorted(worldeval._HOMES))
 def test_every_public_name_can_be_loaded(name: str) -> None:
-    if name == "MetaWorld":
-        pytest.importorskip("metaworld")
     assert getattr(worldeval, name) is not None
+
+
+def test_all_names_and_the_help_are_there_without_the_simulator() -> None:
+    code = (
+        "import sys, pydoc\n"
+        "sys.modules.update(dict.fromkeys(('metaworld', 'mujoco', 'gymnasium')))\n"
+        "from worldeval import *\n"
+        "import worldeval\n"
+        "assert 'evaluate' in pydoc.render_doc(worldeval)\n"
+        "try: MetaWorld()\n"
+        "except WorldEvalError as error: print(error)"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert "the simulator is not installed" in done.stdout
 
 
 def test_an_unknown_name_is_an_attribute_error() -> None:

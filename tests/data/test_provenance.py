@@ -49,6 +49,7 @@ def test_what_is_kept(tmp_path: Path) -> None:
 
 
 def test_continuing_keeps_the_beginning(tmp_path: Path) -> None:
+    (tmp_path / "result").touch()
     write_manifest(tmp_path, command="rollout", config=Config(), seed=3)
     first = read_manifest(tmp_path)
     write_manifest(tmp_path, command="rollout", config=Config(), seed=3)
@@ -70,6 +71,7 @@ def test_continuing_keeps_the_beginning(tmp_path: Path) -> None:
     ],
 )
 def test_other_settings_are_refused(tmp_path: Path, change: dict, message: str) -> None:
+    (tmp_path / "result").touch()
     given = {"command": "rollout", "config": Config(), "seed": 3}
     path = write_manifest(tmp_path, **given)
     before = path.read_bytes()
@@ -80,6 +82,7 @@ def test_other_settings_are_refused(tmp_path: Path, change: dict, message: str) 
 
 
 def test_allowed_changes(tmp_path: Path) -> None:
+    (tmp_path / "result").touch()
     write_manifest(tmp_path, command="rollout", config=Config(), seed=3)
     changed = Config(workers=8, inner=Inner(sizes=(1, 5)))
     write_manifest(
@@ -89,6 +92,17 @@ def test_allowed_changes(tmp_path: Path) -> None:
         write_manifest(
             tmp_path, command="rollout", config=Config(), seed=3, allow_changes=("workers",)
         )
+
+
+def test_a_command_that_failed_before_it_did_anything_blocks_nothing(tmp_path: Path) -> None:
+    write_manifest(tmp_path, command="prepare", config={"rate": 1}, seed=3)
+    (tmp_path / "empty" / "folders").mkdir(parents=True)
+    (tmp_path / ".lock").touch()
+    write_manifest(tmp_path, command="prepare", config={"rate": 2}, seed=3)
+    assert read_manifest(tmp_path)["config"] == {"rate": 2}
+    (tmp_path / "empty" / "result").touch()
+    with pytest.raises(ConfigError, match="begun with rate = 2, now it is 3"):
+        write_manifest(tmp_path, command="prepare", config={"rate": 3}, seed=3)
 
 
 def test_damaged_and_missing(tmp_path: Path) -> None:

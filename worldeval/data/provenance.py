@@ -77,7 +77,9 @@ def write_manifest(
     In a folder that already holds a manifest, the command, the seed and every other setting must
     be equal, and all content, else ConfigError names the first that differs. Of content that an
     earlier version did not digest a line is logged: nobody knows whether it has changed. Times of
-    continuing are appended under ``resumed``; ``time`` stays that of the first run.
+    continuing are appended under ``resumed``; ``time`` stays that of the first run. A folder that
+    holds nothing but its manifest, because the command failed before it did anything, is begun
+    anew.
     """
     folder = Path(folder)
     settings = {"command": command, "seed": seed, "config": jsonable(config)}
@@ -91,8 +93,8 @@ def write_manifest(
     manifest = {"format": _FORMAT, **settings, **now, "extra": jsonable(extra or {}), "resumed": []}
     manifest["content"] = jsonable(content or {})
     path = folder / MANIFEST
-    if path.exists():
-        earlier = read_manifest(folder)
+    earlier = read_manifest(folder) if path.exists() else None
+    if earlier is not None and _has_results(folder):
         content = _grow(settings["config"], content or {}, earlier, grows or {})
         manifest["content"] = jsonable(content)
         if allow_changes is not True:
@@ -109,6 +111,14 @@ def write_manifest(
             "folder that you may write to"
         ) from error
     return write_atomically(path, json.dumps(manifest, indent=1, ensure_ascii=False) + "\n")
+
+
+def _has_results(folder: Path) -> bool:
+    """Whether any file lies in the folder but the manifest and hidden ones."""
+    return any(
+        path.is_file() and path.name != MANIFEST and not path.name.startswith(".")
+        for path in folder.rglob("*")
+    )
 
 
 def read_manifest(folder: str | Path) -> dict[str, Any]:

@@ -31,6 +31,7 @@ if TYPE_CHECKING:
     import pandas as pd
 
     from worldeval.ranking.board import Leaderboard
+    from worldeval.ranking.corrections import JudgeErrors
 
 GIVEN_TRUTH = "given-truth.parquet"
 """The true outcomes that the folder was last ranked against."""
@@ -120,7 +121,8 @@ class Evaluation:
         from worldeval.ranking.leaderboard import build_leaderboard
 
         verdicts = self.verdicts
-        errors, notes = None, []
+        errors: JudgeErrors | None = None
+        notes: list[str] = []
         if world_model_of(self.folder) is not None:
             errors, notes = shipped_judge_errors(verdicts, self.folder)
         given, true = self.folder / GIVEN_TRUTH, None

@@ -13,14 +13,17 @@ from __future__ import annotations
 import atexit
 import time
 from collections.abc import Sequence
+from typing import TYPE_CHECKING
 
 import numpy as np
 
 from worldeval.errors import MismatchError, WorldError
 from worldeval.types import ActionChunk, StartState, WorldStep
 from worldeval.worlds import sawyer
-from worldeval.worlds.appearance import Painter
-from worldeval.worlds.simulation import Simulation
+
+if TYPE_CHECKING:  # the name can be read without the simulator, a world not made
+    from worldeval.worlds.appearance import Painter
+    from worldeval.worlds.simulation import Simulation
 
 
 class MetaWorld:
@@ -34,6 +37,9 @@ class MetaWorld:
     robot = sawyer.ROBOT
 
     def __init__(self) -> None:
+        """Raises MissingDependencyError where the simulator is not installed."""
+        import worldeval.worlds.simulation  # noqa: F401
+
         self._pool: dict[str, list[Simulation]] = {}
         self._painters: dict[str, Painter] = {}
         self._rollouts: list[Simulation] = []
@@ -46,12 +52,16 @@ class MetaWorld:
         spec = sawyer.task_of(task)
         pool = self._pool.setdefault(task, [])
         while len(pool) <= slot:
+            from worldeval.worlds.simulation import Simulation
+
             pool.append(Simulation(spec))
         return pool[slot]
 
     def painter(self, simulation: Simulation) -> Painter:
         scene = simulation.task.scene
         if scene not in self._painters:
+            from worldeval.worlds.appearance import Painter
+
             self._painters[scene] = Painter(simulation.model)
             # A renderer that outlives the graphics driver complains loudly at exit. Registered
             # after the driver has registered its own end, so that ours runs before it.
