@@ -23,7 +23,7 @@ from worldeval.policies.loading import load_policy
 from worldeval.rollout.engine import run
 from worldeval.rollout.recording import open_rollouts
 from worldeval.rollout.suite import Suite
-from worldeval.rollout.summary import ChunkEvent, RunReport
+from worldeval.rollout.summary import ChunkEvent, RunSummary
 from worldeval.types import ActionChunk, Episode, StartState, WorldStep
 
 STUB = Path(__file__).parent.parent / "policies" / "servers" / "stub_server.py"
@@ -86,7 +86,7 @@ def roll(
     arguments: str = "",
     scheme: str = "openpi",
     on_chunk: Callable[[ChunkEvent], None] | None = None,
-) -> tuple[EpisodeStore, RunReport]:
+) -> tuple[EpisodeStore, RunSummary]:
     store = open_rollouts(folder, ROBOT, images="lossless")
     uri = f"{scheme}://127.0.0.1:{port}?name=pi&timeout_s=20&reconnect_s=60{arguments}"
     policy = load_policy(uri, ROBOT)

@@ -1,7 +1,7 @@
 """The rollout loop, the only one: a policy acts in a world from the start states of a suite.
 
 Enters: a ``World`` (simulator, imagination or recording), a ``Policy``, a ``Suite`` and a store.
-Leaves: one episode a rollout in the store, and a ``RunReport``. The way of one chunk::
+Leaves: one episode a rollout in the store, and a ``RunSummary``. The way of one chunk::
 
     observations -> policy.act -> check_actions -> adapter.advance -> world.step -> recording
 
@@ -46,7 +46,7 @@ from worldeval.rollout.held import check_held, start_digest
 from worldeval.rollout.observing import check_step, observe, take
 from worldeval.rollout.recording import Recording, rollout_key
 from worldeval.rollout.suite import Suite, rollout_seed
-from worldeval.rollout.summary import ChunkEvent, RunInterrupted, RunReport
+from worldeval.rollout.summary import ChunkEvent, RunInterrupted, RunSummary
 from worldeval.terminal import printable
 from worldeval.types import (
     Episode,
@@ -73,7 +73,7 @@ def run(
     progress: bool = True,
     on_chunk: Callable[[ChunkEvent], None] | None = None,
     adapter: Adapter | None = None,
-) -> RunReport:
+) -> RunSummary:
     """Roll out every start state of the suite that the store does not hold yet.
 
     batch: rollouts at once. seed: of all chance; the suite's own if None. adapter: turns chunks
@@ -132,7 +132,7 @@ class _Run:
         self.proven = any(key.startswith(rollout_key(self.name, "")) for key in held)
         self.held_back: list[tuple[Episode, WorldEvalError]] = []
 
-    def all(self, batch: int, progress: bool) -> RunReport:
+    def all(self, batch: int, progress: bool) -> RunSummary:
         frames = self.total_steps // self.robot.steps_per_frame
         with tqdm(
             total=len(self.todo) * frames,
@@ -157,8 +157,8 @@ class _Run:
             self._give_up()
         return self.report()
 
-    def report(self) -> RunReport:
-        return RunReport(
+    def report(self) -> RunSummary:
+        return RunSummary(
             policy=self.name,
             world=self.world.name,
             outcomes=dict(self.outcomes),
@@ -321,7 +321,7 @@ class _Run:
                 named.get("model", 0.0), world_s / len(active) - named.get("decode", 0.0)
             )
             # "write" of a chunk is its copy into the rollout's buffer; encoding to disk happens
-            # once, at the end of the rollout, and is counted in RunReport.seconds.
+            # once, at the end of the rollout, and is counted in RunSummary.seconds.
             log = {"step": steps, **info, "seconds": seconds}
             recording.add(
                 frames=seen.frames[i],

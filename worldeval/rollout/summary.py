@@ -29,7 +29,7 @@ class ChunkEvent:
 
 
 @dataclass(frozen=True, kw_only=True)
-class RunReport:
+class RunSummary:
     """What a run did. ``outcomes`` counts this run's rollouts; ``resumed`` were there before."""
 
     policy: str
@@ -69,6 +69,6 @@ class RunReport:
 class RunInterrupted(KeyboardInterrupt):
     """Ctrl-C during a run; its text says what is kept and how to go on. ``report`` is so far."""
 
-    def __init__(self, message: str, report: RunReport) -> None:
+    def __init__(self, message: str, report: RunSummary) -> None:
         super().__init__(message)
         self.report = report
