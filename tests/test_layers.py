@@ -23,7 +23,7 @@ LAYERS = [
     {"learning", "metrics"},
     {"policies", "judging", "ranking", "worlds"},
     {"world_model", "rollout", "judge_calibration"},
-    {"imagination", "bench", "synthesis"},
+    {"imagination", "bench", "synthesis", "testing"},
     {"reports"},
     {"doctor"},
     {"evaluation"},

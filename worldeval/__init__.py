@@ -101,6 +101,8 @@ if TYPE_CHECKING:
 
 
 def __getattr__(name: str) -> Any:
+    if name == "testing":  # a module of its own: conformance checks and toys
+        return import_module("worldeval.testing")
     if name not in _HOMES:
         raise AttributeError(f"module 'worldeval' has no attribute {name!r}")
     value = getattr(import_module(f"worldeval.{_HOMES[name]}"), _RENAMED.get(name, name))

@@ -1,0 +1,166 @@
+"""Is my policy, world or judge what the others expect? Checks for the tests of your own package.
+
+Enters: a policy, a world or a judge. Leaves: nothing, or ConformanceError with what was given and
+what was expected. The toy world and its robot serve as fakes: no simulator, no model.
+
+    from worldeval import testing
+    testing.check_policy(MyPolicy(testing.TOY_ROBOT), testing.TOY_ROBOT)
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+
+from worldeval.errors import WorldEvalError
+from worldeval.robots import RobotSpec
+from worldeval.types import (
+    ActionChunk,
+    Episode,
+    Judge,
+    Observation,
+    Outcome,
+    Policy,
+    StartState,
+    World,
+    WorldStep,
+)
+from worldeval.worlds.toy import TOY_ROBOT, ToyPolicy, ToyWorld, toy_robot, toy_starts
+
+__all__ = [
+    "TOY_ROBOT",
+    "ConformanceError",
+    "ToyPolicy",
+    "ToyWorld",
+    "check_judge",
+    "check_policy",
+    "check_world",
+    "toy_robot",
+    "toy_starts",
+]
+
+
+class ConformanceError(WorldEvalError):
+    """A policy, world or judge that does not keep to its protocol."""
+
+
+def check_policy(
+    policy: Policy,
+    robot: RobotSpec,
+    *,
+    instruction: str = "do the task",
+    images: Mapping[str, np.ndarray] | None = None,
+    count: int = 2,
+    seed: int = 0,
+) -> None:
+    """Raise ConformanceError unless ``policy`` acts for ``robot``: a spec that fits, finite actions
+    (B, chunk, A) as numbers, and the same ones for the same observations and seeds.
+
+    images: view -> (H, W, 3) uint8 of what it is shown; noise if None. count: rollouts at once.
+    """
+    spec = policy.spec
+    _same("policy.spec.action_space", spec.action_space, robot.action_space)
+    _same("policy.spec.action_dim", spec.action_dim, robot.action_dim)
+    first, again = (_act(policy, robot, instruction, images, count, seed) for _ in range(2))
+    _array("policy.act", first, (count, spec.chunk, spec.action_dim), np.floating)
+    if not np.array_equal(first, again):
+        raise ConformanceError(
+            "policy.act gave other actions for the same observations and seeds, expected equal "
+            "ones; take all chance from the seeds given to reset, and forget earlier rollouts there"
+        )
+
+
+def check_world(world: World, starts: Sequence[StartState]) -> None:
+    """Raise ConformanceError unless ``world`` resets and steps as ``types.World`` says, and answers
+    the same to the same start states, seeds and actions."""
+    robot, seeds = world.robot, list(range(len(starts)))
+    steps = []
+    for _ in range(2):
+        opening = world.reset(starts, seeds)
+        _step("world.reset", opening, robot, len(starts), 1)
+        frames = robot.frames_per_chunk
+        poses = np.repeat(np.asarray(opening.poses, np.float32)[:, -1:], frames, axis=1)
+        joints = opening.joints
+        chunk = ActionChunk(
+            actions=np.zeros((len(starts), robot.chunk_steps, robot.action_dim), np.float32),
+            poses=poses,
+            joints=None if joints is None else np.repeat(joints[:, -1:], frames, axis=1),
+        )
+        steps.append(world.step(chunk, range(len(starts))))
+        _step("world.step", steps[-1], robot, len(starts), frames)
+    if not np.array_equal(steps[0].frames, steps[1].frames):
+        raise ConformanceError(
+            "world.step gave other frames for the same start states, seeds and actions, expected "
+            "equal ones; take all chance from the seeds given to reset"
+        )
+
+
+def check_judge(judge: Judge, episodes: Sequence[Episode]) -> None:
+    """Raise ConformanceError unless ``judge`` gives one verdict per episode, in their order, with a
+    known outcome and a probability between 0 and 1 or None."""
+    verdicts = judge.judge(episodes)
+    _same("keys of judge.judge", [v.key for v in verdicts], [e.key for e in episodes])
+    for verdict in verdicts:
+        if not isinstance(verdict.outcome, Outcome):
+            raise ConformanceError(
+                f"judge.judge gave the outcome {verdict.outcome!r}, expected one of "
+                f"{[str(outcome) for outcome in Outcome]}"
+            )
+        chance = verdict.probability
+        if chance is not None and not 0 <= chance <= 1:
+            raise ConformanceError(
+                f"judge.judge gave the probability {chance!r}, expected 0 to 1, or None if the "
+                "judge has none"
+            )
+        _same("verdict.judge", verdict.judge, judge.name)
+
+
+def _act(
+    policy: Policy,
+    robot: RobotSpec,
+    instruction: str,
+    images: Mapping[str, np.ndarray] | None,
+    count: int,
+    seed: int,
+) -> np.ndarray:
+    ids = [f"check-{i}" for i in range(count)]
+    policy.reset(ids, [instruction] * count, [seed + i for i in range(count)])
+    low, high = np.asarray(robot.pose_low), np.asarray(robot.pose_high)
+    pose = ((low + high) / 2).astype(np.float32)
+    height, width = policy.spec.image_size or robot.image_size
+    pixels = np.random.default_rng(seed)
+    shown = images or {
+        name: pixels.integers(0, 255, (height, width, 3), np.uint8) for name in robot.views
+    }
+    observations = [
+        Observation(
+            images=shown, state={"pose": pose}, instruction=instruction, rollout_id=name, step=0
+        )
+        for name in ids
+    ]
+    return np.asarray(policy.act(observations))
+
+
+def _step(what: str, step: WorldStep, robot: RobotSpec, count: int, frames: int) -> None:
+    shape = (count, frames, len(robot.views), *robot.image_size, 3)
+    _array(f"frames of {what}", step.frames, shape, np.uint8)
+    _array(f"poses of {what}", step.poses, (count, frames, len(robot.pose_names)), np.floating)
+    if step.success is not None:
+        _array(f"success of {what}", step.success, (count, frames), np.bool_)
+    _same(f"rows of info of {what}", len(step.info), count)
+
+
+def _array(what: str, given: Any, shape: tuple[int, ...], kind: type) -> None:
+    array = np.asarray(given)
+    _same(f"the shape of {what}", array.shape, shape)
+    if not np.issubdtype(array.dtype, kind):
+        raise ConformanceError(f"{what} is {array.dtype}, expected {kind.__name__}")
+    if not np.isfinite(array).all():
+        raise ConformanceError(f"{what} has numbers that are not finite, expected finite ones")
+
+
+def _same(what: str, given: Any, expected: Any) -> None:
+    if given != expected:
+        raise ConformanceError(f"{what} is {given!r}, expected {expected!r}")
