@@ -18,8 +18,8 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 import pytest
-from tests.evaluation.test_rank_until_sure import POLICIES
 
+from tests.evaluation.test_evaluate_until_sure import POLICIES
 from worldeval import cli
 from worldeval.data import checkpoint
 from worldeval.data.store.episodes import EpisodeStore

@@ -17,15 +17,13 @@ class Rank:
     intervals; letters (policies that share one cannot be told apart); how many rollouts would
     separate them; and, where you give what it takes, agreement with the truth, rates corrected for
     the judge's errors, and true rates from a few true trials joined with the imagined rollouts.
-    Rollouts that `worldeval trust` distrusts are shown with and without.
-
-    `worldeval evaluate` rolls out and judges too.
+    Rollouts that `worldeval trust` distrusts are shown with and without. `worldeval evaluate`
+    rolls out and judges too.
 
     For example:
       worldeval rank runs/mine --out runs/mine-ranked
       worldeval rank runs/mine --against runs/truth --out runs/mine-ranked
       worldeval rank runs/mine --real trials.csv --calibration runs/calibrated --out runs/ranked
-      worldeval rank runs/mine --weights equal --paired --out runs/ranked
     """
 
     folder: tyro.conf.Positional[Path]

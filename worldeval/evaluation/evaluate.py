@@ -8,6 +8,7 @@ start states can be added by naming them in a later one.
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -112,8 +113,6 @@ def evaluate_stage(
         if rule is None:
             roll_out(stage, options.batch)
         else:
-            from dataclasses import replace
-
             rule = replace(rule, seed=stage.suite.seed)
             roll_until_sure(stage, judging, rule, options.batch)
     run = Evaluation.open(out)
