@@ -294,7 +294,7 @@ def test_a_policy_file_that_cannot_be_used(world: Path, tmp_path: Path, refused:
     assert "there is no file" in refused(*words, f"python:{tmp_path}/his.py:Mine")
     file.write_text(POLICY_FILE.format(fault="pass").replace("robot.control_hz", "10.0"))
     said = refused(*words, f"python:{file}:Mine")
-    assert "has rate_hz 10.0, but robot 'metaworld-sawyer' has a control rate of 30.0 Hz" in said
+    assert "has rate_hz 10.0" in said and "robot 'metaworld-sawyer' takes rate_hz 30" in said
 
 
 def test_a_start_state_that_does_not_exist(world: Path, tmp_path: Path, refused: Refused) -> None:

@@ -130,6 +130,9 @@ def test_what_the_keyboard_cannot_do_is_said_at_once(toy_robot: RobotSpec) -> No
     with pytest.raises(ConfigError, match="6 actions, expected 4"):
         KeyboardPolicy(
             replace(
-                toy_robot, action_names=("a",) * 6, action_low=(-1.0,) * 6, action_high=(1.0,) * 6
+                toy_robot,
+                action_names=tuple("abcdef"),
+                action_low=(-1.0,) * 6,
+                action_high=(1.0,) * 6,
             )
         )
