@@ -54,6 +54,7 @@ class Probe:
         from worldeval.data.store.episodes import EpisodeStore
         from worldeval.evaluation.opening import (
             adapter_of,
+            commanded_as_recorded,
             fingerprint,
             imagination_content,
             open_imagination,
@@ -62,7 +63,6 @@ class Probe:
         from worldeval.evaluation.trust import open_instrument
         from worldeval.imagination.probe import to_markdown
         from worldeval.imagination.probing import probe_world
-        from worldeval.worlds.named import space_of
 
         for name in ("episodes", "chunks"):
             if getattr(self, name) < 1:
@@ -74,9 +74,7 @@ class Probe:
             options = replace(options, world_model=self.world_model)
         set_threads(self.threads)
         source = EpisodeStore.open(self.store)
-        if options.action_space is None:  # what was recorded is what is commanded
-            space = space_of(source.layout.robot_type, source.layout.action_names)
-            options = replace(options, action_space=space)
+        options = commanded_as_recorded(options, source)
         instrument = open_instrument(self.trust, self.trust.parent / "autoencoder", options)
         world = open_imagination(options, source)
         config = {

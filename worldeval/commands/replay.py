@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Annotated
 
@@ -49,6 +49,7 @@ class Replay:
         from worldeval.data.store.episodes import EpisodeStore
         from worldeval.evaluation.opening import (
             adapter_of,
+            commanded_as_recorded,
             fingerprint,
             imagination_content,
             open_imagination,
@@ -60,14 +61,10 @@ class Replay:
             imagine_replays,
             label_replays,
         )
-        from worldeval.worlds.named import space_of
 
         set_threads(self.threads)
         source = EpisodeStore.open(self.store)
-        options = self.imagination
-        if options.action_space is None:  # what was recorded is what is commanded
-            space = space_of(source.layout.robot_type, source.layout.action_names)
-            options = replace(options, action_space=space)
+        options = commanded_as_recorded(self.imagination, source)
         world = open_imagination(options, source)
         adapter = adapter_of(world.robot, options)
         config = {

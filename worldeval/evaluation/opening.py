@@ -63,6 +63,19 @@ class ImaginationOptions:
         return self.world_model or shipped.path(shipped.WORLD_MODEL)
 
 
+def commanded_as_recorded(
+    options: ImaginationOptions, recorded: EpisodeStore
+) -> ImaginationOptions:
+    """``options`` with the action space of recordings that are to be imagined again, unless they
+    name one."""
+    from worldeval.worlds.named import space_of
+
+    if options.action_space is not None:
+        return options
+    layout = recorded.layout
+    return replace(options, action_space=space_of(layout.robot_type, layout.action_names))
+
+
 def open_world(name: str, options: ImaginationOptions | None = None) -> World:
     """The world of that name; ``options`` are for imagination.
 
