@@ -9,6 +9,7 @@ from __future__ import annotations
 from dataclasses import replace
 from pathlib import Path
 
+from worldeval.data.atomic import write_atomically
 from worldeval.data.files import load_json
 from worldeval.data.readers.droid_keys import known_key_maps
 from worldeval.data.readers.lerobot_columns import read_spelling
@@ -85,17 +86,20 @@ def _spelled_as_droid(source: Path, key_map: Path | None) -> bool:
 
 
 def _write(proposal: Proposal, source: Path, path: Path) -> None:
-    """A file with what to check as comments at its top."""
+    """A file with what to check as comments at its top, whole or not at all."""
+    comments = [
+        f"# A first robot for {source}, from its info.json and statistics. Correct it here,",
+        "# then give the same command again, or --robot with this file and another folder.",
+        *(f"# To check: {sentence}." for sentence in proposal.told),
+    ]
+
+    def write(temporary: Path) -> None:
+        write_robot(proposal.robot, temporary)
+        robot = temporary.read_text(encoding="utf-8")
+        temporary.write_text("\n".join(comments) + "\n\n" + robot, encoding="utf-8")
+
     try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        write_robot(proposal.robot, path)
-        lines = [
-            f"# A first robot for {source}, from its info.json and statistics. Correct it here,",
-            "# then give the same command again, or --robot with this file and another folder.",
-            *(f"# To check: {sentence}." for sentence in proposal.told),
-        ]
-        text = path.read_text(encoding="utf-8")
-        path.write_text("\n".join(lines) + "\n\n" + text, encoding="utf-8")
+        write_atomically(path, write)
     except OSError as error:
         raise ConfigError(
             f"{path} cannot be written ({error.strerror or error}); choose another folder"
