@@ -16,6 +16,7 @@ from worldeval import cli, shipped
 from worldeval.data.store.episodes import EpisodeStore
 from worldeval.data.video import read_mp4
 from worldeval.evaluation import demo
+from worldeval.evaluation.evaluation import Evaluation
 from worldeval.evaluation.opening import fingerprint
 from worldeval.reports import videos
 from worldeval.rollout.recording import open_rollouts, rollout_key
@@ -168,6 +169,10 @@ def test_the_circle_closes_and_a_second_run_only_adds_what_is_new(
     ]
     assert cli.main(words) == 0, capsys.readouterr().err
     assert leaderboard(tmp_path / "r") == leaderboard(out)
+
+    # Opened as an evaluation it knows the truth that the demo compared with.
+    rows = Evaluation.open(out).leaderboard().to_dict()["policies"]
+    assert json.loads(json.dumps({row["name"]: row for row in rows})) == leaderboard(out)
 
 
 @pytest.mark.weights

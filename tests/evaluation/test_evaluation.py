@@ -10,7 +10,7 @@ import pytest
 
 import worldeval as we
 from worldeval import cli
-from worldeval.errors import ConfigError, MismatchError, StoreError
+from worldeval.errors import ConfigError, DataError, MismatchError, StoreError
 from worldeval.rollout.suite import Suite
 from worldeval.worlds.toy import toy_starts
 
@@ -127,3 +127,13 @@ def test_rollouts_without_verdicts_say_so(tmp_path: Path) -> None:
     assert cli.main(words) == 0
     run = we.Evaluation.open(tmp_path / "run")
     assert "not judged yet (good 2)" in repr(run) and "not judged yet" in run._repr_html_()
+
+
+def test_verdicts_that_cannot_be_used_are_told_where_the_evaluation_is_shown(
+    tmp_path: Path,
+) -> None:
+    run = evaluate(tmp_path, [policy(tmp_path, "good", 0)])
+    (tmp_path / "run" / "verdicts.parquet").write_bytes(b"no table")
+    assert "verdicts.parquet" in repr(run) and "verdicts.parquet" in run._repr_html_()
+    with pytest.raises(DataError):
+        run.rank()

@@ -26,6 +26,7 @@ from typing import TYPE_CHECKING, Any
 from worldeval import shipped
 from worldeval.errors import ConfigError
 from worldeval.evaluation.corrections import measure_trust, shipped_judge_errors
+from worldeval.evaluation.evaluation import GIVEN_TRUTH
 from worldeval.evaluation.folder import judge_folder, read_truth, write_ranking
 from worldeval.evaluation.opening import (
     ImaginationOptions,
@@ -36,6 +37,7 @@ from worldeval.evaluation.opening import (
     set_threads,
 )
 from worldeval.evaluation.policy_options import PolicyOptions, close_policies
+from worldeval.judging.tables import write_table
 from worldeval.reports.videos import make_clips
 
 if TYPE_CHECKING:
@@ -129,6 +131,7 @@ def run_demo(config: DemoConfig) -> Path:
     with clock.phase("rank"):
         true = truth[truth["start_id"].isin([start.start_id for start in suite.starts])]
         stores = {c.policy.spec.name: c.rollouts for c in candidates}
+        write_table(true, config.out / GIVEN_TRUTH)  # so that an ``Evaluation`` of it knows it too
         clips = make_clips(stores, imagined, true, config.out / "videos")
         facts = {**settings, "seconds": dict(clock.seconds), "judge": judge.name}
         errors, uncorrected = shipped_judge_errors(imagined, config.out)

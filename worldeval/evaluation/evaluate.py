@@ -116,10 +116,10 @@ def evaluate_stage(
             rule = replace(rule, seed=stage.suite.seed)
             roll_until_sure(stage, judging, rule, options.batch)
     run = Evaluation.open(out)
-    if who is None:
+    if judging is None:
         _keep_outcomes(run)
     else:
-        run.judge(who)
+        run.judge(judging)
     if trust and imagined:
         run.measure_trust(options.imagination)
     return run.rank(truth)

@@ -13,7 +13,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from worldeval.errors import MismatchError, StoreError
+from worldeval.errors import MismatchError, StoreError, WorldEvalError
 from worldeval.evaluation.folder import (
     TRUTH,
     VERDICTS,
@@ -32,6 +32,7 @@ if TYPE_CHECKING:
 
     from worldeval.ranking.board import Leaderboard
     from worldeval.ranking.corrections import JudgeErrors
+    from worldeval.types import Judge
 
 GIVEN_TRUTH = "given-truth.parquet"
 """The true outcomes that the folder was last ranked against."""
@@ -45,7 +46,12 @@ class Evaluation:
 
     def __init__(self, folder: str | Path) -> None:
         self.folder = Path(folder)
-        self.stores = stores_in(self.folder)
+        stores_in(self.folder)  # raises where there are no rollouts
+
+    @property
+    def stores(self) -> list[Path]:
+        """The stores of rollouts in the folder."""
+        return stores_in(self.folder)
 
     @classmethod
     def open(cls, folder: str | Path) -> Evaluation:
@@ -64,7 +70,7 @@ class Evaluation:
 
     @property
     def judged(self) -> bool:
-        """Whether every rollout has a verdict of today."""
+        """Whether every store of rollouts has verdicts; ``verdicts`` tells if they are of today."""
         return all((place / VERDICTS).is_file() for place in self.stores)
 
     @property
@@ -89,14 +95,17 @@ class Evaluation:
         """Which imagined rollouts to believe; None where `worldeval trust` was not run."""
         return read_trust(self.folder)
 
-    def judge(self, uri: str | Path | None = None) -> Evaluation:
-        """Give a verdict on every rollout. uri: as for `worldeval judge`; the shipped judge if
-        None. A judge that has judged a store already is not asked again."""
+    def judge(self, judge: Judge | str | Path | None = None) -> Evaluation:
+        """Give a verdict on every rollout. judge: as for `worldeval judge`, or one that is open;
+        the shipped judge if None. A judge that has judged a store already is not asked again."""
         from worldeval import shipped
         from worldeval.data.store.episodes import EpisodeStore
         from worldeval.judging.loading import load_judge
 
-        judge = load_judge(shipped.path(shipped.JUDGE) if uri is None else str(uri))
+        if judge is None:
+            judge = shipped.path(shipped.JUDGE)
+        if isinstance(judge, (str, Path)):
+            judge = load_judge(judge)
         opened = (EpisodeStore.open(place) for place in self.stores)
         for told in check_labels([judge], opened, self.folder):
             print(told)
@@ -169,18 +178,24 @@ class Evaluation:
             self.leaderboard(), self.folder, provenance={"folder": str(self.folder)}
         )
 
-    def _unjudged(self) -> str:
-        counts = ", ".join(f"{name} {len(views)}" for name, views in self.rollouts.items())
-        return f"Rollouts in {self.folder}, not judged yet ({counts}); .judge() gives verdicts."
+    def _shown(self) -> Leaderboard | str:
+        """The leaderboard, or why there is none: to be looked at is no reason to fail."""
+        if not self.judged:
+            counts = ", ".join(f"{name} {len(views)}" for name, views in self.rollouts.items())
+            return f"Rollouts in {self.folder}, not judged yet ({counts}); .judge() gives verdicts."
+        try:
+            return self.leaderboard()
+        except WorldEvalError as error:
+            return str(error)
 
     def text(self) -> str:
         """The leaderboard in characters that standard output can show."""
         from worldeval.reports.ranking.text import render
 
-        encoding = (sys.stdout.encoding or "ascii").lower()
-        if not self.judged:
-            return self._unjudged()
-        return render(self.leaderboard(), unicode=encoding.startswith("utf"))
+        shown = self._shown()
+        if isinstance(shown, str):
+            return shown
+        return render(shown, unicode=(sys.stdout.encoding or "ascii").lower().startswith("utf"))
 
     def __repr__(self) -> str:
         return self.text()
@@ -189,6 +204,5 @@ class Evaluation:
         from worldeval.reports.markup import escape
         from worldeval.reports.ranking.page import leaderboard_html
 
-        if not self.judged:
-            return f"<p>{escape(self._unjudged())}</p>"
-        return leaderboard_html(self.leaderboard())
+        shown = self._shown()
+        return f"<p>{escape(shown)}</p>" if isinstance(shown, str) else leaderboard_html(shown)
