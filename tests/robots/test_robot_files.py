@@ -20,7 +20,6 @@ from worldeval.robots import (
     read_robot,
     robot_as_json,
     robot_from_json,
-    robot_named,
     write_robot,
 )
 from worldeval.worlds.sawyer import ROBOT
@@ -80,7 +79,7 @@ def test_odd_names_and_numbers_come_back(name: str, size: float, tmp_path_factor
 def test_a_robot_is_a_value_or_a_function_of_a_module(monkeypatch) -> None:
     monkeypatch.syspath_prepend(str(Path(__file__).parent))
     assert read_robot("test_robot_files:OWN") == read_robot("test_robot_files:make") == OWN
-    assert robot_named(OWN) is OWN
+    assert read_robot(OWN) is OWN
 
 
 def test_what_is_no_robot_ends_in_a_sentence(tmp_path: Path, monkeypatch) -> None:

@@ -21,7 +21,6 @@ from typing import Any
 
 from worldeval.data.files import load_json
 from worldeval.data.finite import not_finite
-from worldeval.data.settings import settings_from
 from worldeval.errors import ConfigError, DataError, MismatchError
 from worldeval.judge_calibration.error_rates import (
     ErrorRates,
@@ -37,6 +36,7 @@ from worldeval.judging.probability import Counts
 from worldeval.ranking.board import write_whole
 from worldeval.ranking.judged_rates import JudgeCalibration
 from worldeval.ranking.peer_rates import LEAST_PEERS, Confusion, PeerErrors
+from worldeval.settings import settings_from
 
 FORMAT = "worldeval-judge-calibration-1"
 FILE = "calibration.json"

@@ -10,10 +10,10 @@ from collections.abc import Iterable, Mapping
 from dataclasses import asdict, dataclass, fields
 from typing import Any
 
-from worldeval.data.settings import settings_from
 from worldeval.errors import ConfigError
 from worldeval.judging.probability import Counts
 from worldeval.ranking.intervals import Estimate, wilson_interval
+from worldeval.settings import settings_from
 
 
 @dataclass(frozen=True, kw_only=True)

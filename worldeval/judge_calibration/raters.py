@@ -19,8 +19,8 @@ from typing import Any
 
 import numpy as np
 
-from worldeval.data.settings import settings_from
 from worldeval.errors import ConfigError, DataError
+from worldeval.settings import settings_from
 from worldeval.types import Outcome
 
 Label = Hashable

@@ -18,13 +18,13 @@ import numpy as np
 import torch
 
 from worldeval.data import checkpoint
-from worldeval.data.settings import settings_from
 from worldeval.data.video import to_model
 from worldeval.errors import ConfigError, JudgeError, MismatchError
 from worldeval.judging.network import MOST_FRAMES, JudgeConfig, JudgeNetwork
 from worldeval.judging.probability import Calibration
 from worldeval.judging.settled import settled
 from worldeval.learning.weights import filled
+from worldeval.settings import settings_from
 from worldeval.types import Cost, Episode, Outcome, Verdict
 
 FRAMES_AT_ONCE = 64  # bounds memory for long episodes; the answer does not depend on it

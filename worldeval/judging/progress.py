@@ -21,12 +21,12 @@ from typing import Any
 
 import numpy as np
 
-from worldeval.data.settings import settings_from
 from worldeval.errors import ConfigError
 from worldeval.judging.learned import LearnedJudge, rollout_score
 from worldeval.judging.network import JudgeNetwork
 from worldeval.judging.probability import Calibration
 from worldeval.judging.survival import DistanceBins, expected_distance
+from worldeval.settings import settings_from
 from worldeval.types import Episode
 
 

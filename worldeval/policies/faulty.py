@@ -15,11 +15,11 @@ from typing import Any
 
 import numpy as np
 
-from worldeval.data.settings import settings_from
 from worldeval.errors import ConfigError
 from worldeval.motion.faults import Fault, FaultyStream
 from worldeval.policies.guard import guarded
 from worldeval.robots import RobotSpec
+from worldeval.settings import settings_from
 from worldeval.types import Observation, Policy
 
 

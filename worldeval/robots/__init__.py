@@ -5,7 +5,6 @@ from worldeval.robots.files import (
     read_robot,
     robot_as_json,
     robot_from_json,
-    robot_named,
     write_robot,
 )
 from worldeval.robots.spec import (
@@ -30,6 +29,5 @@ __all__ = [
     "read_robot",
     "robot_as_json",
     "robot_from_json",
-    "robot_named",
     "write_robot",
 ]

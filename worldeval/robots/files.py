@@ -58,9 +58,6 @@ def read_robot(source: str | Path | RobotSpec) -> RobotSpec:
     return robot
 
 
-robot_named = read_robot
-
-
 def robot_as_json(robot: RobotSpec) -> dict[str, Any]:
     """All of a robot, for stores and checkpoints; fields that are as usual are left out."""
     values = {

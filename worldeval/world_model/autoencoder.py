@@ -18,9 +18,9 @@ from torch.nn import functional as F
 
 from worldeval.data import checkpoint
 from worldeval.data.normalize import ChannelNormalizer
-from worldeval.data.settings import settings_from
 from worldeval.errors import ConfigError
 from worldeval.learning.weights import filled
+from worldeval.settings import settings_from
 
 KIND = "autoencoder"
 LARGEST_SIDE = 8192

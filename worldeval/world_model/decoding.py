@@ -28,9 +28,9 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from worldeval.data import checkpoint
-from worldeval.data.settings import settings_from
 from worldeval.errors import ConfigError, MismatchError
 from worldeval.learning.weights import filled
+from worldeval.settings import settings_from
 from worldeval.world_model.autoencoder import LARGEST_SIDE, frame_decoder
 
 KIND = "latent-decoder"

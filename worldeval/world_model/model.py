@@ -21,10 +21,10 @@ from torch.nn import functional as F
 
 from worldeval.data import checkpoint
 from worldeval.data.normalize import BoundNormalizer
-from worldeval.data.settings import settings_from
 from worldeval.errors import ConfigError, MismatchError
 from worldeval.learning.weights import filled
 from worldeval.robots import CameraSpec, RobotSpec
+from worldeval.settings import settings_from
 from worldeval.world_model.autoencoder import LARGEST_SIDE
 from worldeval.world_model.backbone import Backbone, BackboneConfig
 from worldeval.world_model.conditioning import (

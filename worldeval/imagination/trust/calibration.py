@@ -21,7 +21,6 @@ import pandas as pd
 from worldeval.data.files import load_json
 from worldeval.data.finite import finite, not_finite
 from worldeval.data.provenance import write_atomically
-from worldeval.data.settings import settings_from
 from worldeval.errors import ConfigError, DataError, MismatchError
 from worldeval.imagination.trust.combining import (
     VERDICTS,
@@ -38,6 +37,7 @@ from worldeval.imagination.trust.measuring import (
 )
 from worldeval.imagination.trust.signals import NAMES
 from worldeval.metrics.roc import Area, auroc
+from worldeval.settings import settings_from
 from worldeval.types import Outcome
 
 FORMAT = "worldeval-trust-1"

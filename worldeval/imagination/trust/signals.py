@@ -34,7 +34,6 @@ import pandas as pd
 from tqdm import tqdm
 
 from worldeval.data import checkpoint
-from worldeval.data.settings import settings_from
 from worldeval.data.store.episodes import EpisodeStore
 from worldeval.data.store.layout import StoreLayout
 from worldeval.errors import DataError, MismatchError
@@ -42,6 +41,7 @@ from worldeval.imagination.trust.inverse_dynamics import InverseDynamics, Invers
 from worldeval.imagination.trust.observing import Observed, observe, view_pairs
 from worldeval.imagination.trust.reference import Reference, neighbour_distance
 from worldeval.learning.weights import filled
+from worldeval.settings import settings_from
 from worldeval.types import Episode, Outcome
 from worldeval.world_model.latents import Encode, open_encoder
 

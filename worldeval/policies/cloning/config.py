@@ -11,10 +11,10 @@ from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
 from typing import Any
 
-from worldeval.data.settings import settings_from
 from worldeval.errors import ConfigError
 from worldeval.learning.config import LoopConfig
 from worldeval.robots import RobotSpec
+from worldeval.settings import settings_from
 
 FAMILIES = ("film", "plain", "keypoints", "patches", "thumbnails", "nearest")
 """Networks that can be cloned into; the first is the shipped candidates'."""

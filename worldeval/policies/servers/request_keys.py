@@ -24,8 +24,8 @@ from pathlib import Path
 import numpy as np
 
 from worldeval.data.files import read_text
-from worldeval.data.settings import settings_from
 from worldeval.errors import ConfigError
+from worldeval.settings import settings_from
 
 MOST_PIXELS = 4096
 """Of one side of an image that is sent; more is a slip, and would take all memory."""

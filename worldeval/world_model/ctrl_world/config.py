@@ -11,10 +11,10 @@ from dataclasses import dataclass, field, replace
 from typing import Any
 
 from worldeval.data.normalize import BoundNormalizer
-from worldeval.data.settings import settings_from
 from worldeval.errors import ConfigError
 from worldeval.motion.panda import POSE_HIGH, POSE_LOW
 from worldeval.robots import RobotSpec
+from worldeval.settings import settings_from
 from worldeval.world_model.denoiser import DenoiserConfig
 from worldeval.world_model.sampler import SamplerConfig
 
