@@ -36,7 +36,7 @@ def evaluate(
     until_sure: bool | Goal = False,
     alpha: float = 0.05,
     chunks: int | None = None,
-    tasks: Sequence[str] = (),
+    tasks: str | Sequence[str] = (),
     per_task: int | None = None,
     batch: int = 8,
     threads: int = 2,
@@ -59,7 +59,7 @@ def evaluate(
         world=world,
         suite=None if suite is None else Path(suite),
         chunks=chunks,
-        task=tuple(tasks),
+        task=(tasks,) if isinstance(tasks, str) else tuple(tasks),
         per_task=per_task,
         imagination=ImaginationOptions(
             world_model=None if world_model is None else Path(world_model), device=device
