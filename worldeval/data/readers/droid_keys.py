@@ -25,7 +25,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from worldeval.data.files import load_json
+from worldeval.data.readers.lerobot_columns import key_map_content
 from worldeval.errors import ConfigError, DataError
 from worldeval.motion.panda import VIEWS
 
@@ -94,19 +94,11 @@ class KeyMap:
 def read_key_map(path: str | Path) -> KeyMap:
     """A key map from its JSON file. Raises ConfigError naming what is wrong."""
     path = Path(path)
-    try:
-        content = load_json(path)
-    except FileNotFoundError:
-        raise ConfigError(f"there is no key map {path}; check the spelling of the path") from None
-    except (OSError, ValueError) as error:
-        raise ConfigError(f"key map {path} cannot be read as JSON: {error}; mend it") from error
     known = {
         "name", "source", "views", "cartesian_position", "joint_position", "gripper", "actions",
         "instructions", "success", "control_hz",
     }  # fmt: skip
-    if not isinstance(content, dict) or set(content) - known:
-        surplus = sorted(set(content) - known) if isinstance(content, dict) else content
-        raise ConfigError(f"key map {path} has {surplus!r}, expected only {sorted(known)}")
+    content = key_map_content(path, known)
     try:
         return KeyMap(
             name=content.get("name", path.stem),

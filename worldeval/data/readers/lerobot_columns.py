@@ -16,7 +16,7 @@ Each entry may be left out. names: the robot's name -> the dataset's.
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Set
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -65,17 +65,7 @@ class RobotColumns:
 
 def read_spelling(path: Path) -> Spelling:
     """A key map for any robot. Raises ConfigError naming what is wrong."""
-    try:
-        content = load_json(path)
-    except FileNotFoundError:
-        raise ConfigError(f"there is no key map {path}; check the spelling of the path") from None
-    except (OSError, ValueError) as error:
-        raise ConfigError(f"key map {path} cannot be read as JSON: {error}; mend it") from error
-    if not isinstance(content, dict) or set(content) - _KNOWN:
-        surplus = sorted(set(content) - _KNOWN) if isinstance(content, dict) else content
-        raise ConfigError(
-            f"key map {path} has {surplus!r}, expected only {sorted(_KNOWN)} where a robot is given"
-        )
+    content = key_map_content(path, _KNOWN, " where a robot is given")
     for name, kind in (("views", dict), ("names", dict), ("instructions", list)):
         values = content.get(name, kind())
         if not isinstance(values, kind) or not all(
@@ -97,6 +87,20 @@ def read_spelling(path: Path) -> Spelling:
         success=content.get("success"),
         fps=fps,
     )
+
+
+def key_map_content(path: Path, known: Set[str], when: str = "") -> dict[str, Any]:
+    """The JSON object in a key map, with ``known`` entries only. Raises ConfigError."""
+    try:
+        content = load_json(path)
+    except FileNotFoundError:
+        raise ConfigError(f"there is no key map {path}; check the spelling of the path") from None
+    except (OSError, ValueError) as error:
+        raise ConfigError(f"key map {path} cannot be read as JSON: {error}; mend it") from error
+    if not isinstance(content, dict) or set(content) - known:
+        surplus = sorted(set(content) - known) if isinstance(content, dict) else content
+        raise ConfigError(f"key map {path} has {surplus!r}, expected only {sorted(known)}{when}")
+    return content
 
 
 def columns_of(
