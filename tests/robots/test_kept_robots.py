@@ -10,9 +10,9 @@ import numpy as np
 import pytest
 
 from worldeval.data import checkpoint
-from worldeval.data.bounds import fitted_to, outside_bounds, proposed_bounds
+from worldeval.data.bounds import outside_bounds
 from worldeval.data.store.episodes import EpisodeStore
-from worldeval.errors import DataError, MismatchError, StoreError
+from worldeval.errors import MismatchError, StoreError
 from worldeval.evaluation.opening import ImaginationOptions, robot_of
 from worldeval.policies.cloning.config import BCTrainConfig
 from worldeval.policies.cloning.training import train_policy
@@ -109,11 +109,3 @@ def test_recorded_values_outside_the_bounds_are_told_with_both_numbers(tmp_path:
     (sentence,) = outside_bounds(store, narrow)
     assert "'shoulder_lift.pos' goes from" in sentence
     assert "-100 to 50" in sentence
-    assert outside_bounds(store, fitted_to(store, narrow)) == []
-
-
-def test_proposed_bounds_are_wider_than_the_data_and_never_empty() -> None:
-    assert proposed_bounds([0.0, 3.0], [10.0, 3.0]) == ((-0.5, 2.5), (10.5, 3.5))
-    for low, high in (([float("nan")], [1.0]), ([2.0], [1.0])):
-        with pytest.raises(DataError, match="statistics go from"):
-            proposed_bounds(low, high)

@@ -1,14 +1,11 @@
 """Does what was recorded lie within the bounds of its robot? Told when it is stored.
 
 Enters: a robot, and the poses and actions of its episodes. Leaves: sentences about what lies
-outside, or bounds proposed from the data. A world model takes the bounds of poses as -1 and 1, and
+outside. A world model takes the bounds of poses as -1 and 1, and
 actions outside theirs are cut off when they are replayed: both would be found after training only.
 """
 
 from __future__ import annotations
-
-from collections.abc import Sequence
-from dataclasses import replace
 
 import numpy as np
 
@@ -18,8 +15,6 @@ from worldeval.robots import RobotSpec
 
 ROUNDING = 1e-3
 """Share of a range that lies outside by rounding, not by meaning."""
-MARGIN = 0.05
-"""Share of the range of the data by which proposed bounds are wider on each side."""
 
 
 def outside_bounds(store: StoredEpisodes, robot: RobotSpec) -> list[str]:
@@ -44,39 +39,6 @@ def outside_bounds(store: StoredEpisodes, robot: RobotSpec) -> list[str]:
                     f"({share:.1%} lie outside); correct the bounds in the robot's file"
                 )
     return sentences
-
-
-def proposed_bounds(
-    low: Sequence[float], high: Sequence[float]
-) -> tuple[tuple[float, ...], tuple[float, ...]]:
-    """Bounds for data whose numbers go from ``low`` to ``high``, such as a dataset's stats say.
-
-    A margin is added on each side; a number that never changes gets a range of 1 about it. Raises
-    DataError for numbers that are none.
-    """
-    least, most = np.asarray(low, np.float64), np.asarray(high, np.float64)
-    wrong = least.shape != most.shape or not np.isfinite([least, most]).all()
-    if wrong or (least > most).any():
-        raise DataError(
-            f"statistics go from {list(low)} to {list(high)}, expected as many lowest as highest "
-            "finite numbers; compute them anew"
-        )
-    way = np.where(most > least, MARGIN * (most - least), 0.5)
-    return tuple((least - way).tolist()), tuple((most + way).tolist())
-
-
-def fitted_to(store: StoredEpisodes, robot: RobotSpec) -> RobotSpec:
-    """``robot`` with the bounds of poses and actions that the episodes of ``store`` propose."""
-    actions, poses = _values(store)
-    action_low, action_high = proposed_bounds(actions.min(0).tolist(), actions.max(0).tolist())
-    pose_low, pose_high = proposed_bounds(poses.min(0).tolist(), poses.max(0).tolist())
-    return replace(
-        robot,
-        action_low=action_low,
-        action_high=action_high,
-        pose_low=pose_low,
-        pose_high=pose_high,
-    )
 
 
 def _values(store: StoredEpisodes) -> tuple[np.ndarray, np.ndarray]:
