@@ -8,7 +8,16 @@ import numpy as np
 import pytest
 
 from worldeval import testing
-from worldeval.types import ActionChunk, Episode, Outcome, Verdict, WorldStep
+from worldeval.types import (
+    ActionChunk,
+    Episode,
+    LimitedWorld,
+    Outcome,
+    RowsWorld,
+    Verdict,
+    WorldStep,
+    frames_at_a_time,
+)
 
 
 class Judge:
@@ -88,3 +97,22 @@ def test_it_is_reached_by_the_package() -> None:
     import worldeval as we
 
     assert we.testing.check_policy is testing.check_policy
+
+
+def test_what_some_worlds_also_have_is_stated() -> None:
+    limited = testing.ToyWorld(frames_per_step=2)
+    assert isinstance(limited, LimitedWorld) and isinstance(limited, RowsWorld)
+    assert frames_at_a_time(limited) == 2
+    assert frames_at_a_time(testing.ToyWorld()) is None
+    testing.check_world(limited, testing.toy_starts(count=1))
+    with pytest.raises(testing.ConformanceError, match="frames_per_step is 0, expected 1 or more"):
+        testing.check_world(testing.ToyWorld(frames_per_step=0), testing.toy_starts(count=1))
+
+
+def test_a_world_without_them_is_a_world_too() -> None:
+    class Plain:
+        name, robot = "plain", testing.TOY_ROBOT
+        reset = step = close = print
+
+    assert not isinstance(Plain(), LimitedWorld | RowsWorld)
+    assert frames_at_a_time(Plain()) is None  # type: ignore[arg-type]

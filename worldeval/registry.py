@@ -10,8 +10,11 @@ from __future__ import annotations
 
 import difflib
 import importlib
+import sys
 from collections.abc import Callable, Iterable
 from importlib.metadata import EntryPoint, entry_points
+from pathlib import Path
+from types import ModuleType
 from typing import Any
 
 from worldeval.errors import ConfigError
@@ -46,17 +49,29 @@ def is_attribute(text: str) -> bool:
 
 
 def attribute(text: str) -> Any:
-    """What "module:attr" names (attr may have dots). Raises ConfigError if there is none."""
+    """What "module:attr" names (attr may have dots); the module is installed, or a file of the
+    working folder. Raises ConfigError if there is none."""
     if not is_attribute(text):
         raise ConfigError(f"{text!r} names no Python value, expected package.module:name")
     module, _, path = text.partition(":")
-    value = _guarded(lambda: importlib.import_module(module), f"{text!r}: module {module!r}")
+    value = _guarded(lambda: _module(module), f"{text!r}: module {module!r}")
     for name in path.split("."):
         if not hasattr(value, name):
             known = [n for n in dir(value) if not n.startswith("_")]
             raise ConfigError(f"{text!r}: {module!r} has no {name!r}{did_you_mean(name, known)}")
         value = getattr(value, name)
     return value
+
+
+def _module(name: str) -> ModuleType:
+    """The module of a full name; the working folder is looked through last."""
+    here = str(Path.cwd())
+    sys.path.append(here)
+    try:
+        return importlib.import_module(name)
+    finally:
+        if here in reversed(sys.path):
+            del sys.path[len(sys.path) - 1 - sys.path[::-1].index(here)]
 
 
 def did_you_mean(name: str, known: Iterable[str]) -> str:

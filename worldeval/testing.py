@@ -26,6 +26,7 @@ from worldeval.types import (
     StartState,
     World,
     WorldStep,
+    frames_at_a_time,
 )
 from worldeval.worlds.toy import TOY_ROBOT, ToyPolicy, ToyWorld, toy_robot, toy_starts
 
@@ -76,15 +77,22 @@ def check_world(world: World, starts: Sequence[StartState]) -> None:
     """Raise ConformanceError unless ``world`` resets and steps as ``types.World`` says, and answers
     the same to the same start states, seeds and actions."""
     robot, seeds = world.robot, list(range(len(starts)))
+    at_once = frames_at_a_time(world)
+    if at_once is not None and not (isinstance(at_once, int) and at_once >= 1):
+        raise ConformanceError(
+            f"world.frames_per_step is {at_once!r}, expected 1 or more, or None for any number"
+        )
     steps = []
     for _ in range(2):
         opening = world.reset(starts, seeds)
         _step("world.reset", opening, robot, len(starts), 1)
-        frames = robot.frames_per_chunk
+        frames = min(robot.frames_per_chunk, at_once or robot.frames_per_chunk)
         poses = np.repeat(np.asarray(opening.poses, np.float32)[:, -1:], frames, axis=1)
         joints = opening.joints
         chunk = ActionChunk(
-            actions=np.zeros((len(starts), robot.chunk_steps, robot.action_dim), np.float32),
+            actions=np.zeros(
+                (len(starts), frames * robot.steps_per_frame, robot.action_dim), np.float32
+            ),
             poses=poses,
             joints=None if joints is None else np.repeat(joints[:, -1:], frames, axis=1),
         )

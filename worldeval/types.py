@@ -18,7 +18,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from enum import StrEnum
-from typing import Any, Protocol
+from typing import Any, Protocol, runtime_checkable
 
 import numpy as np
 
@@ -103,9 +103,8 @@ class World(Protocol):
 
     A policy must not be able to tell which world it is in; a ranking must not either.
 
-    A world may also have ``frames_per_step: int | None``, the most frames by which it is stepped
-    at a time (a world model's; None or absent: any number), and ``reset_rows(rows, starts, seeds)
-    -> WorldStep``, which begins some rollouts anew while the others go on.
+    What some worlds also have is said by ``LimitedWorld`` and ``RowsWorld``; what keeps to one of
+    them is taken for it.
     """
 
     name: str
@@ -124,6 +123,30 @@ class World(Protocol):
         ...
 
     def close(self) -> None: ...
+
+
+@runtime_checkable
+class LimitedWorld(World, Protocol):
+    """A world that is stepped by so many frames at a time at most, as a world model is."""
+
+    frames_per_step: int | None
+    """1 or more; None: any number, as of a world without it."""
+
+
+@runtime_checkable
+class RowsWorld(World, Protocol):
+    """A world that begins some rollouts anew while the others go on."""
+
+    def reset_rows(
+        self, rows: Sequence[int], starts: Sequence[StartState], seeds: Sequence[int]
+    ) -> WorldStep:
+        """Begin the rollouts ``rows`` (indices into the last reset); their start frames, T = 1."""
+        ...
+
+
+def frames_at_a_time(world: World) -> int | None:
+    """The most frames by which ``world`` is stepped at a time; None: any number."""
+    return world.frames_per_step if isinstance(world, LimitedWorld) else None
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from worldeval.errors import ConfigError
 from worldeval.evaluation.evaluation import Evaluation
-from worldeval.evaluation.opening import ImaginationOptions, WorldName
+from worldeval.evaluation.opening import IMAGINATION, ImaginationOptions
 from worldeval.evaluation.stage import StageOptions
 
 if TYPE_CHECKING:
@@ -28,7 +28,7 @@ def evaluate(
     *,
     out: str | Path,
     suite: str | Path | None = None,
-    world: WorldName = "imagination",
+    world: str = IMAGINATION,
     world_model: str | Path | None = None,
     judge: str | Path | None = None,
     truth: str | Path | None = None,
@@ -46,7 +46,8 @@ def evaluate(
 
     policies: what acts, as for `worldeval rollout`: checkpoint folders, "python:mine.py:Mine", ...
     suite: JSON file of the start states; the shipped one if None. world: "imagination",
-    "metaworld" or "toy". world_model: a checkpoint; the shipped one if None.
+    "metaworld", "toy", or a world of your own: its entry point's name, or "module:attr".
+    world_model: a checkpoint; the shipped one if None.
     judge: as for `worldeval judge`; if None the shipped judge in imagination, elsewhere the world.
     truth: what truly happened from the same start states, to measure agreement with.
     trust: tell which imagined rollouts not to believe, where the shipped calibration fits.
@@ -104,7 +105,7 @@ def evaluate_stage(
     if not policies:
         raise ConfigError("no policy was given, expected one or more: --policy URI")
     rule = _rule(until_sure, alpha, round_starts)
-    imagined = options.world == "imagination"
+    imagined = options.world == IMAGINATION
     who = judge if judge is not None or not imagined else _shipped_judge()
     judging = None if who is None else load_judge(who)  # what is misspelt is told before the work
     if truth is not None and not truth.exists():

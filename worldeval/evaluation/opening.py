@@ -10,10 +10,11 @@ import hashlib
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING
 
-from worldeval import registry, shipped
+from worldeval import shipped
 from worldeval.errors import ConfigError, MismatchError, StoreError
+from worldeval.worlds.loading import load_world, where_of
 
 if TYPE_CHECKING:
     from worldeval.data.store.episodes import EpisodeStore
@@ -23,7 +24,7 @@ if TYPE_CHECKING:
     from worldeval.types import World
     from worldeval.world_model.interfaces import DreamConfig
 
-WorldName = Literal["imagination", "metaworld", "toy"]
+IMAGINATION = "imagination"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -77,29 +78,10 @@ def commanded_as_recorded(
 
 
 def open_world(name: str, options: ImaginationOptions | None = None) -> World:
-    """The world of that name; ``options`` are for imagination.
-
-    Another package's world is named by its entry point ``worldeval.worlds``, a call that makes it.
-    """
-    if name == "metaworld":
-        from worldeval.worlds.metaworld import MetaWorld
-
-        return MetaWorld()
-    if name == "toy":
-        from worldeval.worlds.toy import ToyWorld
-
-        return ToyWorld()
-    if name != "imagination":
-        make = registry.registered("worlds", name)
-        if make is None:
-            known = ("imagination", "metaworld", "toy", *registry.entries("worlds"))
-            raise ConfigError(
-                f"world is {name!r}, expected imagination, metaworld or toy"
-                f"{registry.did_you_mean(name, known)}"
-            )
-        world: World = make()
-        return world
-    return open_imagination(options or ImaginationOptions())
+    """The world of that name (``worlds/loading.py``); ``options`` are for imagination."""
+    if name == IMAGINATION:
+        return open_imagination(options or ImaginationOptions())
+    return load_world(name, beside=(IMAGINATION,))
 
 
 def open_imagination(
@@ -229,6 +211,17 @@ def imagination_content(options: ImaginationOptions) -> dict[str, dict[str, str]
     if options.adapter is not None:
         found["adapter"] = {str(options.adapter): digests.of_path(options.adapter)}
     return found
+
+
+def world_content(name: str, options: ImaginationOptions) -> dict[str, dict[str, str]]:
+    """What decides what the world ``name`` shows, for ``provenance``: the model's files, or the
+    code of a world that is not worldeval's own."""
+    from worldeval.policies.content import code_content
+
+    if name == IMAGINATION:
+        return imagination_content(options)
+    where = where_of(name)
+    return {} if where is None else {f"world {name}": code_content(where)}
 
 
 def world_model_of(folder: Path) -> str | None:

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import tyro
 
 from worldeval import shipped
-from worldeval.evaluation.opening import ImaginationOptions, WorldName
+from worldeval.evaluation.opening import IMAGINATION, ImaginationOptions
 from worldeval.evaluation.policy_options import PolicyOptions, close_policies
 
 if TYPE_CHECKING:
@@ -31,8 +31,9 @@ if TYPE_CHECKING:
 class StageOptions:
     """Where to act, and from which start states."""
 
-    world: WorldName = "imagination"
-    """Where to act: imagination (the world model), metaworld (the simulator), toy (a test)."""
+    world: str = IMAGINATION
+    """Where to act: imagination (the world model), metaworld (the simulator), toy (a test), or a
+    world of your own: the name of its entry point worldeval.worlds, or module:attr."""
     suite: Path | None = None
     """JSON file of the start states; if not given, every episode of --starts, or the shipped
     suite."""
@@ -62,9 +63,9 @@ class StageOptions:
             adapter_of,
             fingerprint,
             fingerprints,
-            imagination_content,
             open_world,
             set_threads,
+            world_content,
         )
         from worldeval.policies.content import policy_content
         from worldeval.rollout.fit import check_fit, check_names
@@ -86,7 +87,7 @@ class StageOptions:
         except BaseException:
             close_policies(policies)
             raise
-        imagined = self.world == "imagination"
+        imagined = self.world == IMAGINATION
         config = {
             "world": self.world,
             "imagination": self.imagination if imagined else None,
@@ -106,7 +107,7 @@ class StageOptions:
             config=config,
             seed=suite.seed,
             extra={"options": verb},
-            content=content | (imagination_content(self.imagination) if imagined else {}),
+            content=content | world_content(self.world, self.imagination),
             allow_changes=("suite.name",) if named else ("suite.name", "policy_names"),
             grows={"policies": "policy ", "policy_names": "name "} if named else None,
         )

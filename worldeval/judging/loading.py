@@ -8,12 +8,14 @@ Leaves: a ``types.Judge``.
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from importlib import import_module
 from pathlib import Path
+from typing import Any
 
 from worldeval import registry
 from worldeval.data import checkpoint
-from worldeval.errors import CheckpointError, ConfigError
+from worldeval.errors import CheckpointError, ConfigError, WorldEvalError
 from worldeval.types import Judge
 
 LEARNED = {
@@ -45,8 +47,7 @@ def load_judge(uri: str | Path, *, device: str = "cpu") -> Judge:
     if scheme not in (".", "..") and not folder.exists():
         make = registry.registered("judges", scheme)
         if make is not None:
-            made: Judge = make(rest)
-            return made
+            return _registered(make, scheme, rest)
     if rest and not folder.exists():
         known = ("human", "vlm", *registry.entries("judges"))
         raise ConfigError(
@@ -64,3 +65,24 @@ def load_judge(uri: str | Path, *, device: str = "cpu") -> Judge:
         folder, device=device
     )
     return learned
+
+
+def _registered(make: Callable[[str], Any], scheme: str, rest: str) -> Judge:
+    """What another package makes of ``rest``, if it is a judge."""
+    try:
+        made = make(rest)
+    except WorldEvalError:
+        raise
+    except Exception as error:  # a stranger's judge may raise anything
+        raise ConfigError(
+            f"judge {f'{scheme}:{rest}'!r} cannot be made: {type(error).__name__}: {error}"
+        ) from error
+    if not isinstance(getattr(made, "name", None), str) or not callable(
+        getattr(made, "judge", None)
+    ):
+        raise ConfigError(
+            f"judge {f'{scheme}:{rest}'!r} is a {type(made).__name__}, expected a name and a "
+            "method judge; see worldeval.types.Judge"
+        )
+    judge: Judge = made
+    return judge

@@ -59,6 +59,11 @@ def policy_content(uri: str, *, but: Path | None = None) -> dict[str, str]:
     return parts
 
 
+def code_content(where: str) -> dict[str, str]:
+    """Part -> digest of the code of ``path/to/file.py`` or of ``package.module``."""
+    return _code_of(where).parts(None)
+
+
 _BUILT_IN = frozenset({*ALONE, *WITH_PLACE})
 
 

@@ -20,7 +20,17 @@ from worldeval.motion.adapters import Adapter, adapter_for, command
 from worldeval.rollout.observing import check_step
 from worldeval.rollout.recording import Recording
 from worldeval.rollout.suite import Suite
-from worldeval.types import ActionChunk, Episode, Outcome, StartState, Verdict, World, WorldStep
+from worldeval.types import (
+    ActionChunk,
+    Episode,
+    Outcome,
+    RowsWorld,
+    StartState,
+    Verdict,
+    World,
+    WorldStep,
+    frames_at_a_time,
+)
 
 JudgeCall = Callable[[Sequence[Episode]], Sequence[Verdict]]
 """``Judge.judge``: verdicts for ended rollouts, in their order."""
@@ -28,7 +38,7 @@ JudgeCall = Callable[[Sequence[Episode]], Sequence[Verdict]]
 
 def chunk_steps(world: World) -> int:
     """Control steps that the world takes at a time."""
-    frames = getattr(world, "frames_per_step", None)
+    frames = frames_at_a_time(world)
     return world.robot.chunk_steps if frames is None else frames * world.robot.steps_per_frame
 
 
@@ -84,7 +94,7 @@ class EnvRollouts:
         self.count = count
         self.rows: list[_Row] = []
         self._by_id = {start.start_id: start for start in suite.starts}
-        self._reset_rows = getattr(world, "reset_rows", None)
+        self._reset_rows = world.reset_rows if isinstance(world, RowsWorld) else None
 
     def start(self, place: int, start_id: str | None) -> StartState:
         if start_id is None:

@@ -13,7 +13,7 @@ from collections.abc import Sequence
 import numpy as np
 
 from worldeval.robots import RobotSpec
-from worldeval.types import World
+from worldeval.types import World, frames_at_a_time
 
 
 class Gathered:
@@ -56,7 +56,7 @@ def frames_at_once(world: World, steps: int, *, flagged: bool) -> int | None:
     stepped beyond the end of a chunk of its robot, where a rollout may end: so it ends at the same
     frame however many steps its policy executes.
     """
-    most: int | None = getattr(world, "frames_per_step", None)
+    most = frames_at_a_time(world)
     if not flagged:
         return most
     robot = world.robot
