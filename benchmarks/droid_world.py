@@ -32,13 +32,23 @@ from worldeval.learning.loop import has_bfloat16_units
 from worldeval.metrics.fidelity import REPEAT_FIRST, ReplayReport
 from worldeval.motion.panda import panda
 from worldeval.rollout.recording import rollout_key
-from worldeval.world_model.augmentation import Augmentation
 from worldeval.world_model.backbone import BackboneConfig
 from worldeval.world_model.clips import given_latents, load_frames
-from worldeval.world_model.decoder_training import DecoderTrainConfig, LatentVideos, train_decoder
-from worldeval.world_model.decoding import LatentDecoder, moved
 from worldeval.world_model.denoiser import DenoiserConfig
-from worldeval.world_model.drift import FRAMES, TRUSTS, replay_latents, rows_of, starts_of
+from worldeval.world_model.droid_study.clip_augmentation import Augmentation
+from worldeval.world_model.droid_study.decoder import LatentDecoder, moved
+from worldeval.world_model.droid_study.decoder_training import (
+    DecoderTrainConfig,
+    LatentVideos,
+    train_decoder,
+)
+from worldeval.world_model.droid_study.own_replays import (
+    FRAMES,
+    TRUSTS,
+    replay_latents,
+    rows_of,
+    starts_of,
+)
 from worldeval.world_model.latents import SVD, LatentCache
 from worldeval.world_model.model import WorldModel
 from worldeval.world_model.prepare import PrepareConfig, prepare

@@ -45,7 +45,7 @@ from worldeval.judge_calibration.assessing import assess
 from worldeval.judging.loading import load_judge
 from worldeval.judging.tables import judge_store, kept_path
 from worldeval.ranking import Estimate, JudgeCalibration, PeerErrors, mmrv
-from worldeval.ranking.tallies import Tally
+from worldeval.ranking.outcome_counts import OutcomeCounts
 from worldeval.reports.judge.text import spell
 from worldeval.types import Judge
 
@@ -184,9 +184,9 @@ def of_counts(found: Assessment, policy: str | None = None) -> JudgeCalibration 
     )
 
 
-def tallies(decided: pd.DataFrame) -> dict[str, Tally]:
+def tallies(decided: pd.DataFrame) -> dict[str, OutcomeCounts]:
     return {
-        str(task): Tally(
+        str(task): OutcomeCounts(
             successes=int((rows["outcome"] == "success").sum()),
             failures=int((rows["outcome"] == "failure").sum()),
         )

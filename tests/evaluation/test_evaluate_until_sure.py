@@ -11,7 +11,7 @@ import pytest
 
 from worldeval import cli
 from worldeval.errors import DataError
-from worldeval.evaluation.sure_folder import stopping_notes
+from worldeval.evaluation.until_sure_folder import stopping_notes
 from worldeval.rollout.suite import Suite
 from worldeval.worlds.toy import toy_starts
 

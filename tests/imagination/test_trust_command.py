@@ -20,7 +20,7 @@ from worldeval.evaluation.folder import VERDICTS, read_trust
 from worldeval.evaluation.opening import ImaginationOptions, stores_in
 from worldeval.imagination.env import Imagination
 from worldeval.imagination.replay import imagine_replays
-from worldeval.imagination.trust.again import imagine_again
+from worldeval.imagination.trust.other_seeds import imagine_again
 from worldeval.imagination.trust.signals import Trust
 from worldeval.types import Outcome, Verdict
 from worldeval.world_model.latent_rollout import FrameRollouts

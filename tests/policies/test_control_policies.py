@@ -4,7 +4,7 @@ import numpy as np
 
 from worldeval.data.store.episodes import EpisodeStore
 from worldeval.evaluation.controls import control_policies
-from worldeval.ranking.controls import CONTROLS, RANDOM, STILL
+from worldeval.ranking.leaderboard.controls import CONTROLS, RANDOM, STILL
 from worldeval.robots import RobotSpec
 from worldeval.types import Observation
 

@@ -7,9 +7,9 @@ import pytest
 
 from tests.ranking.verdict_tables import table
 from worldeval.errors import ConfigError, DataError
-from worldeval.ranking.controls import EXPERT, RANDOM, STILL
 from worldeval.ranking.leaderboard import build_leaderboard
-from worldeval.ranking.selection import selection_regret
+from worldeval.ranking.leaderboard.controls import EXPERT, RANDOM, STILL
+from worldeval.ranking.selection_regret import selection_regret
 from worldeval.reports.ranking.text import render
 
 POLICIES = {"good": {"push": "sss", "pull": "ssf"}, "bad": {"push": "fff", "pull": "sff"}}

@@ -229,9 +229,9 @@ def test_letters_and_plans():
         ("p1", "ab"),
         ("p0", "b"),
     ]
-    pair = board.distinctions.between("p0", "p2")
+    pair = board.pairwise.between("p0", "p2")
     assert (pair.p_value, pair.rollouts, pair.paired) == (2 * 0.5**10, 10, True)
-    assert [(plan.a, plan.b, plan.have) for plan in board.distinctions.plans] == [
+    assert [(plan.a, plan.b, plan.have) for plan in board.pairwise.plans] == [
         ("p2", "p1", 10),
         ("p1", "p0", 10),
     ]
@@ -242,8 +242,8 @@ def test_letters_and_plans():
 def test_different_start_states_are_compared_by_counts_or_refused():
     uneven = spread().drop(index=[0])
     board = build_leaderboard(uneven)
-    assert not board.distinctions.between("p0", "p2").paired
-    assert board.distinctions.between("p1", "p2").paired
+    assert not board.pairwise.between("p0", "p2").paired
+    assert board.pairwise.between("p1", "p2").paired
     assert "compared by counts" in board.notes[0] and "p0: 9" in board.notes[0]
     with pytest.raises(MismatchError, match=r"p0: 9; 'p0' lacks 'push/0' of task 'push'"):
         build_leaderboard(uneven, require_pairs=True)
@@ -364,7 +364,7 @@ def test_boards_without_any_difference(letters, tmp_path):
     board = build_leaderboard(table(a={"t": letters}, b={"t": letters}), real=None)
     decided = set(letters) & set("sf")
     assert [row.letters for row in board.policies] == ["a" if decided else ""] * 2
-    assert len(board.distinctions.plans) == (1 if decided else 0)
+    assert len(board.pairwise.plans) == (1 if decided else 0)
     json.loads(board.to_json(tmp_path / "x.json").read_text())
     said = render(board)
     assert ("nothing can be ranked" in said) == (not decided)
@@ -373,14 +373,14 @@ def test_boards_without_any_difference(letters, tmp_path):
 
 def test_one_policy_has_nobody_to_be_compared_with():
     board = build_leaderboard(table(a={"t": "ssf"}), table("metaworld", a={"t": "ssf"}))
-    assert board.policies[0].letters == "a" and not board.distinctions.comparisons
+    assert board.policies[0].letters == "a" and not board.pairwise.comparisons
     assert "no other policy" in render(board)
     assert board.agreement.pearson is None
 
 
 def test_pairs_that_share_no_decided_start_cannot_be_told_apart():
     board = build_leaderboard(table(a={"t": "ssuu"}, b={"t": "uuff"}))
-    pair = board.distinctions.between("a", "b")
+    pair = board.pairwise.between("a", "b")
     assert (pair.rollouts, pair.difference, pair.p_value) == (0, None, 1.0)
     assert [row.letters for row in board.policies] == ["a", "a"]
 

@@ -7,7 +7,7 @@ import pytest
 
 from worldeval.errors import ConfigError, DataError
 from worldeval.ranking import Confusion, PeerErrors
-from worldeval.ranking.tallies import Tally
+from worldeval.ranking.outcome_counts import OutcomeCounts
 
 
 def cell(rate: float, hit: float, rejection: float, rollouts: int = 100) -> Confusion:
@@ -23,9 +23,9 @@ def cell(rate: float, hit: float, rejection: float, rollouts: int = 100) -> Conf
     )
 
 
-def tally(judged: float, rollouts: int = 100) -> Tally:
+def tally(judged: float, rollouts: int = 100) -> OutcomeCounts:
     successes = round(judged * rollouts)
-    return Tally(successes=successes, failures=rollouts - successes)
+    return OutcomeCounts(successes=successes, failures=rollouts - successes)
 
 
 # A judge that errs in its own way in each task, on all policies alike.
@@ -45,7 +45,7 @@ def peers(rollouts: int = 1000) -> PeerErrors:
     )
 
 
-def said(**rates: float) -> dict[str, Tally]:
+def said(**rates: float) -> dict[str, OutcomeCounts]:
     judged = {
         task: rate * ERRORS[task][0] + (1 - rate) * (1 - ERRORS[task][1])
         for task, rate in rates.items()
@@ -149,7 +149,10 @@ def test_it_covers(spread, policies, tasks, rollouts):
         judged = true[-1] * hit[-1] + (1 - true[-1]) * (1 - rejection[-1])
         successes = rng.binomial(rollouts, judged)
         estimate = errors.correct(
-            {str(t): Tally(successes=k, failures=rollouts - k) for t, k in enumerate(successes)}
+            {
+                str(t): OutcomeCounts(successes=k, failures=rollouts - k)
+                for t, k in enumerate(successes)
+            }
         )
         covered += estimate.low <= true[-1].mean() <= estimate.high
     assert 0.925 <= covered / times <= 0.985
@@ -165,7 +168,7 @@ def test_what_cannot_be():
         PeerErrors(peers={"a": one, "b": one, "c": {"t": Confusion()}})
     errors = PeerErrors(peers={"a": one, "b": one, "c": one})
     with pytest.raises(DataError, match="0 decided"):
-        errors.correct({"t": Tally(undecided=3)})
+        errors.correct({"t": OutcomeCounts(undecided=3)})
     with pytest.raises(DataError, match="0 decided"):
         errors.correct({})
     with pytest.raises(ConfigError, match="confidence is 95"):

@@ -6,8 +6,8 @@ import pytest
 from tests.ranking.verdict_tables import table
 from worldeval.errors import DataError, MismatchError
 from worldeval.ranking.leaderboard import build_leaderboard
-from worldeval.ranking.stability import Check, Stability, stability
-from worldeval.ranking.thresholds import moved_threshold
+from worldeval.ranking.leaderboard.moved_threshold import moved_threshold
+from worldeval.ranking.leaderboard.stability import Check, Stability, stability
 from worldeval.types import Outcome
 
 S, F, U, E = Outcome.SUCCESS, Outcome.FAILURE, Outcome.UNDECIDED, Outcome.ERROR

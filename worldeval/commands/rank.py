@@ -70,7 +70,7 @@ class Rank:
             read_weights,
             write_ranking,
         )
-        from worldeval.evaluation.sure_folder import stopping_notes
+        from worldeval.evaluation.until_sure_folder import stopping_notes
         from worldeval.ranking.leaderboard import build_leaderboard
 
         weights = read_weights(self.weights)

@@ -15,7 +15,7 @@ from worldeval.motion.faults import Fault
 from worldeval.policies.faulty import FaultyPolicy
 from worldeval.policies.replay import ReplayPolicy
 from worldeval.policies.scripted import RandomPolicy, ZeroPolicy
-from worldeval.ranking.controls import EXPERT, MIRRORED, RANDOM, STILL
+from worldeval.ranking.leaderboard.controls import EXPERT, MIRRORED, RANDOM, STILL
 from worldeval.robots import ABSOLUTE_MOTIONS, RobotSpec
 
 if TYPE_CHECKING:

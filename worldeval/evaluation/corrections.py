@@ -18,7 +18,7 @@ from worldeval.evaluation.opening import ImaginationOptions, fingerprint
 if TYPE_CHECKING:
     import pandas as pd
 
-    from worldeval.ranking.corrections import JudgeErrors
+    from worldeval.ranking.leaderboard.corrections import JudgeErrors
 
 
 def measure_trust(

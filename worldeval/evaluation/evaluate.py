@@ -97,7 +97,7 @@ def evaluate_stage(
 ) -> Evaluation:
     """``evaluate`` with all options of the stage. verb: the options as given, for run.json."""
     from worldeval.evaluation.rolling import roll_out
-    from worldeval.evaluation.sure_folder import check_enough, roll_until_sure
+    from worldeval.evaluation.until_sure_folder import check_enough, roll_until_sure
     from worldeval.judging.loading import load_judge
 
     if until_sure is not None:

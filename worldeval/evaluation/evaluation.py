@@ -30,8 +30,8 @@ from worldeval.evaluation.rollouts import RolloutView, rollouts_by_policy
 if TYPE_CHECKING:
     import pandas as pd
 
-    from worldeval.ranking.board import Leaderboard
-    from worldeval.ranking.corrections import JudgeErrors
+    from worldeval.ranking.leaderboard.corrections import JudgeErrors
+    from worldeval.ranking.leaderboard.leaderboard import Leaderboard
     from worldeval.types import Judge
 
 GIVEN_TRUTH = "given-truth.parquet"
@@ -126,7 +126,7 @@ class Evaluation:
     def leaderboard(self) -> Leaderboard:
         """The ranking of what is in the folder now, with what is known of its errors."""
         from worldeval.evaluation.corrections import shipped_judge_errors
-        from worldeval.evaluation.sure_folder import stopping_notes
+        from worldeval.evaluation.until_sure_folder import stopping_notes
         from worldeval.ranking.leaderboard import build_leaderboard
 
         verdicts = self.verdicts

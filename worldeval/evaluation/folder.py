@@ -29,9 +29,9 @@ if TYPE_CHECKING:
     import pandas as pd
 
     from worldeval.data.store.episodes import EpisodeStore
-    from worldeval.ranking.board import Leaderboard
-    from worldeval.ranking.corrections import JudgeErrors
-    from worldeval.ranking.tallies import Weights
+    from worldeval.ranking.leaderboard.corrections import JudgeErrors
+    from worldeval.ranking.leaderboard.leaderboard import Leaderboard
+    from worldeval.ranking.outcome_counts import Weights
     from worldeval.reports.ranking.clips import Clip
     from worldeval.types import Judge
 

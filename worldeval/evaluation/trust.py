@@ -106,7 +106,7 @@ def imagine_seeds(
 ) -> list[Seed]:
     """``count`` second imaginations of all rollouts, judged; what is there is not made again."""
     from worldeval.data.store.episodes import EpisodeStore
-    from worldeval.imagination.trust.again import imagine_again
+    from worldeval.imagination.trust.other_seeds import imagine_again
 
     if not count:
         return []

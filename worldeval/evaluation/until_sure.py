@@ -30,7 +30,7 @@ from worldeval.ranking.sequential_best import Elimination
 from worldeval.ranking.sequential_order import Pair, PairDecision
 from worldeval.ranking.verdict_table import read_outcomes
 from worldeval.rollout.engine import check_fit, run
-from worldeval.rollout.held import check_held
+from worldeval.rollout.resuming import check_held
 from worldeval.rollout.suite import Suite
 from worldeval.rollout.table import rollout_table
 from worldeval.types import Policy, World

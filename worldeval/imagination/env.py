@@ -23,7 +23,7 @@ from worldeval.data import digests
 from worldeval.data.fit import check_store
 from worldeval.data.store.episodes import EpisodeStore
 from worldeval.errors import MismatchError, StartStateError, WorldError
-from worldeval.learning.room import free
+from worldeval.learning.out_of_memory import free
 from worldeval.robots import RobotSpec
 from worldeval.types import ActionChunk, StartState, WorldStep
 from worldeval.world_model.interfaces import DreamModel

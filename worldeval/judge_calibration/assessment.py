@@ -33,8 +33,8 @@ from worldeval.judge_calibration.raters import RaterAgreement
 from worldeval.judge_calibration.shrinkage import SharedRate
 from worldeval.judge_calibration.thresholds import Threshold
 from worldeval.judging.probability import Counts
-from worldeval.ranking.board import write_whole
 from worldeval.ranking.judged_rates import JudgeCalibration
+from worldeval.ranking.leaderboard.leaderboard import write_whole
 from worldeval.ranking.peer_rates import LEAST_PEERS, Confusion, PeerErrors
 from worldeval.settings import settings_from
 

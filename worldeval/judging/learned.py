@@ -22,7 +22,7 @@ from worldeval.data.video import to_model
 from worldeval.errors import ConfigError, JudgeError, MismatchError
 from worldeval.judging.network import MOST_FRAMES, JudgeConfig, JudgeNetwork
 from worldeval.judging.probability import Calibration
-from worldeval.judging.settled import settled
+from worldeval.judging.without_judge import settled
 from worldeval.learning.weights import filled
 from worldeval.settings import settings_from
 from worldeval.types import Cost, Episode, Outcome, Verdict

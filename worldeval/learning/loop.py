@@ -28,6 +28,7 @@ from tqdm import tqdm
 from worldeval.errors import ConfigError
 from worldeval.learning.averaging import average, averaged_weights, first_average
 from worldeval.learning.config import LoopConfig
+from worldeval.learning.out_of_memory import OTHER_REMEDIES, too_large
 from worldeval.learning.processes import (
     accelerator_of,
     averaged_over,
@@ -44,7 +45,6 @@ from worldeval.learning.resuming import (
     tensors_of,
     uninterrupted,
 )
-from worldeval.learning.room import OTHER_REMEDIES, too_large
 from worldeval.learning.tracking import Trackers, require
 
 __all__ = ["METRICS_FILE", "STATE_FILE", "Loop", "has_bfloat16_units", "step_generator"]

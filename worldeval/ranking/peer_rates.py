@@ -36,7 +36,7 @@ from typing import NamedTuple
 from worldeval.errors import ConfigError, DataError
 from worldeval.ranking.intervals import Estimate, tail_of
 from worldeval.ranking.judged_rates import MeasuredOn, unmix
-from worldeval.ranking.tallies import Tally, Weights, over_tasks, task_weight
+from worldeval.ranking.outcome_counts import OutcomeCounts, Weights, over_tasks, task_weight
 
 LEAST_PEERS = 3
 """Of fewer policies nothing tells how differently a judge errs on policies."""
@@ -51,15 +51,15 @@ class Confusion(NamedTuple):
     false_failure: int = 0
 
     @property
-    def judged(self) -> Tally:
-        return Tally(
+    def judged(self) -> OutcomeCounts:
+        return OutcomeCounts(
             successes=self.true_success + self.false_success,
             failures=self.true_failure + self.false_failure,
         )
 
     @property
-    def true(self) -> Tally:
-        return Tally(
+    def true(self) -> OutcomeCounts:
+        return OutcomeCounts(
             successes=self.true_success + self.false_failure,
             failures=self.true_failure + self.false_success,
         )
@@ -90,7 +90,7 @@ class PeerErrors:
 
     def correct(
         self,
-        tallies: Mapping[str, Tally],
+        counts: Mapping[str, OutcomeCounts],
         weights: Weights = "rollouts",
         confidence: float = 0.95,
     ) -> Estimate:
@@ -101,14 +101,18 @@ class PeerErrors:
         """
         from scipy.special import stdtrit
 
-        judged = over_tasks(tallies, weights) if tallies else Tally()
+        judged = over_tasks(counts, weights) if counts else OutcomeCounts()
         if judged.rate is None:
             raise DataError("cannot correct a rate over 0 decided rollouts; judge some first")
-        rate = _rate(tallies, self.peers.values(), weights)
+        rate = _rate(counts, self.peers.values(), weights)
         squares, rollouts = [], []
         for name, tasks in self.peers.items():
-            cells = {task: cell for task, cell in tasks.items() if task in tallies}
-            true = over_tasks({t: c.true for t, c in cells.items()}, weights) if cells else Tally()
+            cells = {task: cell for task, cell in tasks.items() if task in counts}
+            true = (
+                over_tasks({t: c.true for t, c in cells.items()}, weights)
+                if cells
+                else OutcomeCounts()
+            )
             if true.rate is None:
                 continue
             others = [peer for other, peer in self.peers.items() if other != name]
@@ -121,7 +125,7 @@ class PeerErrors:
         half = float(stdtrit(len(squares), 1 - tail_of(confidence))) * math.sqrt(variance)
         return Estimate(rate=rate, low=max(0.0, rate - half), high=min(1.0, rate + half))
 
-    def _extra(self, judged: Tally, calibrated: float) -> float:
+    def _extra(self, judged: OutcomeCounts, calibrated: float) -> float:
         """Variance of a rate over fewer rollouts than a calibrated policy had, beyond theirs."""
         n = judged.effective
         if n >= calibrated or judged.rate is None:
@@ -132,7 +136,7 @@ class PeerErrors:
         return p * (1 - p) * (1 / n - 1 / calibrated) / skill**2 if skill > 0 else 1.0
 
 
-def _rate(judged: Mapping[str, Tally], peers: Collection[Peer], weights: Weights) -> float:
+def _rate(judged: Mapping[str, OutcomeCounts], peers: Collection[Peer], weights: Weights) -> float:
     """The tasks corrected one by one, then joined."""
     total = weight = 0.0
     for task, tally in judged.items():

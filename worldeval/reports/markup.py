@@ -10,7 +10,7 @@ import html
 from collections.abc import Iterable, Sequence
 from typing import Any
 
-from worldeval.ranking.tallies import Tally
+from worldeval.ranking.outcome_counts import OutcomeCounts
 from worldeval.reports.ranking.findings import bounds, percent
 from worldeval.terminal import printable
 
@@ -51,7 +51,7 @@ def name_cell(name: str) -> str:
     return f'<span class="name">{escape(name)}</span>'
 
 
-def rate_cell(tally: Tally | None) -> str:
+def rate_cell(tally: OutcomeCounts | None) -> str:
     if tally is None or tally.rate is None:
         return NOTHING
     return f'{percent(tally.rate)} <span class="soft">{bounds(tally)}</span>'

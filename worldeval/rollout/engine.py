@@ -42,9 +42,9 @@ from worldeval.policies.checking import check_actions
 from worldeval.policies.guard import guarded
 from worldeval.rollout.fit import check_fit
 from worldeval.rollout.gathering import Gathered, frames_at_once
-from worldeval.rollout.held import check_held, start_digest
 from worldeval.rollout.observing import check_step, observe, take
 from worldeval.rollout.recording import Recording, rollout_key
+from worldeval.rollout.resuming import check_held, start_digest
 from worldeval.rollout.suite import Suite, rollout_seed
 from worldeval.rollout.summary import ChunkEvent, RunInterrupted, RunSummary
 from worldeval.terminal import printable

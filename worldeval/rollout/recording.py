@@ -21,7 +21,7 @@ from worldeval.robots import RobotSpec
 from worldeval.types import Episode, Outcome, StartState
 
 START = "start_digest"
-"""Fact of a rollout: the digest of what it began at; see ``held.py``."""
+"""Fact of a rollout: the digest of what it began at; see ``resuming.py``."""
 
 
 def rollout_key(policy: str, start_id: str) -> str:

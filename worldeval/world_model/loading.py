@@ -17,7 +17,10 @@ from worldeval.world_model.interfaces import DreamModel, LatentCodec
 CTRL_WORLD = "ctrl-world"
 """The kind of checkpoint that brings its autoencoder along."""
 MODELS = {"world-model": "model:WorldModel"}
-CODECS = {"autoencoder": "autoencoder:Autoencoder", "latent-decoder": "decoding:LatentDecoder"}
+CODECS = {
+    "autoencoder": "autoencoder:Autoencoder",
+    "latent-decoder": "droid_study.decoder:LatentDecoder",
+}
 
 
 def open_world_model(

@@ -24,7 +24,6 @@ from worldeval.errors import ConfigError, DataError, MismatchError
 from worldeval.learning.config import LoopConfig
 from worldeval.learning.loop import Loop
 from worldeval.robots import RobotSpec
-from worldeval.world_model.augmentation import Augmentation
 from worldeval.world_model.autoencoder import Autoencoder
 from worldeval.world_model.autoencoder_training import check_size, jsonable
 from worldeval.world_model.backbone import BackboneConfig
@@ -37,10 +36,11 @@ from worldeval.world_model.clips import (
     load_frames,
     measure_denoiser,
 )
-from worldeval.world_model.decoder_training import best_so_far
-from worldeval.world_model.decoding import LatentDecoder
 from worldeval.world_model.denoiser import DenoiserConfig, draw_sigma, weighted_error
-from worldeval.world_model.drift import STILL, OwnReplays, measure_trust
+from worldeval.world_model.droid_study.clip_augmentation import Augmentation
+from worldeval.world_model.droid_study.decoder import LatentDecoder
+from worldeval.world_model.droid_study.decoder_training import best_so_far
+from worldeval.world_model.droid_study.own_replays import STILL, OwnReplays, measure_trust
 from worldeval.world_model.latent_rollout import FrameRollouts
 from worldeval.world_model.loading import latents_of, open_codec
 from worldeval.world_model.model import Context, WorldModel, WorldModelConfig, degrade

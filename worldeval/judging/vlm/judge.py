@@ -39,7 +39,6 @@ from dataclasses import asdict, dataclass, replace
 from typing import Any
 
 from worldeval.errors import JudgeError
-from worldeval.judging.settled import settled
 from worldeval.judging.vlm import prompt
 from worldeval.judging.vlm.answers import Vote, count_votes, read_answer
 from worldeval.judging.vlm.cache import AnswerCache, question_key
@@ -47,6 +46,7 @@ from worldeval.judging.vlm.client import ChatClient, Stopped
 from worldeval.judging.vlm.reply import REFUSAL, Choice, Reply
 from worldeval.judging.vlm.settings import VisionLanguageSettings, settings_from_uri
 from worldeval.judging.vlm.unread import explained
+from worldeval.judging.without_judge import settled
 from worldeval.types import Cost, Episode, Outcome, Verdict
 
 TOKENS_PER_PRICE = 1_000_000

@@ -10,7 +10,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from worldeval.judge_calibration.assessment import Assessment
-from worldeval.ranking.board import write_whole
+from worldeval.ranking.leaderboard.leaderboard import write_whole
 from worldeval.reports import style as report_style
 from worldeval.reports.judge.plots import (
     KEY,

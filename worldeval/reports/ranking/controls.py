@@ -6,7 +6,7 @@ In: a ``Leaderboard``. Out: sentences (text), ``<section>`` elements (HTML); not
 
 from __future__ import annotations
 
-from worldeval.ranking.board import Leaderboard
+from worldeval.ranking.leaderboard.leaderboard import Leaderboard
 from worldeval.reports.markup import escape, name_cell, notes, section, table
 from worldeval.reports.ranking.findings import percent
 

@@ -7,8 +7,8 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
 
-from worldeval.ranking.board import Leaderboard, PolicyRow
-from worldeval.ranking.tallies import Tally
+from worldeval.ranking.leaderboard.leaderboard import Leaderboard, PolicyRow
+from worldeval.ranking.outcome_counts import OutcomeCounts
 
 MOST_NAMES = 4
 """A sentence lists so many policies; more are counted."""
@@ -48,7 +48,7 @@ def percent(rate: float | None) -> str:
     return "–" if rate is None else f"{100 * rate:.0f} %"
 
 
-def bounds(tally: Tally) -> str:
+def bounds(tally: OutcomeCounts) -> str:
     """The interval in percent, as "63–80"."""
     return f"{100 * tally.interval.low:.0f}–{100 * tally.interval.high:.0f}"
 
@@ -86,8 +86,8 @@ def _rivals(board: Leaderboard) -> list[str]:
     first, *others = board.ranked
     if not others:
         return ["There is no other policy to compare it with."]
-    pairs = {row.name: board.distinctions.between(first.name, row.name) for row in others}
-    open_ = [name for name, pair in pairs.items() if pair and not board.distinctions.apart(pair)]
+    pairs = {row.name: board.pairwise.between(first.name, row.name) for row in others}
+    open_ = [name for name, pair in pairs.items() if pair and not board.pairwise.apart(pair)]
     closed = len(others) - len(open_)
     who = first.name if others[0].rank == 1 else "it"
     if not open_:
@@ -107,8 +107,8 @@ def _rivals(board: Leaderboard) -> list[str]:
             f"than chance."
         ]
     if len(others) > 1 and open_:
-        count = len(board.distinctions.comparisons)
-        said.append(f"Of all {count} pairs of policies {board.distinctions.told_apart} differ.")
+        count = len(board.pairwise.comparisons)
+        said.append(f"Of all {count} pairs of policies {board.pairwise.told_apart} differ.")
     return said
 
 
@@ -243,7 +243,7 @@ def _winners(rates: Mapping[str, float]) -> list[str]:
 
 def plans(board: Leaderboard, most: int) -> Iterable[str]:
     """What it takes to tell neighbours apart; the first ``most``, best policies first."""
-    every = board.distinctions.plans
+    every = board.pairwise.plans
     yield from (plan.sentence for plan in every[:most])
     if len(every) > most:
         yield f"{len(every) - most} more pairs of neighbours cannot be told apart."

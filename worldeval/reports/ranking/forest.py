@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from worldeval.ranking.board import Leaderboard, PolicyRow
+from worldeval.ranking.leaderboard.leaderboard import Leaderboard, PolicyRow
 from worldeval.reports.markup import escape, key
 from worldeval.terminal import printable
 

@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Any
 
 from worldeval.errors import DataError
-from worldeval.ranking.board import Leaderboard, write_whole
+from worldeval.ranking.leaderboard.leaderboard import Leaderboard, write_whole
 from worldeval.reports.markup import escape, notes, prose
 from worldeval.reports.ranking.clips import Clip
 from worldeval.reports.ranking.controls import controls_section, selection_section

@@ -5,8 +5,8 @@ In: a ``Leaderboard``. Out: ``<section>`` elements; empty text for fewer than tw
 
 from __future__ import annotations
 
-from worldeval.ranking.board import Leaderboard
-from worldeval.ranking.distinctions import POWER, Comparison
+from worldeval.ranking.leaderboard.leaderboard import Leaderboard
+from worldeval.ranking.leaderboard.pairwise import POWER, Comparison
 from worldeval.reports.markup import NOTHING, escape, name_cell, points, section, table
 from worldeval.reports.ranking.findings import percent
 
@@ -18,7 +18,7 @@ _CORRECTIONS = {
 
 
 def pairs_section(board: Leaderboard) -> str:
-    found = board.distinctions
+    found = board.pairwise
     if not found.comparisons:
         return ""
     paired = sum(pair.paired for pair in found.comparisons)
@@ -56,14 +56,14 @@ def _matrix(board: Leaderboard) -> str:
 
 
 def _cell(board: Leaderboard, row: str, column: str) -> str:
-    pair = board.distinctions.between(row, column)
+    pair = board.pairwise.between(row, column)
     if pair is None or pair.difference is None:
         return f'<td title="{escape(f"{row} and {column}: nothing to compare")}">{NOTHING}</td>'
     sign = 1 if pair.b == row else -1
     ahead = sign * pair.difference
     shown = points(ahead)
-    title = escape(_sentence(pair, board.distinctions.apart(pair), board.confidence))
-    if not board.distinctions.apart(pair):
+    title = escape(_sentence(pair, board.pairwise.apart(pair), board.confidence))
+    if not board.pairwise.apart(pair):
         return f'<td class="open" title="{title}">({shown})</td>'
     kind = "ahead" if ahead > 0 else "behind"
     return f'<td class="{kind}" title="{title}">{shown}</td>'
@@ -84,7 +84,7 @@ def _sentence(pair: Comparison, apart: bool, confidence: float) -> str:
 
 def plans_section(board: Leaderboard) -> str:
     """How many rollouts would separate neighbours that cannot be told apart."""
-    plans = board.distinctions.plans
+    plans = board.pairwise.plans
     if not plans:
         return ""
     heads = [

@@ -5,7 +5,7 @@ In: a ``Leaderboard``. Out: ``<section>`` elements; empty text where there is no
 
 from __future__ import annotations
 
-from worldeval.ranking.board import Leaderboard, PolicyRow, TrustSummary
+from worldeval.ranking.leaderboard.leaderboard import Leaderboard, PolicyRow, TrustSummary
 from worldeval.reports.markup import (
     NOTHING,
     escape,

@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
-    from worldeval.ranking.board import Leaderboard, PolicyRow
+    from worldeval.ranking.leaderboard.leaderboard import Leaderboard, PolicyRow
 
 PALETTES = {
     "light": {

@@ -5,8 +5,8 @@ In: a ``Leaderboard``. Out: sentences (text), a ``<section>`` element (HTML).
 
 from __future__ import annotations
 
-from worldeval.ranking.board import Leaderboard
-from worldeval.ranking.stability import Check
+from worldeval.ranking.leaderboard.leaderboard import Leaderboard
+from worldeval.ranking.leaderboard.stability import Check
 from worldeval.reports.markup import NOTHING, escape, notes, prose, section, table
 from worldeval.reports.ranking.findings import percent
 

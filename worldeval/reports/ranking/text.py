@@ -9,9 +9,9 @@ from __future__ import annotations
 import textwrap
 from dataclasses import dataclass
 
-from worldeval.ranking.board import Leaderboard, PolicyRow
 from worldeval.ranking.intervals import Interval
-from worldeval.ranking.tallies import Tally
+from worldeval.ranking.leaderboard.leaderboard import Leaderboard, PolicyRow
+from worldeval.ranking.outcome_counts import OutcomeCounts
 from worldeval.reports.ranking.controls import control_lines, selection_lines
 from worldeval.reports.ranking.findings import findings, plans, weighting
 from worldeval.reports.ranking.stability import stability_lines
@@ -161,7 +161,7 @@ def _percent(rate: float | None) -> str:
     return "-" if rate is None else f"{100 * rate:.0f} %"
 
 
-def _rate(tally: Tally | None, *, interval: bool = True) -> str:
+def _rate(tally: OutcomeCounts | None, *, interval: bool = True) -> str:
     if tally is None or tally.rate is None:
         return "-"
     bounds = _bounds(*tally.interval) if interval else ""
@@ -196,7 +196,7 @@ def _gap(row: PolicyRow) -> str:
     return f"{points:+d}" if points else "0"
 
 
-def _left_out(tally: Tally) -> str:
+def _left_out(tally: OutcomeCounts) -> str:
     parts = []
     if tally.undecided:
         parts.append(f"{tally.undecided} undecided")

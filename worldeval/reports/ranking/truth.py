@@ -6,7 +6,7 @@ In: a ``Leaderboard``. Out: ``<section>`` elements; empty text where there is no
 from __future__ import annotations
 
 from worldeval.ranking.agreement import Agreement
-from worldeval.ranking.board import Leaderboard, PolicyRow
+from worldeval.ranking.leaderboard.leaderboard import Leaderboard, PolicyRow
 from worldeval.reports.markup import card, escape, key, notes, section
 from worldeval.reports.ranking.findings import percent
 from worldeval.reports.ranking.scatter import scatter_svg

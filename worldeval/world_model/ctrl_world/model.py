@@ -39,7 +39,7 @@ from worldeval.world_model.ctrl_world.backbone import (
     run_unet,
 )
 from worldeval.world_model.ctrl_world.config import KIND, CtrlWorldConfig, GuidanceConfig
-from worldeval.world_model.ctrl_world.draws import LossDraws as LossDraws
+from worldeval.world_model.ctrl_world.loss_randomness import LossDraws as LossDraws
 from worldeval.world_model.denoiser import precondition, weighted_error
 from worldeval.world_model.model import Context
 from worldeval.world_model.sampler import SamplerConfig, karras_sigmas, sample

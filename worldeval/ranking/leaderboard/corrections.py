@@ -1,6 +1,6 @@
 """The leaderboard's rates, corrected for the judge's errors as far as these are known.
 
-In: tallies by policy and task, and the judge's errors. Out: a ``CorrectedRate`` a policy, which
+In: counts by policy and task, and the judge's errors. Out: a ``CorrectedRate`` a policy, which
 says on whom the errors were measured; judged_rates.py and peer_rates.py have the formulas.
 """
 
@@ -11,8 +11,8 @@ from dataclasses import dataclass
 
 from worldeval.ranking.intervals import Estimate
 from worldeval.ranking.judged_rates import JudgeCalibration, MeasuredOn
+from worldeval.ranking.outcome_counts import OutcomeCounts, Weights, over_tasks
 from worldeval.ranking.peer_rates import PeerErrors
-from worldeval.ranking.tallies import Tally, Weights, over_tasks
 
 JudgeErrors = JudgeCalibration | Mapping[str, JudgeCalibration | PeerErrors]
 """One for all policies, or one a policy; ``PeerErrors`` where only others were measured."""
@@ -32,20 +32,20 @@ class CorrectedRate(Estimate):
 
 
 def correct_rates(
-    tallies: Mapping[str, Mapping[str, Tally]],
+    counts: Mapping[str, Mapping[str, OutcomeCounts]],
     errors: JudgeErrors | None,
     weights: Weights,
     confidence: float,
 ) -> tuple[dict[str, CorrectedRate], list[str]]:
     """Corrected rates over tasks, by policy, and notes on those that have none.
 
-    tallies: by policy, then task.
+    counts: by policy, then task.
     """
     if errors is None:
         return {}, []
     found: dict[str, CorrectedRate] = {}
     unknown = []
-    for name, by_task in tallies.items():
+    for name, by_task in counts.items():
         judge = errors.get(name) if isinstance(errors, Mapping) else errors
         overall = over_tasks(by_task, weights)
         if overall.rate is None:

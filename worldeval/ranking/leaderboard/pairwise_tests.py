@@ -1,7 +1,7 @@
 """Which policies can be told apart, and what it would take to tell the others.
 
 In: the outcome of every policy at every start state, and its rate.
-Out: ``Distinctions``: a test a pair, letters (policies that share one cannot be told apart), and
+Out: ``Pairwise``: a test a pair, letters (policies that share one cannot be told apart), and
 plans for neighbours in the ranking that share one.
 
 Policies that were imagined from the same start states are compared start by start
@@ -26,10 +26,10 @@ from typing import Any
 import numpy as np
 
 from worldeval.ranking.comparisons import barnard_test, difference_interval, paired_test
-from worldeval.ranking.distinctions import POWER, Comparison, Distinctions, Plan
+from worldeval.ranking.leaderboard.pairwise import POWER, Comparison, Pairwise, Plan
 from worldeval.ranking.letters import adjust_p_values, compact_letters
+from worldeval.ranking.outcome_counts import OutcomeCounts, Weights, task_weight
 from worldeval.ranking.planning import rollouts_needed
-from worldeval.ranking.tallies import Tally, Weights, task_weight
 from worldeval.ranking.verdict_table import Cell, Start, score_grid, starts_of
 from worldeval.types import Outcome
 
@@ -38,7 +38,7 @@ BARNARD_TABLES = 250_000
 
 
 @dataclass(frozen=True, kw_only=True)
-class Comparer:
+class PairwiseTests:
     """Compares policies by their outcomes, over all tasks or in one.
 
     Policies are told apart where p, corrected for all pairs, is at most alpha.
@@ -50,23 +50,23 @@ class Comparer:
     correction: str = "holm"
     confidence: float = 0.95
 
-    def over_tasks(self, tallies: Mapping[str, Tally]) -> Distinctions:
-        """tallies: of each policy over all tasks, with the weights."""
-        names = _best_first(tallies)
+    def over_tasks(self, counts: Mapping[str, OutcomeCounts]) -> Pairwise:
+        """counts: of each policy over all tasks, with the weights."""
+        names = _best_first(counts)
         pairs = len(names) * (len(names) - 1) // 2
-        found = self._compare(names, tallies, None)
+        found = self._compare(names, counts, None)
         neighbours = [found.between(a, b) for a, b in zip(names, names[1:], strict=False)]
         alike = [pair for pair in neighbours if pair is not None and not found.apart(pair)]
-        plans = [_plan(pair, tallies, alpha=self.alpha, pairs=pairs) for pair in alike]
+        plans = [_plan(pair, counts, alpha=self.alpha, pairs=pairs) for pair in alike]
         return replace(found, plans=tuple(plans))
 
-    def in_task(self, task: str, tallies: Mapping[str, Tally]) -> Distinctions:
-        """tallies: of each policy in this task. There are no plans."""
-        return self._compare(_best_first(tallies), tallies, task)
+    def in_task(self, task: str, counts: Mapping[str, OutcomeCounts]) -> Pairwise:
+        """counts: of each policy in this task. There are no plans."""
+        return self._compare(_best_first(counts), counts, task)
 
     def _compare(
-        self, names: list[str], tallies: Mapping[str, Tally], task: str | None
-    ) -> Distinctions:
+        self, names: list[str], counts: Mapping[str, OutcomeCounts], task: str | None
+    ) -> Pairwise:
         rows, columns, scores = self._grid
         chosen = [start for start in columns if task in (None, start[0])]
         places = [columns[start] for start in chosen]
@@ -78,10 +78,10 @@ class Comparer:
                 both = scores[[rows[a], rows[b]]][:, places]
                 tested.append(_compare_starts(a, b, both, chosen, weights, self.confidence))
             else:
-                tested.append(_compare_counts(a, b, tallies[a], tallies[b], self.confidence))
+                tested.append(_compare_counts(a, b, counts[a], counts[b], self.confidence))
         p_values = {(pair["a"], pair["b"]): pair["p_value"] for pair in tested}
         adjusted = adjust_p_values(list(p_values.values()), self.correction)
-        return Distinctions(
+        return Pairwise(
             comparisons=tuple(
                 Comparison(adjusted=float(p), **pair)
                 for pair, p in zip(tested, adjusted, strict=True)
@@ -108,9 +108,9 @@ class Comparer:
         )
 
 
-def _best_first(tallies: Mapping[str, Tally]) -> list[str]:
+def _best_first(counts: Mapping[str, OutcomeCounts]) -> list[str]:
     """The policies that have a rate."""
-    rates = {name: tally.rate for name, tally in tallies.items() if tally.rate is not None}
+    rates = {name: tally.rate for name, tally in counts.items() if tally.rate is not None}
     return sorted(rates, key=lambda name: (-rates[name], name))
 
 
@@ -126,8 +126,8 @@ def _compare_starts(
     scale = np.ones(int(both.sum()))
     if weights != "rollouts" and both.any():
         tasks = [starts[k][0] for k in np.flatnonzero(both).tolist()]
-        counts = {task: tasks.count(task) for task in set(tasks)}
-        scale = np.array([task_weight(weights, task) / counts[task] for task in tasks])
+        starts_in = {task: tasks.count(task) for task in set(tasks)}
+        scale = np.array([task_weight(weights, task) / starts_in[task] for task in tasks])
     if not scale.any():
         return _nothing_known(a, b, paired=True)
     # Without the starts of weight 0, exact 0 and 1 where all weigh the same.
@@ -147,7 +147,9 @@ def _compare_starts(
     }
 
 
-def _compare_counts(a: str, b: str, of_a: Tally, of_b: Tally, confidence: float) -> dict[str, Any]:
+def _compare_counts(
+    a: str, b: str, of_a: OutcomeCounts, of_b: OutcomeCounts, confidence: float
+) -> dict[str, Any]:
     (wins_a, trials_a), (wins_b, trials_b) = _whole_counts(of_a), _whole_counts(of_b)
     if not trials_a or not trials_b or of_a.rate is None or of_b.rate is None:
         return _nothing_known(a, b, paired=False)
@@ -175,7 +177,7 @@ def _fisher(successes_a: int, trials_a: int, successes_b: int, trials_b: int) ->
     return min(1.0, float(fisher_exact(table).pvalue))
 
 
-def _whole_counts(tally: Tally) -> tuple[int, int]:
+def _whole_counts(tally: OutcomeCounts) -> tuple[int, int]:
     """Successes and trials; of weighted ones as many as they are worth, rounded down."""
     if tally.weighted is None or tally.rate is None:
         return tally.successes, tally.decided
@@ -196,9 +198,11 @@ def _nothing_known(a: str, b: str, *, paired: bool) -> dict[str, Any]:
     }
 
 
-def _plan(pair: Comparison, tallies: Mapping[str, Tally], *, alpha: float, pairs: int) -> Plan:
+def _plan(
+    pair: Comparison, counts: Mapping[str, OutcomeCounts], *, alpha: float, pairs: int
+) -> Plan:
     a, b = pair.a, pair.b
-    rate_a, rate_b = tallies[a].rate, tallies[b].rate
+    rate_a, rate_b = counts[a].rate, counts[b].rate
     assert rate_a is not None and rate_b is not None
     alone = among_all = None
     if abs(rate_a - rate_b) > 1e-9:
@@ -209,7 +213,7 @@ def _plan(pair: Comparison, tallies: Mapping[str, Tally], *, alpha: float, pairs
         b=b,
         rate_a=rate_a,
         rate_b=rate_b,
-        have=min(tallies[a].decided, tallies[b].decided),
+        have=min(counts[a].decided, counts[b].decided),
         rollouts=alone,
         rollouts_among_all=among_all,
     )

@@ -1,7 +1,7 @@
-"""A few true trials joined with many imagined ones: one rate and interval a policy.
+"""A few true trials joined with many imagined ones: one rate and interval per policy.
 
-Enters: imagined outcomes of all cells (policy, task, start state) and true outcomes of a few of
-them. Leaves: a ``JoinedRate`` a policy, with the interval of the true trials alone beside it.
+In: imagined outcomes of all cells (policy, task, start state) and true outcomes of a few of them.
+Out: a ``PredictionPoweredRate`` per policy, with the interval of the true trials alone beside it.
 
 Prediction-powered inference (Angelopoulos et al., arXiv 2301.09633 and 2311.01453) for a
 leaderboard, where a policy has ten true trials and not a thousand. With g(s) a prediction of the
@@ -48,7 +48,7 @@ FEWEST_FREE = 5
 
 
 @dataclass(frozen=True, kw_only=True)
-class JoinedRate:
+class PredictionPoweredRate:
     """A policy's true success rate, from its few true trials and its imagined ones together."""
 
     estimate: float
@@ -88,13 +88,13 @@ class _Trials:
         return np.isfinite(self.true)
 
 
-def join_real(
+def prediction_powered_rates(
     imagined: Mapping[Cell, Outcome],
     real: Mapping[Cell, Outcome],
     *,
     probabilities: Mapping[Cell, float] | None = None,
     confidence: float = 0.95,
-) -> dict[str, JoinedRate]:
+) -> dict[str, PredictionPoweredRate]:
     """Joined rates of the policies that have a decided true trial, by name.
 
     imagined: outcome of every imagined cell; an undecided one counts as one half, an error not at
@@ -128,7 +128,7 @@ def join_real(
         low, high = wilson_interval(estimate * effective, effective, confidence=confidence)
         # Where no trial ever succeeded (or failed), no dream rules out that none ever will.
         low, high = (low if true.any() else 0.0), (1.0 if true.all() else high)
-        rates[name] = JoinedRate(
+        rates[name] = PredictionPoweredRate(
             estimate=estimate,
             low=low,
             high=high,

@@ -1,6 +1,7 @@
 """Few true trials and many imagined ones: how narrow, and does it cover?
 
-    .venv/bin/python benchmarks/joined.py runs/demo --truth checkpoints/suite/truth.parquet
+    .venv/bin/python benchmarks/prediction_powered.py runs/demo \
+        --truth checkpoints/suite/truth.parquet
 
 Takes a folder of judged imagined rollouts whose truth is known in full, keeps the truth of a share
 of the start states (drawn anew each time, the same for all policies), and asks whether the joined
@@ -16,7 +17,7 @@ from pathlib import Path
 import numpy as np
 
 from worldeval.evaluation.folder import read_truth, read_verdicts
-from worldeval.ranking.joining import join_real
+from worldeval.ranking.prediction_powered_rates import prediction_powered_rates
 from worldeval.ranking.verdict_table import Cell, pair_outcomes, read_outcomes
 from worldeval.types import Outcome
 
@@ -46,7 +47,7 @@ def resample(
         chosen = set(rng.choice(names, count, replace=False).tolist())
     tried = {cell: outcome for cell, outcome in true.items() if cell[2] in chosen}
     drawn = {}
-    for name, rate in join_real(said, tried, probabilities=sure).items():
+    for name, rate in prediction_powered_rates(said, tried, probabilities=sure).items():
         won = [o is Outcome.SUCCESS for cell, o in true.items() if cell[0] == name]
         truth, alone = float(np.mean(won)), rate.real_only
         drawn[name] = (

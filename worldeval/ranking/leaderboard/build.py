@@ -22,7 +22,9 @@ import numpy as np
 from worldeval.data.tables import SOLVED_AT
 from worldeval.errors import ConfigError, DataError
 from worldeval.ranking.agreement import TaskCounts, agree_in_cells, agreement
-from worldeval.ranking.board import (
+from worldeval.ranking.leaderboard.controls import check_controls, split_controls
+from worldeval.ranking.leaderboard.corrections import JudgeErrors, correct_rates
+from worldeval.ranking.leaderboard.leaderboard import (
     Leaderboard,
     OutcomeAgreement,
     PolicyRow,
@@ -30,21 +32,22 @@ from worldeval.ranking.board import (
     TaskRow,
     TrustSummary,
 )
-from worldeval.ranking.comparer import Comparer
-from worldeval.ranking.controls import check_controls, split_controls
-from worldeval.ranking.corrections import JudgeErrors, correct_rates
-from worldeval.ranking.joining import JoinedRate, join_real
-from worldeval.ranking.selection import Selection, selection_regret
-from worldeval.ranking.stability import stability
-from worldeval.ranking.tallies import (
-    Tally,
+from worldeval.ranking.leaderboard.pairwise_tests import PairwiseTests
+from worldeval.ranking.leaderboard.stability import stability
+from worldeval.ranking.outcome_counts import (
+    OutcomeCounts,
     Weights,
     check_weights,
+    count_by_task,
     over_tasks,
-    tally_by_task,
     task_share,
     task_weight,
 )
+from worldeval.ranking.prediction_powered_rates import (
+    PredictionPoweredRate,
+    prediction_powered_rates,
+)
+from worldeval.ranking.selection_regret import Selection, selection_regret
 from worldeval.ranking.verdict_table import (
     Cell,
     check_same_starts,
@@ -64,7 +67,7 @@ from worldeval.types import Outcome
 if TYPE_CHECKING:
     import pandas as pd
 
-TaskTallies = Mapping[str, Mapping[str, Tally]]
+TaskTallies = Mapping[str, Mapping[str, OutcomeCounts]]
 """By policy, then by task."""
 
 
@@ -88,7 +91,7 @@ def build_leaderboard(
 
     against: what truly happened from the same start states, for the agreement.
     real: a few true trials (columns policy, task, start_id and outcome or success), which are
-        joined with the imagined rollouts to one rate (``joining.py``).
+        joined with the imagined rollouts to one rate (``prediction_powered_rates.py``).
     judge_errors: of the judge of the imagined rollouts, one for all policies or one by policy name
         (a judge may err differently on each; ``PeerErrors`` for a policy on which it was not
         measured); adds ``corrected`` rates. The rank and the agreement stay with the plain rates.
@@ -118,8 +121,8 @@ def build_leaderboard(
         known, true_of_controls = split_controls(read_trials(against, "the true verdict table"))
         true = pair_outcomes(said, known)
         notes += unmatched(said, known, "true result is", "true results are")
-    by_task = tally_by_task(said, confidence)
-    true_by_task = tally_by_task(true, confidence)
+    by_task = count_by_task(said, confidence)
+    true_by_task = count_by_task(true, confidence)
     overall = {name: over_tasks(parts, weights) for name, parts in by_task.items()}
     order = sorted(overall, key=lambda name: (_below(overall[name].rate), name))
 
@@ -138,15 +141,15 @@ def build_leaderboard(
     corrected, why_not = correct_rates(by_task, judge_errors, weights, confidence)
     notes += why_not
 
-    comparer = Comparer(
+    tests = PairwiseTests(
         outcomes=said, weights=weights, alpha=alpha, correction=correction, confidence=confidence
     )
-    distinctions = comparer.over_tasks(overall)
+    pairwise = tests.over_tasks(overall)
     rows = tuple(
         PolicyRow(
             name=name,
             rank=_rank(name, overall),
-            letters=distinctions.letters.get(name, ""),
+            letters=pairwise.letters.get(name, ""),
             imagined=overall[name],
             true=over_tasks(true_by_task[name], weights) if name in true_by_task else None,
             corrected=corrected.get(name),
@@ -156,10 +159,10 @@ def build_leaderboard(
         for name in order
     )
     per_task = [
-        _task_row(task, order, by_task, true_by_task, comparer, task_share(weights, tasks, task))
+        _task_row(task, order, by_task, true_by_task, tests, task_share(weights, tasks, task))
         for task in tasks
     ]
-    firm = [pair for pair in distinctions.comparisons if distinctions.apart(pair)]
+    firm = [pair for pair in pairwise.comparisons if pairwise.apart(pair)]
     place = {name: number for number, name in enumerate(order)}
     excluded = {row.name: why for row in rows if (why := _why_excluded(row))}
     compared = [name for name in order if name not in excluded]
@@ -168,7 +171,7 @@ def build_leaderboard(
     return Leaderboard(
         policies=rows,
         per_task=tuple(per_task),
-        distinctions=distinctions,
+        pairwise=pairwise,
         agreement=agreement(
             truth,
             predicted,
@@ -230,11 +233,11 @@ def _task_row(
     order: Sequence[str],
     imagined: TaskTallies,
     true: TaskTallies,
-    comparer: Comparer,
+    tests: PairwiseTests,
     share: float | None,
 ) -> TaskRow:
     rates = {name: parts[task] for name, parts in imagined.items() if task in parts}
-    letters = comparer.in_task(task, rates).letters
+    letters = tests.in_task(task, rates).letters
     return TaskRow(
         task=task,
         weight=share,
@@ -243,7 +246,7 @@ def _task_row(
                 name=name,
                 rank=_rank(name, rates),
                 letters=letters.get(name, ""),
-                imagined=rates.get(name, Tally(confidence=comparer.confidence)),
+                imagined=rates.get(name, OutcomeCounts(confidence=tests.confidence)),
                 true=true.get(name, {}).get(task),
             )
             for name in order
@@ -257,13 +260,13 @@ def _trusted(
     trust: pd.DataFrame | None,
     weights: Weights,
     confidence: float,
-) -> tuple[dict[str, Tally], TrustSummary | None]:
+) -> tuple[dict[str, OutcomeCounts], TrustSummary | None]:
     """Tallies without the distrusted rollouts, by policy, and what distrust is worth."""
     if trust is None:
         return {}, None
     kept = distrust(said, trust)
-    tallies = tally_by_task(kept, confidence)
-    rates = {name: over_tasks(parts, weights) for name, parts in tallies.items()}
+    counts = count_by_task(kept, confidence)
+    rates = {name: over_tasks(parts, weights) for name, parts in counts.items()}
     signals = [SignalWorth(**worth) for worth in trust.attrs.get("worth", ())]
     doubts = read_column(trust, "distrust")
     return rates, TrustSummary.of(said, kept, true, doubts=doubts, signals=signals)
@@ -271,11 +274,11 @@ def _trusted(
 
 def _join(
     said: Mapping[Cell, Outcome], imagined: pd.DataFrame, real: pd.DataFrame, confidence: float
-) -> dict[str, JoinedRate]:
+) -> dict[str, PredictionPoweredRate]:
     trials = read_trials(real)
     if not trials:
         raise DataError("the table of true trials is empty; give at least one row")
-    return join_real(
+    return prediction_powered_rates(
         said, trials, probabilities=read_column(imagined, "probability"), confidence=confidence
     )
 
@@ -288,21 +291,23 @@ def _why_excluded(row: PolicyRow) -> str:
     return "" if row.true.rate is not None else "no decided true rollout"
 
 
-def _rank(name: str, tallies: Mapping[str, Tally]) -> int | None:
-    own = tallies[name].rate if name in tallies else None
+def _rank(name: str, counts: Mapping[str, OutcomeCounts]) -> int | None:
+    own = counts[name].rate if name in counts else None
     if own is None:
         return None
     return 1 + sum(
-        other.rate is not None and round(other.rate - own, 12) > 0 for other in tallies.values()
+        other.rate is not None and round(other.rate - own, 12) > 0 for other in counts.values()
     )
 
 
-def _counts(parts: Sequence[Mapping[str, Tally]], tasks: list[str], weights: Weights) -> TaskCounts:
+def _counts(
+    parts: Sequence[Mapping[str, OutcomeCounts]], tasks: list[str], weights: Weights
+) -> TaskCounts:
     """(policies, tasks) counts; by task weights, each task is worth its weight in rollouts."""
     successes, decided = (np.zeros((len(parts), len(tasks))) for _ in range(2))
-    for i, tallies in enumerate(parts):
+    for i, counts in enumerate(parts):
         for j, task in enumerate(tasks):
-            tally = tallies.get(task)
+            tally = counts.get(task)
             if tally is None or not tally.decided:
                 continue
             one = 1.0 if weights == "rollouts" else task_weight(weights, task) / tally.decided

@@ -3,19 +3,19 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from worldeval.ranking.comparer import Comparer
 from worldeval.ranking.comparisons import barnard_test, difference_interval
-from worldeval.ranking.tallies import over_tasks, tally_by_task
+from worldeval.ranking.leaderboard.pairwise_tests import PairwiseTests
+from worldeval.ranking.outcome_counts import count_by_task, over_tasks
 from worldeval.types import Outcome
 
 OUTCOMES = {1: Outcome.SUCCESS, 0: Outcome.FAILURE}
 
 
-def distinctions(outcomes: dict, **options):
-    """And the tallies over all tasks that they belong to."""
+def pairwise(outcomes: dict, **options):
+    """And the counts over all tasks that they belong to."""
     weights = options.get("weights", "rollouts")
-    tallies = {n: over_tasks(parts, weights) for n, parts in tally_by_task(outcomes).items()}
-    return Comparer(outcomes=outcomes, **options).over_tasks(tallies), tallies
+    counts = {n: over_tasks(parts, weights) for n, parts in count_by_task(outcomes).items()}
+    return PairwiseTests(outcomes=outcomes, **options).over_tasks(counts), counts
 
 
 def by_counts(counts: dict[str, tuple[int, int]], **options):
@@ -25,7 +25,7 @@ def by_counts(counts: dict[str, tuple[int, int]], **options):
         for name, (successes, trials) in counts.items()
         for i in range(trials)
     }
-    return distinctions(outcomes, **options)[0]
+    return pairwise(outcomes, **options)[0]
 
 
 def by_starts(scores, tasks=None, **options):
@@ -37,7 +37,7 @@ def by_starts(scores, tasks=None, **options):
         for i, row in enumerate(scores)
         for k, (task, score) in enumerate(zip(tasks, row.tolist(), strict=True))
     }
-    return distinctions(outcomes, **options)
+    return pairwise(outcomes, **options)
 
 
 def test_counts_give_barnards_p_and_the_published_letters():
@@ -80,9 +80,9 @@ def test_a_weighted_difference_is_that_of_the_weighted_rates(weights):
     rng = np.random.default_rng(3)
     tasks = ["a"] * 20 + ["b"] * 7 + ["c"] * 3
     scores = (rng.random((2, 30)) < [[0.8], [0.4]]).astype(float)
-    found, tallies = by_starts(scores, tasks, weights=weights)
+    found, counts = by_starts(scores, tasks, weights=weights)
     pair = found.comparisons[0]
-    assert pair.difference == pytest.approx(tallies["1"].rate - tallies["0"].rate)
+    assert pair.difference == pytest.approx(counts["1"].rate - counts["0"].rate)
     assert pair.low < pair.difference < pair.high
 
 

@@ -27,8 +27,8 @@ import numpy as np
 
 from worldeval.errors import DataError, MismatchError
 from worldeval.ranking.agreement_figures import figures_of, share
-from worldeval.ranking.tallies import Weights, task_weight
-from worldeval.ranking.thresholds import moved_threshold
+from worldeval.ranking.leaderboard.moved_threshold import moved_threshold
+from worldeval.ranking.outcome_counts import Weights, task_weight
 from worldeval.ranking.verdict_table import Cell, score_grid
 from worldeval.types import Outcome
 

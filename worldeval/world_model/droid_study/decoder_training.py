@@ -23,7 +23,7 @@ from worldeval.errors import ConfigError, DataError
 from worldeval.learning.config import LoopConfig
 from worldeval.learning.loop import METRICS_FILE, Loop
 from worldeval.world_model.autoencoder import reconstruction_loss
-from worldeval.world_model.decoding import SCALE, LatentDecoder, LatentDecoderConfig
+from worldeval.world_model.droid_study.decoder import SCALE, LatentDecoder, LatentDecoderConfig
 
 
 @dataclass(frozen=True, kw_only=True)

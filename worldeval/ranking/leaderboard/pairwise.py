@@ -1,7 +1,7 @@
-"""What was found out about which policies differ: a comparison a pair, letters, plans.
+"""What was found out about which policies differ: a comparison per pair, letters, plans.
 
-In: what ``comparer.Comparer`` computes. Out: frozen dataclasses, JSON-able, and the sentence of a
-plan.
+In: what ``pairwise_tests.PairwiseTests`` computes. Out: frozen dataclasses, JSON-able, and the
+sentence of a plan.
 """
 
 from __future__ import annotations
@@ -70,7 +70,7 @@ class Plan:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Distinctions:
+class Pairwise:
     """Every pair of policies that have a rate, in the order of the leaderboard."""
 
     comparisons: tuple[Comparison, ...] = ()

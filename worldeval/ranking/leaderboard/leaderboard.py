@@ -1,6 +1,6 @@
-"""What a leaderboard knows: a row a policy, over all tasks and in each, and what stands beside it.
+"""What a leaderboard knows: a row per policy, over all tasks and in each, and its context.
 
-In: tallies and estimates, put together by ``leaderboard.build_leaderboard``. Out: frozen
+In: counts and estimates, put together by ``build.build_leaderboard``. Out: frozen
 dataclasses, ``Leaderboard`` the whole of them, as JSON.
 """
 
@@ -19,14 +19,14 @@ from worldeval.data.atomic import write_atomically
 from worldeval.errors import StoreError
 from worldeval.metrics.roc import auroc
 from worldeval.ranking.agreement import Agreement, CellAgreement
-from worldeval.ranking.controls import Controls
-from worldeval.ranking.corrections import CorrectedRate, said_of_corrections
-from worldeval.ranking.distinctions import Distinctions
 from worldeval.ranking.intervals import Estimate
-from worldeval.ranking.joining import JoinedRate
-from worldeval.ranking.selection import Selection
-from worldeval.ranking.stability import Stability
-from worldeval.ranking.tallies import Tally, Weights
+from worldeval.ranking.leaderboard.controls import Controls
+from worldeval.ranking.leaderboard.corrections import CorrectedRate, said_of_corrections
+from worldeval.ranking.leaderboard.pairwise import Pairwise
+from worldeval.ranking.leaderboard.stability import Stability
+from worldeval.ranking.outcome_counts import OutcomeCounts, Weights
+from worldeval.ranking.prediction_powered_rates import PredictionPoweredRate
+from worldeval.ranking.selection_regret import Selection
 from worldeval.types import Outcome
 
 
@@ -44,12 +44,12 @@ class PolicyRow:
 
     name: str
     rank: int | None
-    imagined: Tally
+    imagined: OutcomeCounts
     letters: str = ""
-    true: Tally | None = None
+    true: OutcomeCounts | None = None
     corrected: CorrectedRate | None = None
-    trusted: Tally | None = None
-    joined: JoinedRate | None = None
+    trusted: OutcomeCounts | None = None
+    joined: PredictionPoweredRate | None = None
 
     def to_dict(self) -> dict[str, Any]:
         joined = None
@@ -201,7 +201,7 @@ class Leaderboard:
 
     policies: tuple[PolicyRow, ...]
     per_task: tuple[TaskRow, ...]
-    distinctions: Distinctions
+    pairwise: Pairwise
     agreement: Agreement
     cells: CellAgreement
     outcomes: OutcomeAgreement
@@ -248,7 +248,7 @@ class Leaderboard:
             "per_task": [row.to_dict() for row in self.per_task],
             "weights": self.weights if isinstance(self.weights, str) else dict(self.weights),
             "confidence": self.confidence,
-            "comparisons": self.distinctions.to_dict(),
+            "comparisons": self.pairwise.to_dict(),
             "agreement": self.agreement.to_dict()
             | {
                 "cells": self.cells.to_dict(),

@@ -8,10 +8,15 @@ import torch
 
 from worldeval.errors import DataError
 from worldeval.world_model.clips import FrameTable
-from worldeval.world_model.drift import measure_trust, own_replays, replay_gain, replay_latents
+from worldeval.world_model.droid_study.own_replays import (
+    measure_trust,
+    own_replays,
+    replay_gain,
+    replay_latents,
+)
 from worldeval.world_model.model import Context, WorldModelConfig
 
-from .test_model import robot
+from ..test_model import robot
 
 SHAPE = (2, 3, 2, 2)  # V C h w
 

@@ -1,6 +1,7 @@
 """How many rollouts ended how, and the rate and interval that follow.
 
-In: outcomes, and how the tasks shall weigh. Out: ``Tally``, one a policy and task or over tasks.
+In: outcomes, and how much each task weighs. Out: ``OutcomeCounts``, one per policy and task, or
+over tasks.
 
 UNDECIDED and ERROR are never failures: rate = successes / (successes + failures), and both are
 counted beside it. Over tasks t with weights w_t that sum to 1 over the tasks that have decided
@@ -30,7 +31,7 @@ Weights = Literal["rollouts", "equal"] | Mapping[str, float]
 
 
 @dataclass(frozen=True, kw_only=True)
-class Tally:
+class OutcomeCounts:
     """How many rollouts ended how.
 
     weighted: (rate, effective rollouts) where tasks weigh otherwise than by their rollouts.
@@ -44,7 +45,7 @@ class Tally:
     weighted: tuple[float, float] | None = None
 
     @classmethod
-    def of(cls, outcomes: Iterable[Outcome], confidence: float = 0.95) -> Tally:
+    def of(cls, outcomes: Iterable[Outcome], confidence: float = 0.95) -> OutcomeCounts:
         kinds = list(outcomes)
         return cls(
             successes=kinds.count(Outcome.SUCCESS),
@@ -96,23 +97,23 @@ class Tally:
         }
 
 
-def tally_by_task(
+def count_by_task(
     outcomes: Mapping[tuple[str, str, str], Outcome], confidence: float = 0.95
-) -> dict[str, dict[str, Tally]]:
+) -> dict[str, dict[str, OutcomeCounts]]:
     """Of each policy, then of each task; outcomes by (policy, task, start_id)."""
     grouped: dict[str, dict[str, list[Outcome]]] = {}
     for (policy, task, _), outcome in outcomes.items():
         grouped.setdefault(policy, {}).setdefault(task, []).append(outcome)
     return {
-        policy: {task: Tally.of(kinds, confidence) for task, kinds in parts.items()}
+        policy: {task: OutcomeCounts.of(kinds, confidence) for task, kinds in parts.items()}
         for policy, parts in grouped.items()
     }
 
 
-def over_tasks(tallies: Mapping[str, Tally], weights: Weights) -> Tally:
-    """The tallies of single tasks, task by name, joined into one."""
-    parts = list(tallies.values())
-    together = Tally(
+def over_tasks(counts: Mapping[str, OutcomeCounts], weights: Weights) -> OutcomeCounts:
+    """The counts of single tasks, task by name, joined into one."""
+    parts = list(counts.values())
+    together = OutcomeCounts(
         successes=sum(part.successes for part in parts),
         failures=sum(part.failures for part in parts),
         undecided=sum(part.undecided for part in parts),
@@ -121,16 +122,16 @@ def over_tasks(tallies: Mapping[str, Tally], weights: Weights) -> Tally:
     )
     if weights == "rollouts":
         return together
-    weight = {task: task_weight(weights, task) for task, part in tallies.items() if part.decided}
+    weight = {task: task_weight(weights, task) for task, part in counts.items() if part.decided}
     total = sum(weight.values())
     if total <= 0:  # nothing was decided in a task that counts
-        return Tally(
+        return OutcomeCounts(
             undecided=together.undecided, errors=together.errors, confidence=together.confidence
         )
-    rate = sum(w * tallies[t].successes / tallies[t].decided for t, w in weight.items()) / total
-    spread = sum((w / total) ** 2 / tallies[t].decided for t, w in weight.items())
+    rate = sum(w * counts[t].successes / counts[t].decided for t, w in weight.items()) / total
+    spread = sum((w / total) ** 2 / counts[t].decided for t, w in weight.items())
     # min: rounding shall not lift a rate of exactly 1 above it.
-    return Tally(**(vars(together) | {"weighted": (min(1.0, rate), 1 / spread)}))
+    return OutcomeCounts(**(vars(together) | {"weighted": (min(1.0, rate), 1 / spread)}))
 
 
 def task_weight(weights: Weights, task: str) -> float:

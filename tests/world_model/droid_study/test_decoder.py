@@ -11,13 +11,13 @@ from torch.nn import functional as F
 from worldeval.errors import CheckpointError, ConfigError, DataError, MismatchError
 from worldeval.learning.config import LoopConfig
 from worldeval.world_model.autoencoder import Autoencoder
-from worldeval.world_model.decoder_training import (
+from worldeval.world_model.droid_study.decoder import LatentDecoder, LatentDecoderConfig, moved
+from worldeval.world_model.droid_study.decoder_training import (
     DecoderTrainConfig,
     LatentVideos,
     decoder_quality,
     train_decoder,
 )
-from worldeval.world_model.decoding import LatentDecoder, LatentDecoderConfig, moved
 
 SMALL = LatentDecoderConfig(
     widths=(16, 8, 8), gate_width=8, latent_channels=3, latent_size=(2, 4), latents="averages"

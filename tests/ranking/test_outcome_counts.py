@@ -3,11 +3,11 @@ from __future__ import annotations
 import pytest
 
 from worldeval.ranking.intervals import wilson_interval
-from worldeval.ranking.tallies import Tally, over_tasks
+from worldeval.ranking.outcome_counts import OutcomeCounts, over_tasks
 
 
-def tally(successes: int, trials: int, undecided: int = 0) -> Tally:
-    return Tally(successes=successes, failures=trials - successes, undecided=undecided)
+def tally(successes: int, trials: int, undecided: int = 0) -> OutcomeCounts:
+    return OutcomeCounts(successes=successes, failures=trials - successes, undecided=undecided)
 
 
 def test_rollouts_are_simply_counted():
