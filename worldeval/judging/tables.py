@@ -20,7 +20,7 @@ from tqdm import tqdm
 
 from worldeval.data import digests
 from worldeval.data.atomic import write_atomically
-from worldeval.data.tables import KEY, VERDICT_COLUMNS, Table, read_parquet
+from worldeval.data.tables import KEY, SOLVED_AT, VERDICT_COLUMNS, Table, read_parquet
 from worldeval.errors import DataError, MismatchError, StoreError
 from worldeval.judging.vlm.unread import nothing_read
 from worldeval.terminal import printable
@@ -49,7 +49,8 @@ def judge_store(
     *,
     known: pd.DataFrame | None = None,
 ) -> pd.DataFrame:
-    """Judge every episode of a store into a verdict table with ``VERDICT_COLUMNS``.
+    """Judge every episode of a store into a verdict table with ``VERDICT_COLUMNS``, and SOLVED_AT
+    if the judge tells it.
 
     known: verdicts of this judge on some of these episodes, which are taken over. The table is
     written to ``out_parquet`` wholly or not at all, where given. Raises StoreError if it cannot be
@@ -62,7 +63,7 @@ def judge_store(
     now = digests.of_episodes(store)
     rows = {} if known is None else {row["key"]: row for row in known.to_dict("records")}
     missing = [number for number, key in enumerate(keys) if key not in rows]
-    name = printable(judge.name)
+    name, horizon = printable(judge.name), horizon_frames(store)
     bar = tqdm(
         total=len(missing),
         unit="rollout",
@@ -83,14 +84,27 @@ def judge_store(
             facts = {name: str(episode.extra.get(name, "")) for name in ("policy", "start_id")}
             facts |= {"task": episode.task, "world": str(episode.extra.get("world", ""))}
             rows[episode.key] = row_of(verdict, facts)
+            if verdict.solved_at is not None and horizon is not None:
+                rows[episode.key][SOLVED_AT] = verdict.solved_at / horizon
             made[episode.key] = now[episode.key]
         bar.update(len(episodes))
     bar.close()
-    table = pd.DataFrame([rows[key] for key in keys], columns=list(VERDICT_COLUMNS))
+    told = [SOLVED_AT] if any(SOLVED_AT in row for row in rows.values()) else []
+    table = pd.DataFrame([rows[key] for key in keys], columns=[*VERDICT_COLUMNS, *told])
     table.attrs = {MADE: json.dumps(made), SETTINGS: getattr(judge, "digest", None)}
     if out_parquet is not None:
         write_table(table, Path(out_parquet))
     return table
+
+
+def horizon_frames(store: EpisodeStore) -> int | None:
+    """Frames after the start of a rollout that was watched to its end: of the longest that no flag
+    of success has cut short. None where there is none such."""
+    if not len(store):
+        return None
+    table = store.metadata()
+    whole = table["length"][~table["success"].fillna(False).astype(bool)]
+    return int(whole.max()) - 1 or None if len(whole) else None
 
 
 def kept_verdicts(judge: Judge, store: EpisodeStore) -> pd.DataFrame:

@@ -48,6 +48,20 @@ def weights_of(folder: Path) -> dict[str, np.ndarray]:
     return checkpoint.load(folder, kind="policy-bc")[1]
 
 
+def test_checkpoints_of_every_validation_may_be_kept(
+    tmp_path: Path, config: BCTrainConfig, toy_robot: RobotSpec
+) -> None:
+    last = train_policy(
+        config, tmp_path / "clone", toy_robot, keep=tmp_path / "steps", progress=False
+    )
+    assert sorted(p.name for p in (tmp_path / "steps").iterdir()) == ["step-00004", "step-00008"]
+    first, second = (weights_of(tmp_path / "steps" / f"step-{n:05d}") for n in (4, 8))
+    assert any(not np.array_equal(first[name], second[name]) for name in first)
+    final = weights_of(last)
+    assert all(np.array_equal(second[name], final[name]) for name in final)
+    assert load(tmp_path / "steps/step-00004").spec.name == "clone-step-00004"
+
+
 def test_a_killed_training_ends_with_the_same_weights(
     tmp_path: Path, config: BCTrainConfig, toy_robot: RobotSpec, monkeypatch: pytest.MonkeyPatch
 ) -> None:

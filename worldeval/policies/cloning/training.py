@@ -41,20 +41,22 @@ def train_policy(
     name: str | None = None,
     demonstrations: Demonstrations | None = None,
     corruption: Corruption | None = None,
+    keep: Path | None = None,
     progress: bool = True,
 ) -> Path:
     """Train one candidate into the folder ``out``; continue if it was begun, return if finished.
 
     name: of the policy, by default the folder's. demonstrations: data in memory to share between
-    calls (already corrupted, where that is wanted). Raises ConfigError if ``out`` holds a training
-    with other settings.
+    calls (already corrupted, where that is wanted). keep: folder for a checkpoint at every
+    validation, ``step-00020`` and so on. Raises ConfigError if ``out`` holds a training with other
+    settings.
     """
     out = Path(out)
     if _finished(out, config):
         return out
     if demonstrations is None:
         demonstrations = _load({out.name: config}, robot, corruption, progress)
-    return _Training(config, out, robot, name or out.name, demonstrations).run(progress)
+    return _Training(config, out, robot, name or out.name, demonstrations).run(progress, keep)
 
 
 def train_policies(
@@ -131,29 +133,36 @@ class _Training:
             t.to(self.device) for t in buckets_of(data.texts, network.text_buckets)
         )
 
-    def run(self, progress: bool) -> Path:
+    def run(self, progress: bool, keep: Path | None = None) -> Path:
         def validate(step: int) -> dict[str, Any]:
-            return {"held_out_error": self.held_out_error()}
+            row = {"held_out_error": self.held_out_error()}
+            if keep is not None:
+                place = keep / f"step-{step:05d}"
+                self._save(place, f"{self.name}-{place.name}", {"step": step, **row})
+            return row
 
         if isinstance(self.model, NearestNetwork):
             self._remember(self.model)
         else:
             self.loop.run(self.step_loss, validate, title=self.name, progress=progress)
         with self.loop.averaged_weights():
-            card = {
-                "training": self.config.identity(),
-                "store": os.path.basename(self.config.store),
-                "episodes": self.episodes,
-                "frames": len(self.rows),
-                "seconds": round(self.loop.seconds, 1),
-                "held_out_error": self.held_out_error(),
-                "torch": torch.__version__,
-            }
-            behaviour_cloning.save(
-                self.out, self.model, name=self.name, card=card, robot=self.data.robot
-            )
+            seconds = round(self.loop.seconds, 1)
+            row = {"seconds": seconds, "held_out_error": self.held_out_error()}
+            self._save(self.out, self.name, row)
         (self.loop.folder / STATE_FILE).unlink(missing_ok=True)
         return self.out
+
+    def _save(self, folder: Path, name: str, row: dict[str, Any]) -> None:
+        """Write the weights in place, with ``row`` in the card."""
+        card = {
+            "training": self.config.identity(),
+            "store": os.path.basename(self.config.store),
+            "episodes": self.episodes,
+            "frames": len(self.rows),
+            **row,
+            "torch": torch.__version__,
+        }
+        behaviour_cloning.save(folder, self.model, name=name, card=card, robot=self.data.robot)
 
     def _remember(self, model: NearestNetwork) -> None:
         """Samples spread evenly over the rows, in place of training."""
