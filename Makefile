@@ -9,10 +9,11 @@ TORCH_INDEX ?=
 BIN := $(VENV)/bin
 INSTALL := $(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt
 
-.PHONY: help setup setup-demo demo test lint format clean
+.PHONY: help setup setup-demo demo app test lint format clean
 
 help:
 	@echo 'make demo     install the core and rank the shipped policies (needs no simulator)'
+	@echo 'make app      install gradio too and look at what lies in runs/ in the browser'
 	@echo 'make setup    install everything for development, simulator included'
 	@echo 'make test     run the tests          make lint    ruff and mypy'
 	@echo 'variables: PYTHON=python3.12  TORCH_INDEX=https://download.pytorch.org/whl/cpu'
@@ -28,7 +29,7 @@ $(VENV)/.core: pyproject.toml constraints.txt
 
 $(VENV)/.dev: $(VENV)/.core
 	@echo 'installing the simulator and the development tools'
-	@$(INSTALL) -e '.[dev,sim]'
+	@$(INSTALL) -e '.[dev,sim,app]'
 	@touch $@
 
 setup: $(VENV)/.dev
@@ -37,6 +38,15 @@ setup-demo: $(VENV)/.core
 
 demo: $(VENV)/.core
 	$(BIN)/worldeval demo
+
+$(VENV)/.app: $(VENV)/.core
+	@echo 'installing gradio for the app'
+	@$(INSTALL) -e '.[app]'
+	@touch $@
+
+app: $(VENV)/.app
+	@mkdir -p runs
+	$(BIN)/worldeval app
 
 test: $(VENV)/.dev
 	$(BIN)/python -m pytest

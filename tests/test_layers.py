@@ -108,3 +108,18 @@ def test_benchmarks_reach_neither_into_the_command_line_nor_for_private_names() 
                 names = [*(node.module or "").split("."), *(alias.name for alias in node.names)]
                 wrong |= {f"{path.name}: {n}" for n in names if n.startswith("_")}
     assert wrong == WITH_VERBS
+
+
+def test_apps_know_the_public_names_and_reports_alone() -> None:
+    wrong = set()
+    for path in sorted((ROOT.parent / "apps").rglob("*.py")):
+        for node in ast.walk(ast.parse(path.read_text())):
+            if not isinstance(node, ast.ImportFrom | ast.Import) or getattr(node, "level", 0):
+                continue
+            module = getattr(node, "module", None)
+            names = [f"{module}.{a.name}" if module else a.name for a in node.names]
+            for name in names:
+                there = name.split(".")
+                if there[0] == "worldeval" and there[1] not in {*worldeval.__all__, "reports"}:
+                    wrong.add(f"{path.name}: {name}")
+    assert not wrong

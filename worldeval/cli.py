@@ -58,6 +58,8 @@ VERBS = {
     "calibrate": ("calibrate:Calibrate", "how often a judge is right, per policy and per task"),
     "trust": ("trust:Trust", "signals that imagination has left reality, and what they are worth"),
     "rank": ("rank:Rank", "rates with intervals, ranks, agreement with the truth"),
+    "app": ("app:App", "look at evaluations in the browser, also while they run"),
+    "reindex": ("app:Reindex", "rebuild the index of the app from the files"),
     "bench step": ("bench:BenchStep", "speed of one interaction at full size, against published"),
     "store verify": ("store:Verify", "name what is damaged in a store of episodes"),
     "store repair": ("store:RepairVerb", "rebuild a store's lost index from its recordings"),

@@ -1,0 +1,1 @@
+"""The inspector: browse, compare, label and drive imagined rollouts in the browser."""

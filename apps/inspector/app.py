@@ -1,0 +1,139 @@
+"""The inspector as a program: its page of tabs, mounted into the server and served by uvicorn."""
+
+from __future__ import annotations
+
+import os
+import sys
+import threading
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+os.environ.setdefault("GRADIO_ANALYTICS_ENABLED", "0")  # asks the network, and tells it
+
+import gradio as gr
+import uvicorn
+
+from worldeval import WorldEvalError
+
+from .context import Context
+from .guard import LOOPBACK, Guard
+from .index import Index, identifier
+from .server import make_server, tabs
+
+REFRESH_S = 4.0
+"""Seconds between two looks at the disk while the server runs."""
+HEAD = (
+    '<link rel="stylesheet" href="inspector/static/app.css">'
+    '<link rel="stylesheet" href="inspector/static/player.css">'
+    '<script defer src="inspector/static/app.js"></script>'
+    '<script defer src="inspector/static/player.js"></script>'
+)
+FONTS = ["system-ui", "-apple-system", "Segoe UI", "Roboto", "Arial", "sans-serif"]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Options:
+    """How the inspector is served."""
+
+    roots: tuple[Path, ...]
+    host: str = "127.0.0.1"
+    port: int = 7860
+    auth: tuple[str, str] | None = None
+    root_path: str = ""
+    cache: Path | None = None
+
+
+def default_cache(roots: Sequence[Path]) -> Path:
+    """Where index and previews of these roots lie; may be deleted at any time."""
+    base = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache")
+    return base / "worldeval" / identifier(*sorted(str(root.resolve()) for root in roots))
+
+
+def make_page(context: Context) -> gr.Blocks:
+    """The page: one tab per file in ``tabs/``."""
+    with gr.Blocks(title="worldeval", analytics_enabled=False) as page:
+        gr.HTML('<header class="we-head"><b>worldeval</b><span id="we-status"></span></header>')
+        with gr.Tabs(elem_id="we-tabs"):
+            for name, module in tabs().items():
+                with gr.Tab(module.TITLE, id=name, elem_id=f"we-tab-{name}"):
+                    module.build(context)
+    return page
+
+
+def make_app(context: Context, options: Options) -> Any:
+    """The whole ASGI app: guard, routes, page."""
+    font = [gr.themes.Font(name) for name in FONTS]
+    mono = [gr.themes.Font(name) for name in ("ui-monospace", "Consolas", "monospace")]
+    app = gr.mount_gradio_app(
+        make_server(context),
+        make_page(context),
+        path="/",
+        root_path=options.root_path or None,
+        ssr_mode=False,
+        max_file_size="1mb",
+        show_error=True,
+        footer_links=[],
+        theme=gr.themes.Base(font=font, font_mono=mono),
+        head=HEAD,
+        blocked_paths=[str(root) for root in context.roots],
+        enable_monitoring=False,
+    )
+    # A name by which others reach us is not ours to know; loopback has three.
+    alone = options.host in LOOPBACK and not options.root_path
+    return Guard(app, auth=options.auth, hosts=LOOPBACK if alone else None)
+
+
+def serve(options: Options) -> None:
+    """Serve until interrupted. WorldEvalError where a root or the port cannot be used."""
+    roots = _existing(options.roots)
+    context = Context(roots, options.cache or default_cache(roots))
+    stop = threading.Event()
+
+    def keep_fresh() -> None:
+        while True:
+            try:
+                context.index.refresh()
+            except Exception as error:  # a full disk shall not end the serving of what is known
+                print(f"worldeval: the index is not up to date: {error}", file=sys.stderr)
+            if stop.wait(REFRESH_S):
+                return
+
+    threading.Thread(target=keep_fresh, daemon=True).start()
+    config = uvicorn.Config(
+        make_app(context, options),
+        host=options.host,
+        port=options.port,
+        root_path=options.root_path,
+        log_level="warning",
+        server_header=False,
+    )
+    print(f"worldeval: http://{options.host}:{options.port}{options.root_path}/ (Ctrl-C ends it)")
+    try:
+        uvicorn.Server(config).run()
+    finally:
+        stop.set()
+
+
+def reindex(options: Options) -> str:
+    """Read everything again; a sentence on what there is."""
+    roots = _existing(options.roots)
+    index = Index(roots, (options.cache or default_cache(roots)) / "index.sqlite")
+    index.forget()
+    index.refresh()
+    runs = index.runs()
+    return f"{len(runs)} evaluations with {index.count()} rollouts; the index is {index.file}"
+
+
+def _existing(roots: tuple[Path, ...]) -> tuple[Path, ...]:
+    for root in roots:
+        if not root.is_dir():
+            raise WorldEvalError(
+                f"there is no folder {root}; run `worldeval demo` first, or name the folders that "
+                "hold your evaluations"
+            )
+    return roots
+
+
+__all__ = ["Options", "make_app", "reindex", "serve"]

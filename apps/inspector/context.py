@@ -1,0 +1,60 @@
+"""What a tab is given: the index, the evaluations behind it, and the folder for previews."""
+
+from __future__ import annotations
+
+from collections import OrderedDict
+from collections.abc import Sequence
+from pathlib import Path
+from threading import Lock
+
+from worldeval import EpisodeStore, Evaluation, WorldEvalError
+
+from .index import Index, Rollout, Run
+
+OPEN_STORES = 32
+"""Stores kept open, the latest used ones."""
+
+
+class Context:
+    """The inspector's state on the server; of a visitor it knows nothing."""
+
+    def __init__(self, roots: Sequence[str | Path], cache: str | Path) -> None:
+        self.roots = tuple(Path(root).resolve() for root in roots)
+        self.cache = Path(cache)
+        self.index = Index(self.roots, self.cache / "index.sqlite")
+        self._stores: OrderedDict[Path, tuple[int, EpisodeStore]] = OrderedDict()
+        self._opening = Lock()
+
+    def run(self, id: str) -> Run:
+        """The evaluation of that identifier. WorldEvalError if there is none."""
+        return self.index.run(id)
+
+    def rollout(self, id: str) -> Rollout:
+        """The rollout of that identifier. WorldEvalError if there is none."""
+        return self.index.rollout(id)
+
+    def evaluation(self, run: Run) -> Evaluation:
+        """Its verdicts, truth, trust and leaderboard, read from the disk as they are now."""
+        return Evaluation.open(self.inside(run.folder))
+
+    def store(self, rollout: Rollout) -> EpisodeStore:
+        """The store in which a rollout lies, opened again where it has grown since."""
+        place = self.inside(rollout.store)
+        stamp = max(
+            (p.stat().st_mtime_ns for p in place.glob("meta/episodes/*/*.parquet")), default=0
+        )
+        with self._opening:
+            known = self._stores.pop(place, None)
+            if known is None or known[0] != stamp or rollout.key not in known[1]:
+                known = stamp, EpisodeStore.open(place)
+            self._stores[place] = known
+            while len(self._stores) > OPEN_STORES:
+                self._stores.popitem(last=False)
+        return known[1]
+
+    def inside(self, path: Path) -> Path:
+        """``path`` if it lies below a run root and no link leads it out. WorldEvalError if not."""
+        real = path.resolve()
+        if not any(real.is_relative_to(root) for root in self.roots):
+            raise WorldEvalError("this lies outside the folders that the inspector was given")
+        return real

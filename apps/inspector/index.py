@@ -1,0 +1,266 @@
+"""The index of all rollouts under the run roots: one SQLite file, rebuildable from the files.
+
+Enters: folders in which evaluations lie. Leaves: ``Run``s and ``Rollout``s by identifier, and pages
+of them by query (``query.py``). The files are the truth; the index only finds them fast. It is in
+WAL mode, so that any number of readers go on while one refreshes it.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import sqlite3
+import threading
+import time
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import closing, contextmanager
+from dataclasses import dataclass, fields
+from pathlib import Path
+from typing import Any
+
+from worldeval import WorldEvalError
+
+from .found import FoundRun, FoundStore, find_runs, rows_of, stamp_of
+from .query import Query
+
+VERSION = 1
+SCHEMA = """
+CREATE TABLE runs (id TEXT PRIMARY KEY, name TEXT, folder TEXT, begun REAL, changed REAL,
+ policies INTEGER, rollouts INTEGER, expected INTEGER, judged INTEGER, note TEXT);
+CREATE TABLE stores (path TEXT PRIMARY KEY, run TEXT, stamp TEXT, note TEXT);
+CREATE TABLE rollouts (id TEXT PRIMARY KEY, run TEXT, store TEXT, episode INTEGER, key TEXT,
+ policy TEXT, task TEXT, start_id TEXT, world TEXT, instruction TEXT, seed INTEGER,
+ length INTEGER, outcome TEXT, probability REAL, judge TEXT, reason TEXT, frames TEXT,
+ trusted INTEGER, trust REAL, true_outcome TEXT, error TEXT);
+CREATE INDEX by_run ON rollouts (run, policy, task, start_id);
+CREATE INDEX by_policy ON rollouts (policy, task, outcome);
+CREATE INDEX by_task ON rollouts (task, outcome);
+CREATE INDEX by_start ON rollouts (start_id);
+CREATE INDEX by_store ON rollouts (store);
+"""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Run:
+    """One evaluation found under a run root."""
+
+    id: str
+    name: str
+    """Its folder, below the run root."""
+    folder: Path
+    begun: float
+    changed: float
+    """Seconds since the epoch of the first and the newest rollout."""
+    policies: int
+    rollouts: int
+    expected: int
+    """Rollouts when it is finished; 0 where nothing says."""
+    judged: int
+    note: str
+    """What is wrong with it, in a sentence; empty if nothing."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Rollout:
+    """One rollout, as the index knows it; what is unknown is None."""
+
+    id: str
+    run: str
+    store: Path
+    episode: int
+    """Its number in the store, for ``EpisodeStore.trajectory`` and ``frames``."""
+    key: str
+    policy: str
+    task: str
+    start_id: str
+    world: str
+    instruction: str
+    seed: int | None
+    length: int
+    """Frames."""
+    outcome: str
+    """success, failure, undecided, error; "unjudged" where no judge has looked."""
+    probability: float | None
+    judge: str
+    reason: str
+    frames: str
+    """Numbers of the frames that the judge looked at, with spaces between."""
+    trusted: bool | None
+    trust: float | None
+    """1 minus the distrust, in [0, 1]."""
+    true_outcome: str | None
+    error: str
+
+
+_COLUMNS = [field.name for field in fields(Rollout)]
+
+
+def identifier(*parts: object) -> str:
+    """The name of a thing in URLs: the same for the same files, and no path."""
+    text = "\0".join(map(str, parts))
+    return hashlib.sha256(text.encode("utf-8", "surrogateescape")).hexdigest()[:12]
+
+
+class Index:
+    """What lies under the roots. Safe to use from several threads and processes."""
+
+    def __init__(self, roots: Sequence[Path], file: Path) -> None:
+        self.roots = tuple(root.resolve() for root in roots)
+        self.file = file
+        self._refreshing = threading.Lock()
+        file.parent.mkdir(parents=True, exist_ok=True)
+        with self._open() as db:
+            version = db.execute("PRAGMA user_version").fetchone()[0]
+        if version != VERSION:
+            self.forget()
+
+    @contextmanager
+    def _open(self) -> Iterator[sqlite3.Connection]:
+        with closing(sqlite3.connect(self.file, timeout=30)) as db:
+            db.execute("PRAGMA journal_mode=WAL")
+            db.execute("PRAGMA synchronous=NORMAL")
+            db.row_factory = sqlite3.Row
+            with db:
+                yield db
+
+    def forget(self) -> None:
+        """Empty the index; the next ``refresh`` reads all files again."""
+        with self._open() as db:
+            for table in ("runs", "stores", "rollouts"):
+                db.execute(f"DROP TABLE IF EXISTS {table}")
+            db.executescript(SCHEMA)
+            db.execute(f"PRAGMA user_version = {VERSION}")
+
+    def refresh(self) -> int:
+        """Take in what has changed on the disk; the number of stores that were read again."""
+        with self._refreshing:
+            found = [run for root in self.roots for run in find_runs(root)]
+            with self._open() as db:
+                known = dict(db.execute("SELECT path, stamp FROM stores"))
+            read = 0
+            for run in found:
+                changed = [
+                    store for store in run.stores if known.get(str(store)) != stamp_of(store)
+                ]
+                if changed:
+                    self._take_in(run, [FoundStore.read(store, run) for store in changed])
+                    read += len(changed)
+            self._drop({str(store) for run in found for store in run.stores})
+            return read
+
+    def _take_in(self, run: FoundRun, stores: Iterable[FoundStore]) -> None:
+        run_id = identifier(run.folder)
+        marks = ", ".join("?" * len(_COLUMNS))
+        with self._open() as db:
+            for store in stores:
+                path = str(store.path)
+                db.execute("DELETE FROM rollouts WHERE store = ?", (path,))
+                db.executemany(
+                    f"INSERT OR REPLACE INTO rollouts ({', '.join(_COLUMNS)}) VALUES ({marks})",
+                    (
+                        [identifier(run_id, path, row["key"]), run_id, path]
+                        + [row[name] for name in _COLUMNS[3:]]
+                        for row in rows_of(store)
+                    ),
+                )
+                db.execute(
+                    "INSERT OR REPLACE INTO stores VALUES (?, ?, ?, ?)",
+                    (path, run_id, store.stamp, store.note),
+                )
+            _sum_up(db, run_id, run)
+
+    def _drop(self, there: set[str]) -> None:
+        """Forget the stores that lie there no more."""
+        with self._open() as db:
+            gone = [p for (p,) in db.execute("SELECT path FROM stores") if p not in there]
+            for path in gone:
+                db.execute("DELETE FROM rollouts WHERE store = ?", (path,))
+                db.execute("DELETE FROM stores WHERE path = ?", (path,))
+            if gone:
+                db.execute("DELETE FROM runs WHERE id NOT IN (SELECT run FROM stores)")
+
+    def runs(self) -> list[Run]:
+        """All evaluations, the newest first."""
+        with self._open() as db:
+            return [
+                _run(row) for row in db.execute("SELECT * FROM runs ORDER BY changed DESC, name")
+            ]
+
+    def run(self, id: str) -> Run:
+        """Raises WorldEvalError if there is none of that identifier."""
+        with self._open() as db:
+            row = db.execute("SELECT * FROM runs WHERE id = ?", (id,)).fetchone()
+        if row is None:
+            raise WorldEvalError("there is no such evaluation here; choose one in the overview")
+        return _run(row)
+
+    def rollout(self, id: str) -> Rollout:
+        """Raises WorldEvalError if there is none of that identifier."""
+        with self._open() as db:
+            row = db.execute("SELECT * FROM rollouts WHERE id = ?", (id,)).fetchone()
+        if row is None:
+            raise WorldEvalError("there is no such rollout here; choose one in the list")
+        return _rollout(row)
+
+    def rollouts(
+        self, query: str | Query = "", *, run: str | None = None, first: int = 0, count: int = 60
+    ) -> list[Rollout]:
+        """A page of the rollouts that meet the query. Raises QueryError with a sentence."""
+        where, values = _where(query, run)
+        sql = f"SELECT * FROM rollouts{where} ORDER BY run, policy, task, start_id LIMIT ? OFFSET ?"
+        with self._open() as db:
+            return [_rollout(row) for row in db.execute(sql, (*values, count, first))]
+
+    def count(self, query: str | Query = "", *, run: str | None = None) -> int:
+        where, values = _where(query, run)
+        with self._open() as db:
+            return int(db.execute(f"SELECT COUNT(*) FROM rollouts{where}", values).fetchone()[0])
+
+    def names(self, column: str, *, run: str | None = None) -> list[tuple[str, int]]:
+        """The values of a column of ``Rollout`` and how many rollouts have each."""
+        if column not in _COLUMNS:
+            raise ValueError(column)
+        where, values = _where("", run)
+        sql = f"SELECT {column}, COUNT(*) FROM rollouts{where} GROUP BY 1 ORDER BY 1"
+        with self._open() as db:
+            return [(str(name), int(count)) for name, count in db.execute(sql, values)]
+
+
+def _where(query: str | Query, run: str | None) -> tuple[str, list[Any]]:
+    parsed = Query.parse(query) if isinstance(query, str) else query
+    parts, values = parsed.sql()
+    if run:
+        parts, values = ["run = ?", *parts], [run, *values]
+    return (f" WHERE {' AND '.join(parts)}" if parts else ""), values
+
+
+def _sum_up(db: sqlite3.Connection, run_id: str, run: FoundRun) -> None:
+    policies, rollouts, judged = db.execute(
+        "SELECT COUNT(DISTINCT policy), COUNT(*), SUM(judge != '') FROM rollouts WHERE run = ?",
+        (run_id,),
+    ).fetchone()
+    [note] = db.execute("SELECT MAX(note) FROM stores WHERE run = ?", (run_id,)).fetchone()
+    db.execute(
+        "INSERT OR REPLACE INTO runs VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
+        (
+            run_id,
+            run.name,
+            str(run.folder),
+            run.begun,
+            time.time() if not rollouts else run.changed,
+            policies,
+            rollouts,
+            run.expected,
+            judged or 0,
+            note or "",
+        ),
+    )
+
+
+def _run(row: sqlite3.Row) -> Run:
+    return Run(**{**dict(row), "folder": Path(row["folder"])})
+
+
+def _rollout(row: sqlite3.Row) -> Rollout:
+    trusted = row["trusted"]
+    values = {**dict(row), "store": Path(row["store"])}
+    return Rollout(**{**values, "trusted": None if trusted is None else bool(trusted)})

@@ -1,0 +1,106 @@
+// The client of the inspector. The URL is the whole state: a pane shows what the server makes of it.
+//
+// worldeval.state()             the state, a URLSearchParams
+// worldeval.go({rollout: "…"})  changes it (null takes a name out) and shows what it says
+// worldeval.keep({t: "1.20"})   changes it without showing anything anew
+// worldeval.fetch("pane/x?…")   fetches below inspector/, also behind a proxy; throws sentences
+// Panes tell of new content by the event "we:pane" on document (detail: the element).
+(() => {
+  'use strict';
+  const state = () => new URLSearchParams(location.search);
+  const base = () => new URL('inspector/', document.baseURI).href;
+  const TAB = 'overview';
+
+  async function fetchBelow(path, options) {
+    const answer = await fetch(base() + path, {credentials: 'same-origin', ...options});
+    if (answer.ok) return answer;
+    let told = `the server answered ${answer.status}`;
+    try { told = (await answer.json()).error || told; } catch { /* no JSON: the status says it */ }
+    throw new Error(told);
+  }
+
+  function changed(names) {
+    const next = state();
+    for (const [name, value] of Object.entries(names))
+      if (value === null || value === '') next.delete(name); else next.set(name, value);
+    const text = next.toString();
+    return location.pathname + (text ? `?${text}` : '');
+  }
+  function keep(names) { history.replaceState(null, '', changed(names)); }
+  function go(names) {
+    const url = changed(names);
+    if (url !== location.pathname + location.search) history.pushState(null, '', url);
+    show();
+  }
+
+  // Gradio owns the tabs; what is selected there and in the URL is kept the same.
+  const button = name => document.querySelector(`#we-tab-${name}-button`);
+  const selected = () => state().get('tab') || TAB;
+
+  function show() {
+    const wanted = button(selected());
+    if (wanted && wanted.getAttribute('aria-selected') !== 'true') wanted.click();
+    for (const pane of document.querySelectorAll('.we-pane')) fill(pane);
+  }
+
+  async function fill(pane) {
+    const name = pane.dataset.pane;
+    if (name !== selected()) return;
+    const query = state();
+    query.delete('t'); // where the player stands is its own affair
+    const wanted = query.toString();
+    if (pane.dataset.shown === wanted) return;
+    pane.dataset.shown = wanted;
+    pane.setAttribute('aria-busy', 'true');
+    try {
+      const html = await (await fetchBelow(`pane/${name}?${wanted}`)).text();
+      if (pane.dataset.shown !== wanted) return; // something newer was asked for meanwhile
+      pane.innerHTML = html;
+      document.dispatchEvent(new CustomEvent('we:pane', {detail: pane}));
+    } catch (error) {
+      if (pane.dataset.shown !== wanted) return;
+      delete pane.dataset.shown;
+      const said = document.createElement('p');
+      said.className = 'we-error';
+      said.setAttribute('role', 'alert');
+      said.textContent = error.message;
+      pane.replaceChildren(said);
+    } finally {
+      pane.removeAttribute('aria-busy');
+    }
+  }
+
+  document.addEventListener('click', event => {
+    const tab = event.target.closest('#we-tabs button[role=tab]');
+    if (tab) {
+      const name = (tab.id.match(/^we-tab-(.+)-button$/) || [])[1];
+      if (name && name !== selected()) go({tab: name});
+      return;
+    }
+    const link = event.target.closest('a[data-go]');
+    if (!link || event.ctrlKey || event.metaKey || event.shiftKey || event.button) return;
+    event.preventDefault();
+    const url = new URL(link.href);
+    if (url.search !== location.search) history.pushState(null, '', location.pathname + url.search);
+    show();
+  });
+  document.addEventListener('submit', event => {
+    const form = event.target.closest('form[data-go]');
+    if (!form) return;
+    event.preventDefault();
+    const values = Object.fromEntries([...new FormData(form)].map(([n, v]) => [n, String(v)]));
+    go({...values, page: null});
+  });
+  window.addEventListener('popstate', show);
+  // Gradio makes tabs and panes when it likes.
+  new MutationObserver(() => {
+    const empty = [...document.querySelectorAll('.we-pane')].some(p => p.dataset.shown === undefined
+      && !p.querySelector('.we-error') && p.dataset.pane === selected());
+    if (empty || (button(selected()) && !document.documentElement.dataset.weReady)) {
+      document.documentElement.dataset.weReady = button(selected()) ? 'yes' : '';
+      show();
+    }
+  }).observe(document.documentElement, {childList: true, subtree: true});
+
+  window.worldeval = {state, go, keep, fetch: fetchBelow, show};
+})();

@@ -1,0 +1,1 @@
+// One player for the views of a rollout.

@@ -1,0 +1,95 @@
+"""``worldeval app`` and ``worldeval reindex``."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from importlib import import_module
+from importlib.util import find_spec
+from pathlib import Path
+from typing import Annotated, Any
+
+import tyro
+
+from worldeval.errors import ConfigError
+
+RUNS = Path("runs")
+
+
+@dataclass(frozen=True, kw_only=True)
+class App:
+    """Look at evaluations in the browser: overview, rollouts, comparison, labels, a live world.
+
+    Shows every evaluation below the folders given, also while it runs. Listens on this machine
+    alone unless --host says otherwise; then give --auth too.
+
+    For example:
+      worldeval app
+      worldeval app runs/demo runs/mine --port 8080
+    """
+
+    runs: Annotated[tuple[Path, ...], tyro.conf.Positional] = (RUNS,)
+    """Folders in which evaluations lie, at any depth up to four."""
+    host: str = "127.0.0.1"
+    """Address to listen at; 0.0.0.0 for all of this machine."""
+    port: int = 7860
+    """Port to listen at."""
+    auth: str | None = None
+    """USER:PASSWORD that visitors must give. Behind anything but loopback use https too."""
+    root_path: str = ""
+    """Path under which a reverse proxy serves it, such as /worldeval."""
+    cache: Path | None = None
+    """Folder for the index and previews; one in ~/.cache if not given. May be deleted."""
+
+    def run(self) -> None:
+        app = _inspector("app")
+        app.serve(
+            app.Options(
+                roots=self.runs,
+                host=self.host,
+                port=self.port,
+                auth=_user_and_password(self.auth),
+                root_path=self.root_path.rstrip("/"),
+                cache=self.cache,
+            )
+        )
+
+
+@dataclass(frozen=True, kw_only=True)
+class Reindex:
+    """Rebuild the inspector's index of evaluations from their files.
+
+    It refreshes by itself; this is for an index that was damaged, or to fill it beforehand.
+
+    For example:
+      worldeval reindex
+      worldeval reindex runs/demo
+    """
+
+    runs: Annotated[tuple[Path, ...], tyro.conf.Positional] = (RUNS,)
+    """Folders in which evaluations lie, as for `worldeval app`."""
+    cache: Path | None = None
+    """Folder of the index, as for `worldeval app`."""
+
+    def run(self) -> None:
+        app = _inspector("app")
+        print(app.reindex(app.Options(roots=self.runs, cache=self.cache)))
+
+
+def _inspector(module: str) -> Any:
+    """A module of the inspector: within the package in a wheel, beside it in a clone."""
+    if find_spec("gradio") is None:
+        raise ConfigError(
+            "the inspector needs gradio, which is not installed; run "
+            "`pip install 'worldeval[app]'`, or `make app` in a clone"
+        )
+    inside = find_spec("worldeval.apps") is not None
+    return import_module(f"{'worldeval.' if inside else ''}apps.inspector.{module}")
+
+
+def _user_and_password(words: str | None) -> tuple[str, str] | None:
+    if words is None:
+        return None
+    user, mark, password = words.partition(":")
+    if not (user and mark and password):
+        raise ConfigError("auth is no USER:PASSWORD; give for example --auth lab:secret")
+    return user, password
