@@ -20,6 +20,7 @@ import numpy as np
 
 from worldeval.data.store.episodes import EpisodeStore
 from worldeval.data.video import encode_png, read_mp4, write_mp4
+from worldeval.metrics.psnr import psnr_of_mse
 
 # ITU-R BT.601, by which the mp4 files are tagged.
 RGB_TO_YUV = np.array(
@@ -67,8 +68,7 @@ def stored_frames(root: str, episodes: int) -> list[np.ndarray]:
 
 def psnr_db(one: np.ndarray, other: np.ndarray) -> float:
     """Peak signal-to-noise ratio over all pixels and colours, in dB; infinite if equal."""
-    error = np.mean((one.astype(np.float64) - other) ** 2)
-    return float("inf") if error == 0 else float(10 * np.log10(255**2 / error))
+    return float(psnr_of_mse(np.mean((one.astype(np.float64) - other) ** 2), peak=255))
 
 
 def colour_averaged(frames: np.ndarray) -> np.ndarray:

@@ -36,6 +36,7 @@ import numpy as np
 import pandas as pd
 import torch
 
+from worldeval.data import tables
 from worldeval.data.store.episodes import EpisodeStore
 from worldeval.data.tables import read_parquet
 from worldeval.evaluation.folder import read_truth
@@ -49,7 +50,7 @@ from worldeval.ranking.outcome_counts import OutcomeCounts
 from worldeval.reports.judge.text import spell
 from worldeval.types import Judge
 
-CELL = ["policy", "task", "start_id"]
+CELL = list(tables.CELL)
 METHODS = ("raw", "pooled", "own", "shrunken", "of others", "by task", "half way", "both")
 INTERVALS = ("shrunken", "by task")
 
@@ -124,7 +125,7 @@ def value(
 def joined(said: pd.DataFrame, true: pd.DataFrame) -> pd.DataFrame:
     """Verdicts beside the truth; every rollout must have one."""
     table = said.merge(true[[*CELL, "outcome"]], on=CELL, suffixes=("", "_true"), how="left")
-    assert table["outcome_true"].isin(["success", "failure"]).all()
+    assert table["outcome_true"].isin(tables.DECIDED).all()
     return table
 
 
@@ -136,7 +137,7 @@ def corrected(calibration: pd.DataFrame, ranked: pd.DataFrame) -> pd.DataFrame:
     rows = []
     for policy, rollouts in ranked.groupby("policy"):
         name = str(policy)
-        decided = rollouts[rollouts["outcome"].isin(["success", "failure"])]
+        decided = rollouts[rollouts["outcome"].isin(tables.DECIDED)]
         raw, n = (decided["outcome"] == "success").mean(), len(decided)
         own = errors.get(name)
         assert not isinstance(own, PeerErrors)

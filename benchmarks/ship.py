@@ -25,6 +25,7 @@ import pandas as pd
 
 from worldeval.data.atomic import write_atomically
 from worldeval.data.store.episodes import EpisodeStore
+from worldeval.data.tables import OUTCOME_COLUMNS
 from worldeval.evaluation.opening import stores_in
 from worldeval.rollout.recording import open_rollouts
 from worldeval.rollout.suite import Suite
@@ -122,7 +123,7 @@ def keep_truth(rollouts: Path, out: Path) -> None:
                     episode.extra.pop("chunks", None)  # times of one machine, of no use to others
                     clips.append(episode)
         clips.compact()
-    columns = ["key", "policy", "task", "start_id", "world", "judge", "outcome", "probability"]
+    columns = list(OUTCOME_COLUMNS)
     table = pd.concat(tables, ignore_index=True)[columns]
     write_atomically(out / "truth.parquet", table.to_parquet)
     rates = table.assign(success=table["outcome"] == "success").pivot_table(

@@ -33,6 +33,11 @@ class Outcome(StrEnum):
     UNDECIDED = "undecided"
     ERROR = "error"
 
+    @property
+    def decided(self) -> bool:
+        """Success or failure: what counts in a rate."""
+        return self in (Outcome.SUCCESS, Outcome.FAILURE)
+
 
 @dataclass(frozen=True, kw_only=True)
 class StartState:

@@ -11,7 +11,7 @@ import difflib
 import re
 from collections.abc import Collection, Iterable, Sequence
 
-COLUMNS = ("policy", "task", "start")
+_PARTS = ("policy", "task", "start")
 SHOWN = 3
 SEARCHED = 5000
 """Names among which one that is near is looked for; more would take seconds."""
@@ -32,9 +32,9 @@ def near(name: str, known: Iterable[str]) -> str | None:
 
 def spell(name: Sequence[str]) -> str:
     """A rollout in words: "policy 'a', task 't', start 's'", or its key."""
-    if len(name) != len(COLUMNS):
+    if len(name) != len(_PARTS):
         return " ".join(map(repr, name))
-    return ", ".join(f"{word} {part!r}" for word, part in zip(COLUMNS, name, strict=True))
+    return ", ".join(f"{word} {part!r}" for word, part in zip(_PARTS, name, strict=True))
 
 
 def such_as(strange: Sequence[Sequence[str]], known: Collection[Sequence[str]]) -> str:
@@ -53,7 +53,7 @@ def _meant(name: Sequence[str], known: Collection[Sequence[str]]) -> str:
     for place, part in enumerate(name):
         parts = dict.fromkeys(other[place] for other in alike)
         if part not in parts and (found := near(part, parts)):
-            words = "" if len(name) != len(COLUMNS) else f"{COLUMNS[place]} "
+            words = "" if len(name) != len(_PARTS) else f"{_PARTS[place]} "
             hints.append(f"{words}{found!r}")
     return f" (did you mean {', '.join(hints)}?)" if hints else ""
 

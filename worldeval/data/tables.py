@@ -47,6 +47,8 @@ FREE = ("reason", "time")
 KNOWN = frozenset((*VERDICT_COLUMNS, *LABEL_COLUMNS, SUCCESS, TRUSTED, DISTRUST, SOLVED_AT))
 MOST_ROWS = 20_000_000
 OUTCOMES = {outcome.value: outcome for outcome in Outcome}
+DECIDED = tuple(outcome.value for outcome in Outcome if outcome.decided)
+"""Cells of ``outcome`` that count in a rate."""
 
 Name = tuple[str, ...]
 """(policy, task, start_id) or (key,)."""

@@ -15,6 +15,7 @@ from worldeval.data.files import load_json
 from worldeval.data.tables import (
     CELL,
     DISTRUST,
+    KEY,
     TRUSTED,
     Table,
     read_parquet,
@@ -71,7 +72,7 @@ def check_labels(judges: Sequence[Judge], stores: Iterable[EpisodeStore], where:
     for store in stores:
         if len(store):
             table = store.metadata()
-            names = [name for name in ("key", *CELL) if name in table.columns]
+            names = [name for name in (*KEY, *CELL) if name in table.columns]
             rollouts += table[names].to_dict("records")
     return [told for judge in people for told in judge.check(rollouts, str(where))]
 

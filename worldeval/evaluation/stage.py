@@ -153,9 +153,10 @@ class Stage:
     def keep_truth(self, table: pd.DataFrame) -> None:
         """Write what the world knows of its rollouts (``rollout_table``), if it knows anything:
         the table that `worldeval rank --against` takes."""
+        from worldeval.data.tables import DECIDED
         from worldeval.evaluation.folder import TRUTH, write_table
 
-        known = int(table["outcome"].isin(["success", "failure"]).sum())
+        known = int(table["outcome"].isin(DECIDED).sum())
         if known:
             write_table(table, self.folder / TRUTH)
             print(f"{known} outcomes in {self.folder / TRUTH}")

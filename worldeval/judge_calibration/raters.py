@@ -144,11 +144,11 @@ def agreement_of_raters(
         )
     names = tuple(ratings)
     rollouts = list(dict.fromkeys(item for said in ratings.values() for item in said))
-    decided = (Outcome.SUCCESS, Outcome.FAILURE)
-    rows = {
-        name: [ratings[name].get(r) if ratings[name].get(r) in decided else None for r in rollouts]
+    decided = {
+        name: {r: outcome for r, outcome in ratings[name].items() if outcome.decided}
         for name in names
     }
+    rows = {name: [decided[name].get(r) for r in rollouts] for name in names}
     options: Any = {"confidence": confidence, "draws": draws, "seed": seed}
     pairs = [
         Pair(

@@ -22,8 +22,6 @@ from worldeval.types import Outcome
 if TYPE_CHECKING:
     import pandas as pd
 
-DECIDED = (Outcome.SUCCESS, Outcome.FAILURE)
-
 
 @dataclass(frozen=True, kw_only=True)
 class Joined:
@@ -63,14 +61,15 @@ def join(verdicts: pd.DataFrame, truth: pd.DataFrame) -> Joined:
             f"{first_of(items)}, the truth is of others, {such_as(list(true), items)}, compared by "
             f"{list(by)}; give the truth of these very start states and policies"
         )
-    known = np.array([outcome in DECIDED for outcome in found], bool)
+    decided = [outcome if outcome and outcome.decided else None for outcome in found]
+    known = np.array([outcome is not None for outcome in decided], bool)
     if not known.any():
         raise DataError(
             f"the truth is undecided for all {int(matched.sum())} judged rollouts that it has; "
             "give the results of a world that knows, or of people who decided"
         )
     table = table.loc[known].assign(
-        true=[outcome == Outcome.SUCCESS for outcome in found if outcome in DECIDED]
+        true=[outcome == Outcome.SUCCESS for outcome in decided if outcome]
     )
     return Joined(
         table=table.reset_index(drop=True),

@@ -31,10 +31,10 @@ from worldeval.data.matching import near, spell, such_as
 from worldeval.data.spreadsheet import tidy
 from worldeval.data.tables import CELL, KEY, KNOWN, LABEL_COLUMNS, SUCCESS, Table
 from worldeval.errors import ConfigError, DataError, MismatchError, StoreError
-from worldeval.judging.panel import DECIDED, majority
+from worldeval.judging.panel import majority
 from worldeval.types import Cost, Episode, Outcome, Verdict
 
-ALLOWED = [outcome.value for outcome in (*DECIDED, Outcome.UNDECIDED)]
+ALLOWED = [outcome.value for outcome in Outcome if outcome != Outcome.ERROR]
 WAIT_S = 10.0  # for another writer of the same file; one needs some milliseconds
 
 Rollout = tuple[str, ...]

@@ -25,7 +25,6 @@ if TYPE_CHECKING:
     import pandas as pd
 
 Rule = Literal["majority", "unanimous", "mean"]
-DECIDED = (Outcome.SUCCESS, Outcome.FAILURE)
 
 
 class Panel:
@@ -87,7 +86,7 @@ class Panel:
                 f"{[member.name for member in self.members]} on the same rollout"
             )
         outcome, probability = self._decision(verdicts)
-        decided = sum(v.outcome in DECIDED for v in verdicts)
+        decided = sum(v.outcome.decided for v in verdicts)
         if decided < self.quorum:
             outcome = Outcome.UNDECIDED
         if not decided and any(v.outcome == Outcome.ERROR for v in verdicts):
@@ -151,7 +150,7 @@ def majority(outcomes: Sequence[Outcome]) -> tuple[Outcome, float | None]:
 
     Only SUCCESS and FAILURE are votes. UNDECIDED on a tie or without any.
     """
-    votes = [outcome for outcome in outcomes if outcome in DECIDED]
+    votes = [outcome for outcome in outcomes if outcome.decided]
     if not votes:
         return Outcome.UNDECIDED, None
     share = votes.count(Outcome.SUCCESS) / len(votes)
@@ -169,7 +168,7 @@ def mean_probability(
     total = weight = 0.0
     for verdict, own in zip(verdicts, weights, strict=True):
         value = verdict.probability
-        if value is None and verdict.outcome in DECIDED:
+        if value is None and verdict.outcome.decided:
             value = float(verdict.outcome == Outcome.SUCCESS)
         if value is not None and verdict.outcome != Outcome.ERROR:
             total, weight = total + own * value, weight + own

@@ -20,7 +20,7 @@ from tqdm import tqdm
 
 from worldeval.data import digests
 from worldeval.data.atomic import write_atomically
-from worldeval.data.tables import KEY, SOLVED_AT, VERDICT_COLUMNS, Table, read_parquet
+from worldeval.data.tables import CELL, KEY, SOLVED_AT, VERDICT_COLUMNS, Table, read_parquet
 from worldeval.errors import DataError, MismatchError, StoreError
 from worldeval.judging.vlm.unread import nothing_read
 from worldeval.terminal import printable
@@ -196,7 +196,7 @@ def row_of(verdict: Verdict, facts: Mapping[str, str]) -> dict[str, Any]:
     cost = verdict.cost
     return {
         "key": verdict.key,
-        **{name: facts[name] for name in ("policy", "task", "start_id", "world")},
+        **{name: facts[name] for name in (*CELL, "world")},
         "judge": verdict.judge,
         "outcome": verdict.outcome.value,
         "probability": np.nan if verdict.probability is None else verdict.probability,

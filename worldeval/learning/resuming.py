@@ -37,6 +37,14 @@ def append_row(path: Path, row: Mapping[str, Any]) -> None:
         ) from error
 
 
+def best_so_far(path: Path, name: str) -> float:
+    """The largest value of a metric in a file of metrics; -inf where there is none."""
+    if not path.is_file():
+        return float("-inf")
+    rows = [json.loads(line) for line in path.read_text().splitlines()]
+    return max((row[name] for row in rows if name in row), default=float("-inf"))
+
+
 def forget_rows_after(path: Path, step: int) -> None:
     """Drop the rows of steps that a kill undid, and the line that it cut.
 

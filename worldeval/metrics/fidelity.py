@@ -22,6 +22,7 @@ import pandas as pd
 
 from worldeval.data.video import to_model
 from worldeval.errors import ConfigError, DataError, MismatchError, MissingDependencyError
+from worldeval.metrics.psnr import psnr_of_mse
 
 PSNR_CAP_DB = 100.0  # stands for infinity in means; an 8-bit image with any error is far below
 REPEAT_FIRST = "repeat-first"
@@ -44,7 +45,7 @@ def metric_versions() -> dict[str, str]:
 
 def psnr_db(truth: np.ndarray, imagined: np.ndarray) -> float:
     """PSNR in dB over all pixels of two equally shaped arrays; inf where they are identical."""
-    return _psnr_from_mse(_mse(_unit(truth), _unit(imagined)))
+    return float(psnr_of_mse(_mse(_unit(truth), _unit(imagined))))
 
 
 def ssim(truth: np.ndarray, imagined: np.ndarray) -> float:
@@ -101,7 +102,7 @@ def compare_frames(
                     "view": view,
                     "frames": len(a),
                     "mse": mse,
-                    "psnr_db": _psnr_from_mse(mse),
+                    "psnr_db": float(psnr_of_mse(mse)),
                     "ssim": ssim(a, b) if with_ssim else np.nan,
                 }
             )
@@ -266,10 +267,6 @@ def _same_shape(truth: np.ndarray, imagined: np.ndarray) -> None:
 def _mse(first: np.ndarray, second: np.ndarray) -> float:
     _same_shape(first, second)
     return float(np.mean((first.astype(np.float64) - second) ** 2))
-
-
-def _psnr_from_mse(mse: float) -> float:
-    return float("inf") if mse == 0 else float(-10 * np.log10(mse))
 
 
 def _markdown(table: pd.DataFrame) -> str:

@@ -103,9 +103,8 @@ def distrust(said: Mapping[Cell, Outcome], trust: pd.DataFrame) -> dict[Cell, Ou
             f"{len(missing)} of {len(said)} imagined rollouts have no trust, "
             f"{such_as(missing, believed)}; run `worldeval trust` on the folder again"
         )
-    decided = (Outcome.SUCCESS, Outcome.FAILURE)
     return {
-        cell: Outcome.UNDECIDED if outcome in decided and not believed[cell] else outcome
+        cell: Outcome.UNDECIDED if outcome.decided and not believed[cell] else outcome
         for cell, outcome in said.items()
     }
 

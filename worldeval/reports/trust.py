@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+from worldeval.data.tables import DECIDED
 from worldeval.imagination.trust.calibration import (
     COUNTS,
     Evidence,
@@ -14,7 +15,6 @@ from worldeval.imagination.trust.calibration import (
     TrustCalibration,
     rate_errors,
 )
-from worldeval.imagination.trust.combining import VERDICTS
 from worldeval.imagination.trust.measuring import Measured
 from worldeval.metrics.roc import Area
 
@@ -54,7 +54,7 @@ def signals_table(measured: Sequence[Measured], calibration: TrustCalibration | 
             _number(m.rollout_error),
             _area(m.against_policy),
             _area(m.against_actions),
-            *(_area(m.by_verdict[verdict]) for verdict in VERDICTS),
+            *(_area(m.by_verdict[verdict]) for verdict in DECIDED),
             "-" if calibration is None or m.signal == "distrust" else _weights(calibration, m),
         ]
         rows.append(f"| {' | '.join(cells)} |")

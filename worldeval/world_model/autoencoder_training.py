@@ -21,6 +21,7 @@ from worldeval.data.video import to_model
 from worldeval.errors import MismatchError
 from worldeval.learning.config import LoopConfig
 from worldeval.learning.loop import Loop
+from worldeval.metrics.psnr import psnr_of_mse
 from worldeval.world_model.autoencoder import Autoencoder, AutoencoderConfig, reconstruction_loss
 from worldeval.world_model.clips import batched, load_frames, step_rows
 
@@ -90,7 +91,7 @@ def train_autoencoder(config: AutoencoderTrainConfig, out: str | Path) -> Path:
 
 def _psnr(decoded: Tensor, video: Tensor) -> float:
     """PSNR in dB of tensors in [-1, 1] (peak to peak 2)."""
-    return float(10 * torch.log10(4 / (decoded.detach() - video).square().mean()))
+    return float(psnr_of_mse(float((decoded.detach() - video).square().mean()), peak=2))
 
 
 def check_size(found: tuple[int, ...], expected: tuple[int, int]) -> None:

@@ -23,6 +23,7 @@ from worldeval.data.store.episodes import EpisodeStore
 from worldeval.errors import ConfigError, DataError, MismatchError
 from worldeval.learning.config import LoopConfig
 from worldeval.learning.loop import Loop
+from worldeval.learning.resuming import best_so_far
 from worldeval.robots import RobotSpec
 from worldeval.world_model.autoencoder import Autoencoder
 from worldeval.world_model.autoencoder_training import check_size, jsonable
@@ -39,7 +40,6 @@ from worldeval.world_model.clips import (
 from worldeval.world_model.denoiser import DenoiserConfig, draw_sigma, weighted_error
 from worldeval.world_model.droid_study.clip_augmentation import Augmentation
 from worldeval.world_model.droid_study.decoder import LatentDecoder
-from worldeval.world_model.droid_study.decoder_training import best_so_far
 from worldeval.world_model.droid_study.own_replays import STILL, OwnReplays, measure_trust
 from worldeval.world_model.latent_rollout import FrameRollouts
 from worldeval.world_model.loading import latents_of, open_codec

@@ -17,7 +17,11 @@ from worldeval.data.store.episodes import EpisodeStore
 from worldeval.data.video import tile_views, to_model, write_mp4
 from worldeval.errors import DataError
 from worldeval.metrics.fidelity import ssim
+from worldeval.metrics.psnr import psnr_of_mse
 from worldeval.world_model.latent_rollout import FrameRollouts
+
+MOST_DB = 10 * np.log10(4 / 1e-5)
+"""What an exact frame counts in a mean."""
 
 if TYPE_CHECKING:
     from worldeval.metrics.learned import Lpips
@@ -85,4 +89,4 @@ def replay_quality(
 def _psnr(a: np.ndarray, b: np.ndarray) -> float:
     """Mean over frames of the PSNR in dB of uint8 frames (..., H, W, C)."""
     error = ((to_model(a) - to_model(b)) ** 2).mean(axis=(-3, -2, -1))
-    return float(np.mean(10 * np.log10(4 / np.maximum(error, 1e-5))))
+    return float(np.mean(psnr_of_mse(error, peak=2, most=MOST_DB)))

@@ -21,9 +21,9 @@ import pandas as pd
 from worldeval.data.files import load_json
 from worldeval.data.finite import finite, not_finite
 from worldeval.data.provenance import write_atomically
+from worldeval.data.tables import CELL, DECIDED
 from worldeval.errors import ConfigError, DataError, MismatchError
 from worldeval.imagination.trust.combining import (
-    VERDICTS,
     Combination,
     Weights,
     fit_combination,
@@ -42,7 +42,6 @@ from worldeval.types import Outcome
 
 FORMAT = "worldeval-trust-1"
 NOT_SIGNALS = (*NAMES, "judge", "outcome", "distrust", "trusted")
-CELL = ["policy", "task", "start_id"]
 PENALTY = 10.0
 SHARE = 0.2
 """Of the rollouts, those that are not trusted."""
@@ -155,8 +154,8 @@ class TrustCalibration:
                 verdict: settings_from(Weights, w, f"verdicts.{verdict}.")
                 for verdict, w in content["verdicts"].items()
             }
-            if set(verdicts) != set(VERDICTS):
-                raise ValueError(f"it has weights for {sorted(verdicts)}, expected {VERDICTS}")
+            if set(verdicts) != set(DECIDED):
+                raise ValueError(f"it has weights for {sorted(verdicts)}, expected {DECIDED}")
             facts = settings_from(_Facts, {name: content[name] for name in _FACTS})
             return cls(
                 combination=Combination(verdicts=verdicts),
@@ -209,7 +208,7 @@ class Evidence:
 
     def wrong(self) -> np.ndarray:
         """(rollouts,) as ``wrong_verdicts``, against what the policies did."""
-        return wrong_verdicts(self.table, self.truth, CELL)
+        return wrong_verdicts(self.table, self.truth, list(CELL))
 
     def wrong_actions(self) -> np.ndarray | None:
         """The same against what these very actions did; None if they were not carried out."""
@@ -258,7 +257,7 @@ def calibrate_trust(
     signals = signals_in(table)
 
     def choose(some: pd.DataFrame, labels: np.ndarray) -> Mapping[str, Sequence[str]]:
-        return {verdict: counting(some, labels, signals, verdict) for verdict in VERDICTS}
+        return {verdict: counting(some, labels, signals, verdict) for verdict in DECIDED}
 
     distrust = held_out_distrust(rows, labels, choose, policies, penalty=penalty)
     threshold = threshold_for(distrust, share)
@@ -294,8 +293,8 @@ def rate_errors(table: pd.DataFrame, truth: pd.DataFrame) -> RateErrors:
     """table: rollouts with policy, outcome and trusted; truth: policy, outcome of all starts."""
     by_policy = {}
     success = Outcome.SUCCESS.value
-    decided = table[table["outcome"].isin(VERDICTS)]
-    true = truth[truth["outcome"].isin(VERDICTS) & truth["policy"].isin(set(decided["policy"]))]
+    decided = table[table["outcome"].isin(DECIDED)]
+    true = truth[truth["outcome"].isin(DECIDED) & truth["policy"].isin(set(decided["policy"]))]
     for policy, group in decided.groupby("policy"):
         rates = [
             100 * float((rows["outcome"] == success).mean()) if len(rows) else float("nan")

@@ -20,11 +20,9 @@ from dataclasses import dataclass, field
 import numpy as np
 import pandas as pd
 
+from worldeval.data.tables import DECIDED
 from worldeval.errors import ConfigError, DataError
-from worldeval.types import Outcome
 
-VERDICTS = (Outcome.SUCCESS.value, Outcome.FAILURE.value)
-"""The verdicts that can be wrong."""
 CUT = 3.0
 
 
@@ -90,7 +88,7 @@ def fit_combination(
     """Fit each verdict's weights. table: rollouts with ``outcome`` and signals; wrong: (rollouts,)
     bool; signals: verdict -> names of those that may count. Rows without verdict are left out."""
     verdicts = {}
-    for verdict in VERDICTS:
+    for verdict in DECIDED:
         chosen = (table["outcome"] == verdict).to_numpy()
         names = list(signals.get(verdict, ()))
         verdicts[verdict] = _fit(table.loc[chosen, names], wrong[chosen].astype(float), penalty)

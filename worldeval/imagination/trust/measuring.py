@@ -16,10 +16,9 @@ import numpy as np
 import pandas as pd
 
 from worldeval.data.store.episodes import EpisodeStore
+from worldeval.data.tables import DECIDED
 from worldeval.errors import DataError, MismatchError
-from worldeval.imagination.trust.combining import VERDICTS
 from worldeval.metrics.roc import DRAWS, Area, area
-from worldeval.types import Outcome
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -61,7 +60,6 @@ def wrong_verdicts(table: pd.DataFrame, truth: pd.DataFrame, by: list[str]) -> n
 
     Raises MismatchError if a rollout has no truth.
     """
-    decided = [Outcome.SUCCESS.value, Outcome.FAILURE.value]
     lacking = [name for name in (*by, "outcome") if name not in truth.columns]
     if lacking:
         raise DataError(
@@ -78,7 +76,7 @@ def wrong_verdicts(table: pd.DataFrame, truth: pd.DataFrame, by: list[str]) -> n
         )
     true = known.reindex(pd.Index(cells)).to_numpy()
     said = table["outcome"].to_numpy()
-    both = np.isin(said, decided) & np.isin(true.astype(str), decided)
+    both = np.isin(said, DECIDED) & np.isin(true.astype(str), DECIDED)
     return np.where(both, (said != true).astype(float), np.nan)
 
 
@@ -155,7 +153,7 @@ def measure_signals(
                 signal=name,
                 against_policy=of(wrong, every),
                 against_actions=None if wrong_actions is None else of(wrong_actions, every),
-                by_verdict={v: of(wrong, (table["outcome"] == v).to_numpy()) for v in VERDICTS},
+                by_verdict={v: of(wrong, (table["outcome"] == v).to_numpy()) for v in DECIDED},
                 chunk_error=None
                 if paired is None or name not in paired
                 else spearman(paired[name].to_numpy(float), paired["mse"].to_numpy()),

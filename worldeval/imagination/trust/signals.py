@@ -36,6 +36,7 @@ from tqdm import tqdm
 from worldeval.data import checkpoint
 from worldeval.data.store.episodes import EpisodeStore
 from worldeval.data.store.layout import StoreLayout
+from worldeval.data.tables import CELL, KEY
 from worldeval.errors import DataError, MismatchError
 from worldeval.imagination.trust.inverse_dynamics import InverseDynamics, InverseDynamicsConfig
 from worldeval.imagination.trust.observing import Observed, observe, view_pairs
@@ -46,7 +47,7 @@ from worldeval.types import Episode, Outcome
 from worldeval.world_model.latents import Encode, open_encoder
 
 KIND = "trust"
-NAMES = ("key", "policy", "task", "start_id")
+NAMES = (*KEY, *CELL)
 """Columns that say which rollout a row is about."""
 
 

@@ -30,7 +30,6 @@ LEAST_EXPERT = 0.8
 """Of the experts' rollouts that truly succeed, so many must be seen to."""
 
 T = TypeVar("T")
-_DECIDED = (Outcome.SUCCESS, Outcome.FAILURE)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -81,8 +80,8 @@ def _row(
     control: str, task: str, said: Mapping[Cell, Outcome], true: Mapping[Cell, Outcome]
 ) -> ControlRow | None:
     expected = Outcome.SUCCESS if control == EXPERT else Outcome.FAILURE
-    own = {c: o for c, o in said.items() if c[:2] == (control, task) and o in _DECIDED}
-    known = {c: o for c, o in own.items() if true.get(c) in _DECIDED}
+    own = {c: o for c, o in said.items() if c[:2] == (control, task) and o.decided}
+    known = {c: o for c, o in own.items() if c in true and true[c].decided}
     if known:
         own = {c: o for c, o in known.items() if true[c] is expected}
     if not own:

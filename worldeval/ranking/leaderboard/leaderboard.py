@@ -158,15 +158,15 @@ class TrustSummary:
     ) -> TrustSummary:
         """said: all outcomes; kept: those of distrusted rollouts UNDECIDED; true: where known;
         doubts: distrust of each rollout."""
-        known = (Outcome.SUCCESS, Outcome.FAILURE)
-        decided = [cell for cell, outcome in said.items() if outcome in known]
+        known = {cell: outcome for cell, outcome in true.items() if outcome.decided}
+        decided = [cell for cell, outcome in said.items() if outcome.decided]
         wrong = {True: [0, 0], False: [0, 0]}
         for cell in decided:
-            if true.get(cell) in known:
+            if cell in known:
                 side = wrong[kept[cell] is said[cell]]
                 side[0] += said[cell] is not true[cell]
                 side[1] += 1
-        judged = [cell for cell in decided if true.get(cell) in known]
+        judged = [cell for cell in decided if cell in known]
         area = auroc(
             np.array([doubts.get(cell, np.nan) for cell in judged]),
             np.array([said[cell] is not true[cell] for cell in judged], bool),

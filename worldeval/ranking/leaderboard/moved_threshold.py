@@ -26,10 +26,9 @@ def moved_threshold(
     One threshold for all tasks where that explains the verdicts, else one for each task. Rollouts
     that ended in an error, and undecided ones without a probability, stay as they are.
     """
-    decided = (Outcome.SUCCESS, Outcome.FAILURE)
     if not probabilities:
         return {}, "the judge gives no probability"
-    if any(o in decided and c not in probabilities for c, o in outcomes.items()):
+    if any(o.decided and c not in probabilities for c, o in outcomes.items()):
         return {}, "the judge gives no probability for some of its verdicts"
     known = {c: p for c, p in probabilities.items() if outcomes.get(c) in _ORDER}
     tasks = {cell[1] for cell in known}

@@ -145,7 +145,7 @@ class _Grid:
 
     @classmethod
     def of(cls, outcomes: Outcomes, weights: Weights) -> _Grid:
-        decided = {c: o for c, o in outcomes.items() if o in (Outcome.SUCCESS, Outcome.FAILURE)}
+        decided = {c: o for c, o in outcomes.items() if o.decided}
         policies = tuple(dict.fromkeys(cell[0] for cell in decided))
         starts = tuple(sorted({cell[1:] for cell in decided}))
         scores = score_grid(decided, policies, starts)
@@ -238,7 +238,7 @@ def _horizons(
 
 
 def _within(outcome: Outcome, when: float, horizon: float) -> Outcome:
-    if outcome not in (Outcome.SUCCESS, Outcome.FAILURE):
+    if not outcome.decided:
         return outcome
     return Outcome.SUCCESS if when <= horizon else Outcome.FAILURE
 

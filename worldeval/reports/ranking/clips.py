@@ -96,10 +96,9 @@ def choose_rollouts(
             c,
         ),
     )
-    decided = (Outcome.SUCCESS, Outcome.FAILURE)
     groups: dict[str, list[Cell]]
     if true:
-        known = [c for c in order if said[c] in decided and true.get(c) in decided]
+        known = [c for c in order if said[c].decided and c in true and true[c].decided]
         groups = {
             BEST: [c for c in known if said[c] is true[c]],
             WORST: [c for c in known if said[c] is not true[c]],

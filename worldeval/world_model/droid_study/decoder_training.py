@@ -21,7 +21,9 @@ from torch import Tensor, nn
 from worldeval.data.video import to_model
 from worldeval.errors import ConfigError, DataError
 from worldeval.learning.config import LoopConfig
-from worldeval.learning.loop import METRICS_FILE, Loop
+from worldeval.learning.loop import Loop
+from worldeval.learning.resuming import best_so_far
+from worldeval.metrics.psnr import psnr_of_mse
 from worldeval.world_model.autoencoder import reconstruction_loss
 from worldeval.world_model.droid_study.decoder import SCALE, LatentDecoder, LatentDecoderConfig
 
@@ -132,7 +134,7 @@ def train_decoder(
 
     def validate(step: int) -> dict[str, Any]:
         row = decoder_quality(model, held_out)
-        best = best_so_far(loop.folder / METRICS_FILE, "psnr_beside")
+        best = best_so_far(loop.metrics, "psnr_beside")
         if row["psnr_beside"] > best:
             model.save(out, {"train": _settings(config), "step": step, "held_out": row})
         return row
@@ -214,15 +216,9 @@ def decoder_quality(model: LatentDecoder, videos: LatentVideos, every: int = 4) 
 def _psnr(decoded: Tensor, video: Tensor) -> list[float]:
     """PSNR in dB of each view (V, 3, H, W) in [-1, 1] (peak to peak 2), clipped to that range."""
     error = (decoded.clamp(-1, 1) - video).square().mean(dim=(1, 2, 3))
-    return (10 * torch.log10(4 / error.clamp_min(1e-8))).tolist()
-
-
-def best_so_far(metrics: Path, name: str) -> float:
-    """The best value of a metric reported so far; -inf where there is none."""
-    if not metrics.is_file():
-        return float("-inf")
-    rows = [json.loads(line) for line in metrics.read_text().splitlines()]
-    return max((row[name] for row in rows if name in row), default=float("-inf"))
+    most = 10 * np.log10(4 / 1e-8)  # what an exact view counts in a mean
+    found: list[float] = psnr_of_mse(error.cpu().numpy(), peak=2, most=most).tolist()
+    return found
 
 
 def _settings(config: DecoderTrainConfig) -> dict[str, Any]:
