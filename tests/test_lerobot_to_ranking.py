@@ -12,6 +12,9 @@ import pytest
 
 from tests.data.readers.robot_made import ALOHA, SO101, Made, make_robot_dataset
 from worldeval.cli import main
+from worldeval.data.fit import robot_of_checkpoint
+from worldeval.data.store.episodes import EpisodeStore
+from worldeval.worlds.named import robot_of_store
 
 LOOP = "--loop.steps 2 --loop.batch 2 --loop.device cpu --loop.threads 1"
 CASES = (
@@ -47,5 +50,8 @@ def test_from_dataset_to_ranking(
     run(f"rollout --policy {policy} --policy zero --chunks 1 --out {rollouts} {imagined}")
     run(f"judge {rollouts} --judge {judge}")
     run(f"rank {rollouts} --out {tmp_path / 'ranking'}")
+    made = (autoencoder, world, policy, judge)
+    kept = robot_of_store(EpisodeStore.open(store))
+    assert [robot_of_checkpoint(folder) for folder in made] == [kept] * len(made)
     board = json.loads((tmp_path / "ranking/leaderboard.json").read_text())
     assert {row["name"] for row in board["policies"]} == {"policy", "zero"}

@@ -154,3 +154,14 @@ def test_nothing_heavy_is_imported() -> None:
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout.strip() == "[]"
+
+
+def test_an_option_that_came_later_and_is_not_given_changes_nothing(tmp_path: Path) -> None:
+    (tmp_path / "result").touch()
+    before = {"store": "a", "inner": {"steps": 3}}
+    write_manifest(tmp_path, command="train", config=before, seed=0)
+    now = {"store": "a", "inner": {"steps": 3, "robot": None}, "robot": None}
+    write_manifest(tmp_path, command="train", config=now, seed=0)
+    with pytest.raises(ConfigError, match=r"inner\.robot = None, now it is 'so101'"):
+        inner = {"steps": 3, "robot": "so101"}
+        write_manifest(tmp_path, command="train", config={**now, "inner": inner}, seed=0)

@@ -35,6 +35,9 @@ class TrainJudge:
     """Store of other episodes, to calibrate on; repeat it for several."""
     out: Path
     """Folder of the checkpoint, its metrics and its state."""
+    robot: str | None = None
+    """The robot: a TOML file, a name of `worldeval robots`, or module:attr; as the store says, if
+    not given."""
     config: Annotated[JudgeTrainConfig, tyro.conf.arg(name="")] = field(
         default_factory=JudgeTrainConfig
     )
@@ -47,6 +50,7 @@ class TrainJudge:
             stores=self.store,
             validation=self.validation,
             out=self.out,
+            robot=self.robot,
             training=self.config,
         )
 
@@ -59,11 +63,13 @@ def train_on_stores(
     stores: Sequence[Path],
     validation: Sequence[Path],
     out: Path,
+    robot: str | None,
     training: JudgeTrainConfig,
 ) -> None:
-    """Open the stores of the embedded world and train a judge on them.
+    """Open the stores of one robot and train a judge on them.
 
     train: ``train_judge`` or another of its form. verb: the options, for the manifest in ``out``.
+    robot: as given; None for what the first store says.
     """
     from worldeval.data import digests
     from worldeval.data.fit import check_store
@@ -77,9 +83,9 @@ def train_on_stores(
         raise ConfigError(f"{command} needs at least one --store and one --validation")
     opened = [EpisodeStore.open(place) for place in stores]
     held_out = [EpisodeStore.open(place) for place in validation]
-    robot = robot_of_store(opened[0])
+    spec = robot_of_store(opened[0], robot)
     for store in (*opened, *held_out):
-        check_store(store, robot)
+        check_store(store, spec)
     layout = opened[0].layout
     network = JudgeConfig(
         views=layout.views, image_size=layout.image_size, pose_dim=layout.pose_dim
@@ -92,7 +98,7 @@ def train_on_stores(
         content=digests.of_inputs(*stores, *validation),
         allow_changes=[f"config.loop.{name}" for name in CARRIED_OUT],
     )
-    instructions = instructions_of(opened, robot.name)
+    instructions = instructions_of(opened, spec.name)
     report = train(
         network,
         out,
@@ -101,6 +107,7 @@ def train_on_stores(
         validation=held_out,
         instructions=instructions,
         opposed=exclusive(instructions),
+        robot=spec,
     )
     print(report.checkpoint)
 

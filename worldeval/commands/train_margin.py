@@ -31,6 +31,9 @@ class TrainMargin:
     """Store of other episodes, to calibrate on; repeat it for several."""
     out: Path
     """Folder of the checkpoint, its metrics and its state."""
+    robot: str | None = None
+    """The robot: a TOML file, a name of `worldeval robots`, or module:attr; as the store says, if
+    not given."""
     config: Annotated[MarginTrainConfig, tyro.conf.arg(name="")] = field(
         default_factory=MarginTrainConfig
     )
@@ -45,5 +48,6 @@ class TrainMargin:
             stores=self.store,
             validation=self.validation,
             out=self.out,
+            robot=self.robot,
             training=self.config,
         )

@@ -45,6 +45,7 @@ class TrainPolicy:
 
     def run(self) -> None:
         from worldeval.data import digests
+        from worldeval.data.fit import check_made_for, robot_of_checkpoint
         from worldeval.data.provenance import write_manifest
         from worldeval.data.store.episodes import EpisodeStore
         from worldeval.errors import ConfigError
@@ -60,6 +61,9 @@ class TrainPolicy:
         if self.candidate and self.keep is not None:
             raise ConfigError("--keep is for one policy; leave it or --candidate away")
         robot = robot_of_store(EpisodeStore.open(self.config.store), self.robot)
+        if self.seen_through is not None:
+            kept = robot_of_checkpoint(self.seen_through)
+            check_made_for(f"autoencoder {self.seen_through}", kept, robot, rates=False)
         write_manifest(
             self.out,
             command="train policy",

@@ -32,6 +32,9 @@ class TrainPopulation:
     """Factor on every training length, for a quick look."""
     threads: int = 1
     """Threads that train."""
+    robot: str | None = None
+    """The robot: a TOML file, a name of `worldeval robots`, or module:attr; as the store says, if
+    not given."""
 
     def run(self) -> None:
         from worldeval.data import digests
@@ -40,6 +43,7 @@ class TrainPopulation:
         from worldeval.policies.population import ROLES, train_population
         from worldeval.worlds.named import robot_of_store
 
+        robot = robot_of_store(EpisodeStore.open(self.store), self.robot)
         write_manifest(
             self.out,
             command="train population",
@@ -51,7 +55,7 @@ class TrainPopulation:
         for member in train_population(
             self.store,
             self.out,
-            robot_of_store(EpisodeStore.open(self.store)),
+            robot,
             roles=self.role or ROLES,
             steps_factor=self.steps_factor,
             threads=self.threads,

@@ -30,6 +30,9 @@ class TrainProgress:
     """Store of other episodes, to calibrate on; repeat it for several."""
     out: Path
     """Folder of the checkpoint, its metrics and its state."""
+    robot: str | None = None
+    """The robot: a TOML file, a name of `worldeval robots`, or module:attr; as the store says, if
+    not given."""
     config: Annotated[ProgressTrainConfig, tyro.conf.arg(name="")] = field(
         default_factory=ProgressTrainConfig
     )
@@ -44,5 +47,6 @@ class TrainProgress:
             stores=self.store,
             validation=self.validation,
             out=self.out,
+            robot=self.robot,
             training=self.config,
         )

@@ -34,30 +34,41 @@ class TrainTrust:
     """Folder of the checkpoint, its metrics and its state."""
     autoencoder: Path = field(default_factory=lambda: shipped.folder() / shipped.AUTOENCODER)
     """Checkpoint of the autoencoder of the world model (of a Ctrl-World: its own checkpoint)."""
-    frames_per_chunk: int = 4
-    """Over how many frames motion is read: those of a chunk of the world model."""
+    frames_per_chunk: int | None = None
+    """Over how many frames motion is read: those of a chunk of the world model. As the robot says,
+    if not given."""
+    robot: str | None = None
+    """The robot: a TOML file, a name of `worldeval robots`, or module:attr; as the store says, if
+    not given."""
     config: Annotated[InverseDynamicsTrainConfig, tyro.conf.arg(name="")] = field(
         default_factory=InverseDynamicsTrainConfig
     )
 
     def run(self) -> None:
         from worldeval.data import digests
+        from worldeval.data.fit import check_store
         from worldeval.data.provenance import write_manifest
         from worldeval.data.store.episodes import EpisodeStore
         from worldeval.errors import ConfigError
         from worldeval.imagination.trust.inverse_dynamics import InverseDynamicsConfig
         from worldeval.imagination.trust.training import reading_errors, train_trust
+        from worldeval.worlds.named import robot_of_store_if_known
 
         if not self.store or not self.validation:
             raise ConfigError("train trust needs at least one --store and one --validation")
         stores = [EpisodeStore.open(place) for place in self.store]
+        robot = robot_of_store_if_known(stores[0], self.robot)
+        if robot is not None:
+            for store in stores:
+                check_store(store, robot)
         layout = stores[0].layout
+        usual = 4 if robot is None else robot.frames_per_chunk
         network = InverseDynamicsConfig(
             robot=layout.robot_type,
             views=layout.views,
             pose_names=layout.pose_names,
             image_size=layout.image_size,
-            most_frames=self.frames_per_chunk,
+            most_frames=usual if self.frames_per_chunk is None else self.frames_per_chunk,
         )
         write_manifest(
             self.out,
@@ -74,6 +85,7 @@ class TrainTrust:
             stores=stores,
             validation=[EpisodeStore.open(place) for place in self.validation],
             autoencoder=self.autoencoder,
+            robot=robot,
         )
         print("mean error of the reading on true frames:")
         for reading, axes in reading_errors(trust).items():

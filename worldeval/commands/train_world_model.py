@@ -34,9 +34,16 @@ class TrainAutoencoder:
 
     out: Path
     """Folder of the checkpoint, its metrics and its state."""
+    robot: str | None = None
+    """The robot: a TOML file, a name of `worldeval robots`, or module:attr; as the store says, if
+    not given."""
     config: Annotated[AutoencoderTrainConfig, tyro.conf.arg(name="")]
 
     def run(self) -> None:
+        from worldeval.data.store.episodes import EpisodeStore
+        from worldeval.worlds.named import robot_of_store_if_known
+
+        robot = robot_of_store_if_known(EpisodeStore.open(self.config.store), self.robot)
         write_manifest(
             self.out,
             command="train autoencoder",
@@ -45,7 +52,7 @@ class TrainAutoencoder:
             content=digests.of_inputs(self.config.store),
             allow_changes=FREE,
         )
-        print(train_autoencoder(self.config, self.out))
+        print(train_autoencoder(self.config, self.out, robot))
 
 
 @dataclass(frozen=True, kw_only=True)

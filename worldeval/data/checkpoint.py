@@ -46,6 +46,7 @@ def save(
     config: Mapping[str, Any],
     tensors: Mapping[str, Any] | Iterable[tuple[str, Any]],
     card: Mapping[str, Any] | None = None,
+    robot: Mapping[str, Any] | None = None,
     shard_bytes: int | None = None,
 ) -> Path:
     """Write a checkpoint of ``kind`` atomically and return its folder.
@@ -53,6 +54,8 @@ def save(
     tensors: name -> array, numpy's (float32, float16 or int64) or torch's, each below the size of a
         shard; or pairs, which are then taken one by one as there is room for them.
     card: free JSON about how it was made, kept under ``card``.
+    robot: the whole robot that it was made for (``robots.robot_as_json``), beside the
+        configuration: no digest depends on it. ``data/fit.py`` reads it.
     """
     from safetensors import SafetensorError
 
@@ -78,6 +81,7 @@ def save(
             "config": dict(config),
             "shards": shards,
             "card": finite(dict(card or {})),
+            **({} if robot is None else {"robot": dict(robot)}),
         }
         text = json.dumps(header, indent=1) + "\n"
         write_atomically(folder / "config.json", lambda path: _write(path, text))

@@ -329,6 +329,8 @@ def _differences(old: Any, new: Any, name: str) -> list[tuple[str, Any, Any]]:
         found = []
         for key in [*new, *(k for k in old if k not in new)]:
             inner = f"{name}.{key}" if name else key
+            if key not in old and new[key] is None:
+                continue  # a setting that earlier versions did not have, and that is not given
             found += _differences(old.get(key, _ABSENT), new.get(key, _ABSENT), inner)
         return found
     if isinstance(old, list) and isinstance(new, list) and len(old) == len(new):

@@ -44,6 +44,9 @@ class ImaginationOptions:
     """Steps of the sampler; fewer are faster and coarser."""
     preset: str | None = None
     """Of an imported Ctrl-World: published (to the letter) or improved."""
+    robot: str | None = None
+    """The robot: a TOML file, a name of `worldeval robots`, or module:attr; as the world model
+    says, if not given."""
     action_space: str | None = None
     """What policies command, where the robot knows several ways (a Panda: absolute_pose,
     delta_pose, joint_position, joint_velocity)."""
@@ -122,12 +125,28 @@ def open_imagination(
 
 
 def robot_of(config: DreamConfig, options: ImaginationOptions) -> RobotSpec:
-    """The robot that a world model was trained for, commanded as ``options`` say."""
+    """The robot that a world model was trained for, commanded as ``options`` say.
+
+    Raises MismatchError for a robot of another name, poses or rate in ``options``.
+    """
+    from worldeval.data.fit import check_made_for
     from worldeval.motion import panda
+    from worldeval.robots import read_robot
     from worldeval.worlds.named import as_asked, robot_named
     from worldeval.worlds.sawyer import ROBOT
 
     kept = config.spec
+    if options.robot is not None:
+        given = read_robot(options.robot)
+        check_made_for(f"world model {options.folder}", kept, given, rates=False)
+        if given.name != config.robot:
+            raise MismatchError(
+                f"world model {options.folder} was trained for robot {config.robot!r}, the robot "
+                f"given is {given.name!r}; leave --robot out, or give that robot"
+            )
+        return as_asked(
+            given, action_space=options.action_space, steps_per_frame=options.steps_per_frame
+        )
     if kept is not None and kept.name != panda.NAME and kept.name != ROBOT.name:
         return as_asked(
             kept, action_space=options.action_space, steps_per_frame=options.steps_per_frame

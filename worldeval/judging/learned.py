@@ -18,12 +18,14 @@ import numpy as np
 import torch
 
 from worldeval.data import checkpoint
+from worldeval.data.fit import robot_of_checkpoint
 from worldeval.data.video import to_model
 from worldeval.errors import ConfigError, JudgeError, MismatchError
 from worldeval.judging.network import MOST_FRAMES, JudgeConfig, JudgeNetwork
 from worldeval.judging.probability import Calibration
 from worldeval.judging.without_judge import settled
 from worldeval.learning.weights import filled
+from worldeval.robots import RobotSpec, robot_as_json
 from worldeval.settings import settings_from
 from worldeval.types import Cost, Episode, Outcome, Verdict
 
@@ -39,6 +41,8 @@ class LearnedJudge:
 
     kind: ClassVar[str]
     title: ClassVar[str]
+    robot: RobotSpec | None = None
+    """Whose rollouts it learned from, kept whole in its checkpoint; None where that is unknown."""
 
     def __init__(
         self,
@@ -94,7 +98,9 @@ class LearnedJudge:
             calibration = settings_from(
                 Calibration, config["calibration"], "calibration.", whole=True
             )
-            return cls(network, calibration, name=name, device=device, **settings)
+            judge = cls(network, calibration, name=name, device=device, **settings)
+        judge.robot = robot_of_checkpoint(folder)
+        return judge
 
     def save(self, folder: str | Path, card: Mapping[str, Any] | None = None) -> Path:
         """Write the checkpoint; weights as float16, which moves a logit by about 1e-3."""
@@ -107,7 +113,14 @@ class LearnedJudge:
             "calibration": asdict(self.calibration),
             **self.settings(),
         }
-        return checkpoint.save(folder, kind=self.kind, config=config, tensors=tensors, card=card)
+        return checkpoint.save(
+            folder,
+            kind=self.kind,
+            config=config,
+            tensors=tensors,
+            card=card,
+            robot=None if self.robot is None else robot_as_json(self.robot),
+        )
 
     def judge(self, episodes: Sequence[Episode]) -> list[Verdict]:
         """Verdicts in the order of ``episodes``."""

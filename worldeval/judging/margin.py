@@ -29,6 +29,7 @@ from worldeval.judging.network import JudgeConfig
 from worldeval.judging.samples import Batch
 from worldeval.judging.training import JudgeTrainConfig, train_learned
 from worldeval.judging.validation import JudgeReport
+from worldeval.robots import RobotSpec
 from worldeval.types import Episode
 
 SOFTNESS = 0.25
@@ -79,6 +80,7 @@ def train_margin(
     validation: Sequence[EpisodeStore],
     instructions: Mapping[str, Sequence[str]] | None = None,
     opposed: Mapping[str, str] | None = None,
+    robot: RobotSpec | None = None,
     progress: bool = True,
 ) -> JudgeReport:
     """Train (or go on training) the margin judge in ``out``; the rest as of ``train_judge``."""
@@ -107,5 +109,6 @@ def train_margin(
         validation=validation,
         instructions=instructions,
         opposed=opposed,
+        robot=robot,
         progress=progress,
     )

@@ -24,6 +24,7 @@ from worldeval.judging.samples import Batch
 from worldeval.judging.survival import DistanceBins, expected_distance, log_likelihood
 from worldeval.judging.training import JudgeTrainConfig, train_learned
 from worldeval.judging.validation import JudgeReport
+from worldeval.robots import RobotSpec
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -49,6 +50,7 @@ def train_progress(
     validation: Sequence[EpisodeStore],
     instructions: Mapping[str, Sequence[str]] | None = None,
     opposed: Mapping[str, str] | None = None,
+    robot: RobotSpec | None = None,
     progress: bool = True,
 ) -> JudgeReport:
     """Train (or go on training) the progress judge in ``out`` and calibrate it.
@@ -74,5 +76,6 @@ def train_progress(
         validation=validation,
         instructions=instructions,
         opposed=opposed,
+        robot=robot,
         progress=progress,
     )

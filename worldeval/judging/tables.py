@@ -20,6 +20,7 @@ from tqdm import tqdm
 
 from worldeval.data import digests
 from worldeval.data.atomic import write_atomically
+from worldeval.data.fit import check_made_for
 from worldeval.data.tables import CELL, KEY, SOLVED_AT, VERDICT_COLUMNS, Table, read_parquet
 from worldeval.errors import DataError, MismatchError, StoreError
 from worldeval.judging.vlm.unread import nothing_read
@@ -54,10 +55,12 @@ def judge_store(
 
     known: verdicts of this judge on some of these episodes, which are taken over. The table is
     written to ``out_parquet`` wholly or not at all, where given. Raises StoreError if it cannot be
-    written and DataError if the judge answers for other rollouts than it was asked about.
+    written, DataError if the judge answers for other rollouts than it was asked about, and
+    MismatchError for a judge that was trained for another robot.
     """
     import pandas as pd
 
+    check_made_for(f"judge {judge.name}", getattr(judge, "robot", None), store)
     keys = [] if len(store) == 0 else store.metadata()["key"].tolist()
     made = {} if known is None else made_of(known)
     now = digests.of_episodes(store)

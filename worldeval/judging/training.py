@@ -20,6 +20,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from worldeval.data.fit import check_made_for
 from worldeval.data.store.episodes import EpisodeStore
 from worldeval.errors import ConfigError, MismatchError
 from worldeval.judging.augmentation import AugmentConfig, augment
@@ -37,6 +38,7 @@ from worldeval.judging.validation import (
 )
 from worldeval.learning.config import LoopConfig
 from worldeval.learning.loop import Loop
+from worldeval.robots import RobotSpec
 
 LossOf = Callable[[Tensor, Batch], tuple[Tensor, dict[str, float]]]
 
@@ -112,12 +114,14 @@ def train_judge(
     validation: Sequence[EpisodeStore],
     instructions: Mapping[str, Sequence[str]] | None = None,
     opposed: Mapping[str, str] | None = None,
+    robot: RobotSpec | None = None,
     progress: bool = True,
 ) -> JudgeReport:
     """Train (or go on training) the classifier in ``out`` and calibrate it.
 
     instructions: wordings of each task; opposed: task -> the task that cannot hold at the same
-    time, for hard negatives. Decoded frames are cached beside ``out`` until the end.
+    time, for hard negatives. robot: whose stores these are, kept whole beside it. Decoded frames
+    are cached beside ``out`` until the end.
     """
 
     def loss(logits: Tensor, batch: Batch) -> tuple[Tensor, dict[str, float]]:
@@ -135,6 +139,7 @@ def train_judge(
         validation=validation,
         instructions=instructions,
         opposed=opposed,
+        robot=robot,
         progress=progress,
     )
 
@@ -150,6 +155,7 @@ def train_learned(
     validation: Sequence[EpisodeStore],
     instructions: Mapping[str, Sequence[str]] | None = None,
     opposed: Mapping[str, str] | None = None,
+    robot: RobotSpec | None = None,
     progress: bool = True,
 ) -> JudgeReport:
     """Train (or go on training) any learned judge in ``out``; the rest is as of ``train_judge``.
@@ -176,7 +182,7 @@ def train_learned(
         instructions=instructions or {},
         opposed=opposed or {},
     )
-    network = _optimise(config, training, sampler, loss_of, out, progress)
+    network = _optimise(config, training, sampler, loss_of, out, robot, progress)
     judge = make(
         network,
         Calibration(),
@@ -184,6 +190,7 @@ def train_learned(
         smooth=training.smooth,
         device=next(network.parameters()).device.type,
     )
+    judge.robot = robot
     # Weights are kept as float16; the calibration has to belong to exactly those.
     network.load_state_dict(
         {name: value.half().float() for name, value in network.state_dict().items()}
@@ -209,9 +216,10 @@ def _optimise(
     sampler: Sampler,
     loss_of: LossOf,
     out: Path,
+    robot: RobotSpec | None,
     progress: bool,
 ) -> JudgeNetwork:
-    network = _first_network(config, training, sampler.cache.poses)
+    network = _first_network(config, training, sampler.cache.poses, robot)
     loop = Loop(
         network,
         training.loop,
@@ -242,7 +250,7 @@ def _optimise(
 
 
 def _first_network(
-    config: JudgeConfig, training: JudgeTrainConfig, poses: np.ndarray
+    config: JudgeConfig, training: JudgeTrainConfig, poses: np.ndarray, robot: RobotSpec | None
 ) -> JudgeNetwork:
     """The network that training begins with; poses: (N, P), for their unit."""
     with torch.random.fork_rng(devices=[]):
@@ -255,6 +263,8 @@ def _first_network(
     earlier = load_judge(training.start_from)
     if not isinstance(earlier, LearnedJudge):
         raise ConfigError(f"start_from is {training.start_from}, expected a learned judge")
+    if robot is not None:
+        check_made_for(f"judge {training.start_from}", earlier.robot, robot)
     if replace(earlier.network.config, outputs=config.outputs) != config:
         raise MismatchError(
             f"{training.start_from} was trained with {earlier.network.config}, now it is {config}; "

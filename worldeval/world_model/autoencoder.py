@@ -20,6 +20,7 @@ from worldeval.data import checkpoint
 from worldeval.data.normalize import ChannelNormalizer
 from worldeval.errors import ConfigError
 from worldeval.learning.weights import filled
+from worldeval.robots import RobotSpec, robot_as_json
 from worldeval.settings import settings_from
 
 KIND = "autoencoder"
@@ -147,9 +148,21 @@ class Autoencoder(nn.Module):
         video = self.decoder(flat.contiguous(memory_format=torch.channels_last))
         return video.reshape(*latents.shape[:-3], *video.shape[1:])
 
-    def save(self, folder: str | Path, card: dict[str, Any] | None = None) -> None:
-        tensors = {name: t.detach().numpy() for name, t in self.state_dict().items()}
-        checkpoint.save(folder, kind=KIND, config=asdict(self.config), tensors=tensors, card=card)
+    def save(
+        self,
+        folder: str | Path,
+        card: dict[str, Any] | None = None,
+        robot: RobotSpec | None = None,
+    ) -> None:
+        """Write a checkpoint; robot: whose frames it learned, kept whole beside it."""
+        checkpoint.save(
+            folder,
+            kind=KIND,
+            config=asdict(self.config),
+            tensors={name: t.detach().numpy() for name, t in self.state_dict().items()},
+            card=card,
+            robot=None if robot is None else robot_as_json(robot),
+        )
 
     @classmethod
     def load(cls, folder: str | Path) -> Autoencoder:

@@ -22,6 +22,7 @@ from worldeval.errors import MismatchError
 from worldeval.learning.config import LoopConfig
 from worldeval.learning.loop import Loop
 from worldeval.metrics.psnr import psnr_of_mse
+from worldeval.robots import RobotSpec
 from worldeval.world_model.autoencoder import Autoencoder, AutoencoderConfig, reconstruction_loss
 from worldeval.world_model.clips import batched, load_frames, step_rows
 
@@ -42,8 +43,10 @@ class AutoencoderTrainConfig:
     """Learn from the first so many episodes; None takes all."""
 
 
-def train_autoencoder(config: AutoencoderTrainConfig, out: str | Path) -> Path:
-    """Train, normalise the latents, save to ``out``; returns ``out``."""
+def train_autoencoder(
+    config: AutoencoderTrainConfig, out: str | Path, robot: RobotSpec | None = None
+) -> Path:
+    """Train, normalise the latents, save to ``out``; returns ``out``. robot: whose store it is."""
     out = Path(out)
     table = load_frames(EpisodeStore.open(config.store), config.max_episodes)
     check_size(table.frames.shape[2:4], config.model.image_size)
@@ -85,7 +88,7 @@ def train_autoencoder(config: AutoencoderTrainConfig, out: str | Path) -> Path:
             "threads": config.loop.threads,
         }
         if loop.is_main:
-            model.save(out, card)
+            model.save(out, card, robot)
     return out
 
 

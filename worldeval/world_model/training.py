@@ -18,7 +18,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from worldeval.data.fit import check_store
+from worldeval.data.fit import check_made_for, check_store, robot_of_checkpoint
 from worldeval.data.store.episodes import EpisodeStore
 from worldeval.errors import ConfigError, DataError, MismatchError
 from worldeval.learning.config import LoopConfig
@@ -194,6 +194,10 @@ def train_world_model(
     }
     for store in stores.values():
         check_store(store, robot)
+    for what, folder in (("autoencoder", config.autoencoder), ("world model", start_from)):
+        if folder is not None:
+            kept = robot_of_checkpoint(folder)
+            check_made_for(f"{what} {folder}", kept, robot, rates=False)
     autoencoder, digest = _codec(config), latents_of(Path(config.autoencoder))
     check_size(robot.image_size, autoencoder.config.image_size)
     known = stores[config.store].keys

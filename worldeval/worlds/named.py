@@ -121,3 +121,13 @@ def robot_of_store(store: StoredEpisodes, given: str | None = None) -> RobotSpec
         steps_per_frame=layout.steps_per_frame,
         image_size=layout.image_size,
     )
+
+
+def robot_of_store_if_known(store: StoredEpisodes, given: str | None = None) -> RobotSpec | None:
+    """``robot_of_store``; None for a store that keeps only a name that nobody knows here."""
+    if given is None and kept_robot(store) is None:
+        try:
+            return robot_of_store(store)
+        except ConfigError:
+            return None
+    return robot_of_store(store, given)

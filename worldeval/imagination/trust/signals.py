@@ -34,6 +34,7 @@ import pandas as pd
 from tqdm import tqdm
 
 from worldeval.data import checkpoint
+from worldeval.data.fit import check_made_for, robot_of_checkpoint
 from worldeval.data.store.episodes import EpisodeStore
 from worldeval.data.store.layout import StoreLayout
 from worldeval.data.tables import CELL, KEY
@@ -42,6 +43,7 @@ from worldeval.imagination.trust.inverse_dynamics import InverseDynamics, Invers
 from worldeval.imagination.trust.observing import Observed, observe, view_pairs
 from worldeval.imagination.trust.reference import Reference, neighbour_distance
 from worldeval.learning.weights import filled
+from worldeval.robots import RobotSpec, robot_as_json
 from worldeval.settings import settings_from
 from worldeval.types import Episode, Outcome
 from worldeval.world_model.latents import Encode, open_encoder
@@ -77,6 +79,8 @@ class Trust:
     reference: Reference
     autoencoder: str
     encode: Encode
+    robot: RobotSpec | None = None
+    """Whose frames it learned from, kept whole in its checkpoint; None where that is unknown."""
 
     @classmethod
     def load(cls, folder: str | Path, autoencoder: str | Path, *, device: str = "cpu") -> Trust:
@@ -103,6 +107,7 @@ class Trust:
             reference=reference,
             autoencoder=digest,
             encode=encode,
+            robot=robot_of_checkpoint(folder),
         )
 
     def save(self, folder: str | Path, card: Mapping[str, Any] | None = None) -> Path:
@@ -116,7 +121,14 @@ class Trust:
             tensors[f"network.{name}"] = getattr(self.network, name).cpu().numpy()
         tensors |= {f"reference.{n}": array for n, array in self.reference.tensors().items()}
         config = {"network": asdict(self.network.config), "autoencoder": self.autoencoder}
-        return checkpoint.save(folder, kind=KIND, config=config, tensors=tensors, card=card)
+        return checkpoint.save(
+            folder,
+            kind=KIND,
+            config=config,
+            tensors=tensors,
+            card=card,
+            robot=None if self.robot is None else robot_as_json(self.robot),
+        )
 
     def measure(self, store: EpisodeStore) -> pd.DataFrame:
         """Signals of the frames of a store's rollouts: one row a chunk, with its key.
@@ -124,6 +136,7 @@ class Trust:
         Rollouts that ended with an error, or at their start, have no rows.
         """
         check_layout(self.network.config, store.layout, str(store.root))
+        check_made_for("the trust checkpoint", self.robot, store)
         return _of_episodes(store, self.chunks)
 
     def spread(self, store: EpisodeStore, seeds: Sequence[Seed]) -> pd.DataFrame:

@@ -14,6 +14,7 @@ from typing import Any
 import numpy as np
 import torch
 
+from worldeval.data.fit import check_made_for, robot_of_checkpoint
 from worldeval.data.store.episodes import EpisodeStore
 from worldeval.errors import MismatchError
 from worldeval.imagination.trust.inverse_dynamics import InverseDynamicsConfig
@@ -23,6 +24,7 @@ from worldeval.imagination.trust.inverse_dynamics_training import (
 )
 from worldeval.imagination.trust.reference import build_reference
 from worldeval.imagination.trust.signals import Trust, check_layout
+from worldeval.robots import RobotSpec
 from worldeval.world_model.latents import open_encoder
 
 
@@ -34,13 +36,18 @@ def train_trust(
     stores: Sequence[EpisodeStore],
     validation: Sequence[EpisodeStore],
     autoencoder: str | Path,
+    robot: RobotSpec | None = None,
     progress: bool = True,
 ) -> Trust:
     """Train (or go on training) in ``out``, measure on ``validation``, save; see the module.
 
     Raises MismatchError if a store is not of the robot, views, size and poses of ``config`` or
-    shares episodes between training and validation.
+    shares episodes between training and validation, or the autoencoder is of another robot than
+    ``robot``, which is kept whole beside it.
     """
+    if robot is not None:
+        kept = robot_of_checkpoint(autoencoder)
+        check_made_for(f"autoencoder {autoencoder}", kept, robot, rates=False)
     encode, digest = open_encoder(autoencoder)
     for store in (*stores, *validation):
         check_layout(config, store.layout, str(store.root))
@@ -63,7 +70,9 @@ def train_trust(
     network.load_state_dict(halved | spreads)
     torch.set_num_threads(training.loop.threads)
     reference = build_reference(network, encode, stores, validation, seed=training.loop.seed)
-    trust = Trust(network=network, reference=reference, autoencoder=digest, encode=encode)
+    trust = Trust(
+        network=network, reference=reference, autoencoder=digest, encode=encode, robot=robot
+    )
     trust.save(
         out,
         card={

@@ -16,6 +16,7 @@ import numpy as np
 import torch
 
 from worldeval.data import checkpoint
+from worldeval.data.fit import check_made_for, robot_of_checkpoint
 from worldeval.data.video import to_model
 from worldeval.errors import ConfigError, PolicyError
 from worldeval.learning.devices import check_device
@@ -140,9 +141,12 @@ def load(
 ) -> BehaviourCloning:
     """Read a checkpoint. ``name`` and ``execute`` override what it says of itself.
 
-    Whether it fits ``robot`` is ``check_policy``'s to say; loading needs no robot.
+    Whether its spec fits ``robot`` is ``check_policy``'s to say; loading needs no robot. Raises
+    MismatchError for a checkpoint that keeps another robot than ``robot``.
     """
     check_device(device)
+    if robot is not None:
+        check_made_for(f"policy {folder}", robot_of_checkpoint(folder), robot, rates=False)
     config, tensors = checkpoint.load(folder, kind=KIND)
     with checkpoint.fitting(folder):
         settings = BCConfig.from_json(config["network"])
