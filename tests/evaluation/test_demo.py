@@ -175,6 +175,30 @@ def test_the_circle_closes_and_a_second_run_only_adds_what_is_new(
     assert json.loads(json.dumps({row["name"]: row for row in rows})) == leaderboard(out)
 
 
+def test_a_demo_is_an_evaluation_like_any_other(
+    world: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    out = tmp_path / "demo"
+    words = ["demo", "--out", str(out), "--threads", "1"]
+    assert cli.main(words) == 0, capsys.readouterr().err
+    made = {name: (out / name).read_bytes() for name in ("leaderboard.json", "report.html")}
+    for name in made:
+        (out / name).unlink()
+    run = Evaluation.open(out).rank()
+    assert {name: (out / name).read_bytes() for name in made} == made
+    assert b"data:video/mp4" in made["report.html"]
+    assert run.truth is not None and set(run.rollouts) == {"able", "poor"}
+
+    # All start states, and again the few: of those alone the short demo tells, as before.
+    assert cli.main([*words, "--full"]) == 0, capsys.readouterr().err
+    assert (out / "leaderboard.json").read_bytes() != made["leaderboard.json"]
+    assert cli.main(words) == 0, capsys.readouterr().err
+    assert (out / "leaderboard.json").read_bytes() == made["leaderboard.json"]
+    assert {len(views) for views in Evaluation.open(out).rollouts.values()} == {6}
+    some = Evaluation.open(out).only(run.rollouts["able"][0].start_id for _ in range(1))
+    assert {len(views) for views in some.rollouts.values()} == {1} and len(some.verdicts) == 2
+
+
 @pytest.mark.weights
 def test_what_was_calibrated_on_another_world_is_told_and_not_used(
     world_folder: Path,

@@ -137,3 +137,33 @@ def test_verdicts_that_cannot_be_used_are_told_where_the_evaluation_is_shown(
     assert "verdicts.parquet" in repr(run) and "verdicts.parquet" in run._repr_html_()
     with pytest.raises(DataError):
         run.rank()
+
+
+def test_a_leaderboard_is_made_once_and_anew_when_the_folder_has_changed(tmp_path: Path) -> None:
+    good, bad = policy(tmp_path, "good", 0), policy(tmp_path, "bad", 1)
+    run = evaluate(tmp_path, [good], starts=2)
+    board = run.leaderboard()
+    assert run.rank().leaderboard() is board and run.report() and run.leaderboard() is board
+    evaluate(tmp_path, [bad], starts=2)  # by somebody else
+    assert {row.name for row in run.leaderboard().policies} == {"good", "bad"}
+
+
+def test_trust_in_the_verdicts_of_another_judge_is_left_out_and_told(tmp_path: Path) -> None:
+    run = evaluate(tmp_path, [policy(tmp_path, "good", 0), policy(tmp_path, "bad", 1)])
+    table = run.verdicts[["key", "policy", "task", "start_id", "judge"]]
+    table = table.assign(trusted=True, distrust=0.0)
+    table.to_parquet(tmp_path / "run" / "trust.parquet", index=False)
+    assert run.leaderboard().trust is not None
+    table.assign(judge="another").to_parquet(tmp_path / "run" / "trust.parquet", index=False)
+    board = run.rank().leaderboard()
+    assert board.trust is None
+    assert any("cannot be told" in note and "another" in note for note in board.notes)
+    with pytest.raises(MismatchError, match="worldeval trust"):
+        _ = run.trust
+
+
+def test_a_report_shows_the_surest_rollouts_and_leaves_the_store_as_it_is(tmp_path: Path) -> None:
+    run = evaluate(tmp_path, [policy(tmp_path, "good", 0), policy(tmp_path, "bad", 1)])
+    assert "data:video/mp4" in run.report().read_text()
+    assert list((tmp_path / "run" / "clips").glob("*.mp4"))
+    assert cli.main(["store", "verify", str(tmp_path / "run")]) == 0

@@ -63,6 +63,7 @@ class Rank:
         from worldeval.data.provenance import write_manifest
         from worldeval.data.tables import read_truth_table
         from worldeval.evaluation.folder import (
+            as_text,
             judge_errors,
             read_trust,
             read_truth,
@@ -97,5 +98,6 @@ class Rank:
         write_manifest(self.out, command="rank", config=self, seed=self.seed, allow_changes=True)
         given = {name: value for name, value in asdict(self).items() if value not in (None, False)}
         facts = {n: str(value) for n, value in given.items() if n != "out"}
-        print(write_ranking(board, self.out, provenance=facts))
+        write_ranking(board, self.out, provenance=facts)
+        print(as_text(board))
         print(self.out / "report.html")

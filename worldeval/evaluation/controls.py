@@ -1,8 +1,8 @@
 """Control policies: recorded expert actions, random, standing still and mirrored actions.
 
 In: the robot and, where there is one, a store of recorded expert episodes that begin at the suite's
-start states. Out: policies with the reserved names of ``ranking.controls``, to be rolled out from
-a few start states beside those that are evaluated. Who rolls out an evaluation adds them::
+start states. Out: policies with the reserved names of ``ranking.leaderboard.controls``, to be
+rolled out from a few start states beside those that are evaluated. Who rolls out adds them::
 
     policies += control_policies(world.robot, recorded)
 """

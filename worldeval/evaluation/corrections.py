@@ -18,7 +18,10 @@ from worldeval.evaluation.opening import ImaginationOptions, fingerprint
 if TYPE_CHECKING:
     import pandas as pd
 
+    from worldeval.imagination.trust.calibration import TrustCalibration
     from worldeval.ranking.leaderboard.corrections import JudgeErrors
+
+UNTOLD = "Which rollouts not to trust cannot be told"
 
 
 def measure_trust(
@@ -31,24 +34,42 @@ def measure_trust(
     from worldeval.data.checkpoint import digest
     from worldeval.evaluation import trust as tables
 
+    calibration, notes = _trust_calibration(stores, fingerprint(str(options.folder)))
+    if calibration is None:
+        return None, notes
+    place = shipped.folder() / shipped.TRUST
+    trust = tables.open_instrument(place, None, options)
+    measuring = tables.Measuring(trust=trust, digest=digest(place), seeds=())
+    told = [measuring.write(measuring.store(s)[0], s, calibration) for s in stores]
+    return pd.concat(told, ignore_index=True), []
+
+
+def why_no_trust(stores: Sequence[Path], world_model: str) -> list[str]:
+    """A note where the shipped trust does not fit rollouts of this world model; else nothing."""
+    return _trust_calibration(stores, world_model)[1]
+
+
+def _trust_calibration(
+    stores: Sequence[Path], world_model: str | None
+) -> tuple[TrustCalibration | None, list[str]]:
+    """The shipped calibration of trust, or None and a note on why it is not of these rollouts."""
+    from worldeval.data.checkpoint import digest
+    from worldeval.evaluation import trust as tables
+
     place = shipped.folder() / shipped.TRUST
     calibration = tables.read_calibration(None, place)
     if calibration is None:
-        return None, [f"Which rollouts not to trust cannot be told: {place} has no trust.json."]
-    instrument = digest(place)
+        return None, [f"{UNTOLD}: {place} has no trust.json."]
     try:
         calibration.check(
-            world_model=fingerprint(str(options.folder)),
-            instrument=instrument,
+            world_model=world_model,
+            instrument=digest(place),
             judges=tables.judges_of(stores),
             seeds=False,
         )
     except MismatchError as error:
-        return None, [f"Which rollouts not to trust cannot be told: {error}."]
-    trust = tables.open_instrument(place, None, options)
-    measuring = tables.Measuring(trust=trust, digest=instrument, seeds=())
-    told = [measuring.write(measuring.store(s)[0], s, calibration) for s in stores]
-    return pd.concat(told, ignore_index=True), []
+        return None, [f"{UNTOLD}: {error}."]
+    return calibration, []
 
 
 def shipped_judge_errors(imagined: pd.DataFrame, out: Path) -> tuple[JudgeErrors | None, list[str]]:

@@ -15,19 +15,16 @@ import json
 import logging
 import os
 import re
-import sys
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from worldeval import shipped
 from worldeval.errors import ConfigError
-from worldeval.evaluation.corrections import measure_trust, shipped_judge_errors
-from worldeval.evaluation.evaluation import GIVEN_TRUTH
-from worldeval.evaluation.folder import judge_folder, read_truth, write_ranking
+from worldeval.evaluation.evaluation import Evaluation
 from worldeval.evaluation.opening import (
     ImaginationOptions,
     adapter_of,
@@ -37,14 +34,12 @@ from worldeval.evaluation.opening import (
     set_threads,
 )
 from worldeval.evaluation.policy_options import PolicyOptions, close_policies
-from worldeval.judging.tables import write_table
-from worldeval.reports.videos import make_clips
+from worldeval.evaluation.rolling import roll_out
+from worldeval.evaluation.stage import Stage
+from worldeval.judging.loading import load_judge
 
 if TYPE_CHECKING:
-    import pandas as pd
-
     from worldeval.imagination.env import Imagination
-    from worldeval.motion.adapters import Adapter
     from worldeval.rollout.suite import Suite
     from worldeval.types import Policy
 
@@ -73,14 +68,6 @@ class DemoConfig:
         self.guard.check()
 
 
-@dataclass(frozen=True)
-class Candidate:
-    """A policy with the folder of its rollouts, whose name changes when the policy does."""
-
-    policy: Policy
-    rollouts: Path
-
-
 class Clock:
     """Prints how long each phase took."""
 
@@ -101,48 +88,51 @@ class Clock:
 
 def run_demo(config: DemoConfig) -> Path:
     """Run what is missing and return the path of ``report.html``."""
-    from worldeval.judging.classifier import SuccessClassifier
-    from worldeval.ranking.leaderboard import build_leaderboard
-
     clock = Clock()
     with clock.phase("load"):
-        set_threads(config.threads)
-        suite = demo_suite(config.full)
-        truth = read_truth(shipped.path(shipped.TRUTH))
-        judge = SuccessClassifier.load(shipped.path(shipped.JUDGE))
-        world = open_imagination(config.imagination)
-        candidates = load_candidates(config, world)
-        settings = begin(config, suite)
-    count = len(candidates) * len(suite.starts)
+        judge = load_judge(shipped.path(shipped.JUDGE))
+        truth = shipped.path(shipped.TRUTH)
+        stage = open_demo(config)
+    starts = stage.suite.starts
     print(
-        f"{len(candidates)} policies x {len(suite.starts)} start states of {len(suite.tasks)} "
-        f"tasks = {count} rollouts, none of them in a simulator",
+        f"{len(stage.policies)} policies x {len(starts)} start states of {len(stage.suite.tasks)} "
+        f"tasks = {len(stage.policies) * len(starts)} rollouts, none of them in a simulator",
         flush=True,
     )
-    with clock.phase("imagine"):
-        adapter = adapter_of(world.robot, config.imagination)
-        imagine(candidates, world, suite, config.batch, adapter)
+    with clock.phase("imagine"), stage:
+        roll_out(stage, config.batch)
+    run = Evaluation.open(config.out).only(start.start_id for start in starts)
     with clock.phase("judge"):
-        imagined = judged(candidates, judge, suite)
+        run.judge(judge)
     with clock.phase("trust"):
-        trust, doubtful = measure_trust(
-            [candidate.rollouts for candidate in candidates], config.imagination
-        )
+        run.measure_trust(config.imagination)
     with clock.phase("rank"):
-        true = truth[truth["start_id"].isin([start.start_id for start in suite.starts])]
-        stores = {c.policy.spec.name: c.rollouts for c in candidates}
-        write_table(true, config.out / GIVEN_TRUTH)  # so that an ``Evaluation`` of it knows it too
-        clips = make_clips(stores, imagined, true, config.out / "videos")
-        facts = {**settings, "seconds": dict(clock.seconds), "judge": judge.name}
-        errors, uncorrected = shipped_judge_errors(imagined, config.out)
-        board = build_leaderboard(imagined, true, judge_errors=errors, trust=trust)
-        board = replace(board, notes=(*board.notes, *doubtful, *uncorrected))
-        text = write_ranking(board, config.out, clips=clips, provenance=facts)
-    print(text)
+        run.rank(truth)
+    print(run.text())
     report = config.out / "report.html"
     print(f"\n{config.out / 'leaderboard.json'}\n{config.out / 'videos'}\n{report}")
     print(f"{clock.total_s:.0f} s in all")
     return report
+
+
+def open_demo(config: DemoConfig) -> Stage:
+    """The shipped world with the shipped policies and the user's, in a folder that fits them."""
+    set_threads(config.threads)
+    suite = demo_suite(config.full)
+    world = open_imagination(config.imagination)
+    uris, policies = load_candidates(config, world)
+    begin(config, suite)
+    names = [policy.spec.name for policy in policies]
+    return Stage(
+        world=world,
+        adapter=adapter_of(world.robot, config.imagination),
+        policies=tuple(policies),
+        suite=suite,
+        folder=config.out,
+        places={
+            name: rollouts_of(config.out, uri, name) for uri, name in zip(uris, names, strict=True)
+        },
+    )
 
 
 def demo_suite(full: bool) -> Suite:
@@ -156,7 +146,7 @@ def demo_suite(full: bool) -> Suite:
     return suite if full else suite.subset(per_task=PER_TASK)
 
 
-def begin(config: DemoConfig, suite: Suite) -> dict[str, Any]:
+def begin(config: DemoConfig, suite: Suite) -> None:
     """Write run.json, or refuse to mix rollouts of two world models in one folder."""
     from worldeval.data.provenance import write_manifest
 
@@ -174,17 +164,10 @@ def begin(config: DemoConfig, suite: Suite) -> dict[str, Any]:
         extra={"options": config},
         content=imagination_content(config.imagination),
     )
-    return {
-        "world model": settings["world_model"],
-        "suite": suite.name,
-        "chunks": suite.chunks,
-        "start states": len(suite.starts),
-        "command": " ".join(sys.argv),
-    }
 
 
-def load_candidates(config: DemoConfig, world: Imagination) -> list[Candidate]:
-    """The shipped policies, then the user's; every one is checked before the first begins."""
+def load_candidates(config: DemoConfig, world: Imagination) -> tuple[list[str], list[Policy]]:
+    """URIs and policies: the shipped ones, then the user's; all are checked before any begins."""
     from worldeval.rollout.fit import check_names
 
     own = [str(path) for path in shipped.policies().values()]
@@ -200,10 +183,7 @@ def load_candidates(config: DemoConfig, world: Imagination) -> list[Candidate]:
     except BaseException:
         close_policies(policies)
         raise
-    return [
-        Candidate(policy, rollouts_of(config.out, uri, policy.spec.name))
-        for uri, policy in zip(uris, policies, strict=True)
-    ]
+    return uris, policies
 
 
 def rollouts_of(out: Path, uri: str, name: str) -> Path:
@@ -237,28 +217,3 @@ def rollouts_of(out: Path, uri: str, name: str) -> Path:
 
 def _version(content: str, query: str) -> str:
     return hashlib.sha256(f"{content} {query}".encode()).hexdigest()[:8]
-
-
-def imagine(
-    candidates: Sequence[Candidate], world: Imagination, suite: Suite, batch: int, adapter: Adapter
-) -> None:
-    from worldeval.rollout.engine import check_fit, run
-    from worldeval.rollout.recording import open_rollouts
-
-    for candidate in candidates:
-        check_fit(world, candidate.policy, suite)
-    for candidate in candidates:
-        with open_rollouts(candidate.rollouts, world.robot) as store:
-            report = run(world, candidate.policy, suite, store, batch=batch, adapter=adapter)
-            print(report, flush=True)
-        close_policies([candidate.policy])
-
-
-def judged(candidates: Sequence[Candidate], judge: Any, suite: Suite) -> pd.DataFrame:
-    """The verdict table of the suite's rollouts."""
-    import pandas as pd
-
-    tables = [judge_folder(judge, candidate.rollouts) for candidate in candidates]
-    table = pd.concat(tables, ignore_index=True)
-    wanted = table["start_id"].isin([start.start_id for start in suite.starts])
-    return table[wanted].reset_index(drop=True)

@@ -7,9 +7,8 @@ disk when it is asked for, so what other commands add to the folder is seen.
 
 from __future__ import annotations
 
-import sys
-from collections.abc import Mapping
-from dataclasses import replace
+from collections.abc import Iterable, Mapping
+from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -17,25 +16,24 @@ from worldeval.errors import MismatchError, StoreError, WorldEvalError
 from worldeval.evaluation.folder import (
     TRUTH,
     VERDICTS,
+    as_text,
     check_labels,
     judge_folder,
     read_trust,
     read_truth,
     read_verdicts,
-    write_ranking,
 )
-from worldeval.evaluation.opening import ImaginationOptions, stores_in, world_model_of
+from worldeval.evaluation.opening import ImaginationOptions, stores_in
+from worldeval.evaluation.ranked import GIVEN_TRUTH, leaderboard_of, part, write_ranked
 from worldeval.evaluation.rollouts import RolloutView, rollouts_by_policy
 
 if TYPE_CHECKING:
     import pandas as pd
 
-    from worldeval.ranking.leaderboard.corrections import JudgeErrors
     from worldeval.ranking.leaderboard.leaderboard import Leaderboard
     from worldeval.types import Judge
 
-GIVEN_TRUTH = "given-truth.parquet"
-"""The true outcomes that the folder was last ranked against."""
+LEADERBOARD = "leaderboard.json"
 
 
 class Evaluation:
@@ -44,8 +42,10 @@ class Evaluation:
     ``judge`` and ``rank`` write into the folder and return the evaluation itself.
     """
 
-    def __init__(self, folder: str | Path) -> None:
+    def __init__(self, folder: str | Path, starts: Iterable[str] | None = None) -> None:
         self.folder = Path(folder)
+        self.starts = None if starts is None else frozenset(starts)
+        self._ranked: tuple[frozenset[tuple[str, int, int]], Leaderboard] | None = None
         stores_in(self.folder)  # raises where there are no rollouts
 
     @property
@@ -63,10 +63,15 @@ class Evaluation:
             )
         return cls(folder)
 
+    def only(self, starts: Iterable[str]) -> Evaluation:
+        """The same evaluation seen from these start states alone: the others of the folder are
+        neither shown nor ranked."""
+        return Evaluation(self.folder, starts)
+
     @property
     def rollouts(self) -> Mapping[str, list[RolloutView]]:
         """Policy -> its rollouts; ``.video()`` of one plays in a notebook."""
-        return rollouts_by_policy(self.stores)
+        return rollouts_by_policy(self.stores, self.starts)
 
     @property
     def judged(self) -> bool:
@@ -79,7 +84,7 @@ class Evaluation:
 
         Raises DataError where rollouts are not judged, or have changed since they were.
         """
-        return read_verdicts(self.folder)
+        return part(read_verdicts(self.folder), self.starts)
 
     @property
     def truth(self) -> pd.DataFrame | None:
@@ -87,13 +92,14 @@ class Evaluation:
         None if nothing is known."""
         for name in (TRUTH, GIVEN_TRUTH):
             if (self.folder / name).is_file():
-                return read_truth(self.folder / name)
+                return part(read_truth(self.folder / name), self.starts)
         return None
 
     @property
     def trust(self) -> pd.DataFrame | None:
         """Which imagined rollouts to believe; None where `worldeval trust` was not run."""
-        return read_trust(self.folder)
+        table = read_trust(self.folder)
+        return None if table is None else part(table, self.starts)
 
     def judge(self, judge: Judge | str | Path | None = None) -> Evaluation:
         """Give a verdict on every rollout. judge: as for `worldeval judge`, or one that is open;
@@ -125,26 +131,20 @@ class Evaluation:
 
     def leaderboard(self) -> Leaderboard:
         """The ranking of what is in the folder now, with what is known of its errors."""
-        from worldeval.evaluation.corrections import shipped_judge_errors
-        from worldeval.evaluation.until_sure_folder import stopping_notes
-        from worldeval.ranking.leaderboard import build_leaderboard
+        stamp = self._stamp()
+        if self._ranked is None or self._ranked[0] != stamp:
+            self._ranked = stamp, leaderboard_of(self.folder, self.starts)
+        return self._ranked[1]
 
-        verdicts = self.verdicts
-        errors: JudgeErrors | None = None
-        notes: list[str] = []
-        if world_model_of(self.folder) is not None:
-            errors, notes = shipped_judge_errors(verdicts, self.folder)
-        given, true = self.folder / GIVEN_TRUTH, None
-        if given.is_file():
-            true = read_truth(given)
-            true = true[true["start_id"].isin(verdicts["start_id"])].reset_index(drop=True)
-        board = build_leaderboard(
-            verdicts,
-            true,
-            judge_errors=errors,
-            trust=self.trust,
-        )
-        return replace(board, notes=(*board.notes, *notes, *stopping_notes(self.folder, verdicts)))
+    def _stamp(self) -> frozenset[tuple[str, int, int]]:
+        """Name, size and time of all that a leaderboard is made from."""
+        found = set()
+        for kind in ("parquet", "json"):
+            for path in self.folder.rglob(f"*.{kind}"):
+                with suppress(FileNotFoundError):  # another command is writing
+                    facts = path.stat()
+                    found.add((str(path), facts.st_size, facts.st_mtime_ns))
+        return frozenset(one for one in found if not one[0].endswith(LEADERBOARD))
 
     def rank(self, truth: str | Path | pd.DataFrame | None = None) -> Evaluation:
         """Write leaderboard.json and report.html.
@@ -165,18 +165,13 @@ class Evaluation:
                     "happened from the same start states"
                 )
             write_table(table, self.folder / GIVEN_TRUTH)
-        self._write()
+        self.report()
         return self
 
     def report(self) -> Path:
-        """The path of report.html, made anew."""
-        self._write()
+        """The path of report.html, made anew, with videos of the best and the worst rollouts."""
+        write_ranked(self.leaderboard(), self.folder, self.starts)
         return self.folder / "report.html"
-
-    def _write(self) -> str:
-        return write_ranking(
-            self.leaderboard(), self.folder, provenance={"folder": str(self.folder)}
-        )
 
     def _shown(self) -> Leaderboard | str:
         """The leaderboard, or why there is none: to be looked at is no reason to fail."""
@@ -190,12 +185,8 @@ class Evaluation:
 
     def text(self) -> str:
         """The leaderboard in characters that standard output can show."""
-        from worldeval.reports.ranking.text import render
-
         shown = self._shown()
-        if isinstance(shown, str):
-            return shown
-        return render(shown, unicode=(sys.stdout.encoding or "ascii").lower().startswith("utf"))
+        return shown if isinstance(shown, str) else as_text(shown)
 
     def __repr__(self) -> str:
         return self.text()

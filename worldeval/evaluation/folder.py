@@ -203,12 +203,16 @@ def write_ranking(
     *,
     clips: Sequence[Clip] = (),
     provenance: Mapping[str, Any] | None = None,
-) -> str:
-    """Write ``leaderboard.json`` and ``report.html`` into ``out``; the leaderboard as text."""
+) -> None:
+    """Write ``leaderboard.json`` and ``report.html`` into ``out``."""
     from worldeval.reports.ranking.page import write_report
-    from worldeval.reports.ranking.text import render
 
     board.to_json(out / "leaderboard.json")
     write_report(out / "report.html", board, clips=clips, provenance=provenance)
-    encoding = (sys.stdout.encoding or "ascii").lower()
-    return render(board, unicode=encoding.startswith("utf"))
+
+
+def as_text(board: Leaderboard) -> str:
+    """The leaderboard in characters that standard output can show."""
+    from worldeval.reports.ranking.text import render
+
+    return render(board, unicode=(sys.stdout.encoding or "ascii").lower().startswith("utf"))

@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+from contextlib import ExitStack
+from pathlib import Path
+
+from worldeval.data.store.episodes import EpisodeStore
 from worldeval.errors import PolicyError
 from worldeval.evaluation.policy_options import tell
 from worldeval.evaluation.stage import Stage
@@ -12,11 +16,16 @@ def roll_out(stage: Stage, batch: int) -> None:
 
     Raises PolicyError, after all others have been rolled out, if a policy never worked.
     """
-    from worldeval.rollout.engine import run
+    import pandas as pd
+
+    from worldeval.rollout.engine import check_fit, run
     from worldeval.rollout.table import rollout_table
 
     failed: list[PolicyError] = []
-    with stage.store() as store:
+    for policy in stage.policies:  # what does not fit is told before the first begins
+        check_fit(stage.world, policy, stage.suite)
+    with ExitStack() as opened:
+        stores: dict[Path, EpisodeStore] = {}
         for number, policy in enumerate(stage.policies, start=1):
             if len(stage.policies) > 1:
                 print(
@@ -24,9 +33,17 @@ def roll_out(stage: Stage, batch: int) -> None:
                     f"{len(stage.suite.starts)} start states",
                     flush=True,
                 )
+            place = stage.place(policy.spec.name)
+            if place not in stores:
+                stores[place] = opened.enter_context(stage.store(place))
             try:
                 report = run(
-                    stage.world, policy, stage.suite, store, batch=batch, adapter=stage.adapter
+                    stage.world,
+                    policy,
+                    stage.suite,
+                    stores[place],
+                    batch=batch,
+                    adapter=stage.adapter,
                 )
             except PolicyError as error:  # it never worked; the others still can
                 failed.append(error)
@@ -34,7 +51,7 @@ def roll_out(stage: Stage, batch: int) -> None:
                     tell(str(error))
             else:
                 print(report, flush=True)
-        table = rollout_table(store)
+        table = pd.concat([rollout_table(s) for s in stores.values()], ignore_index=True)
     stage.keep_truth(table)
     if failed:
         raise PolicyError(

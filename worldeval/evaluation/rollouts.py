@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import base64
 import tempfile
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -68,8 +68,10 @@ class RolloutView:
             return Video(mp4=path.read_bytes())
 
 
-def rollouts_by_policy(stores: Sequence[Path]) -> Mapping[str, list[RolloutView]]:
-    """Policy -> its rollouts, in the order of their keys."""
+def rollouts_by_policy(
+    stores: Sequence[Path], starts: Collection[str] | None = None
+) -> Mapping[str, list[RolloutView]]:
+    """Policy -> its rollouts, in the order of their keys. starts: only from these start states."""
     from worldeval.data.store.episodes import EpisodeStore
 
     found: dict[str, list[RolloutView]] = {}
@@ -77,6 +79,8 @@ def rollouts_by_policy(stores: Sequence[Path]) -> Mapping[str, list[RolloutView]
         store = EpisodeStore.open(place)
         rows = store.metadata().to_dict("records") if len(store) else []
         for row in sorted(rows, key=lambda row: str(row["key"])):
+            if starts is not None and str(row.get("start_id")) not in starts:
+                continue
             key = str(row["key"])
             policy = str(row.get("policy") or key.partition("/")[0])
             found.setdefault(policy, []).append(

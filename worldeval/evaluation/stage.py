@@ -7,7 +7,7 @@ refuses to mix rollouts of different settings. Whoever rolls out, the folder loo
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -136,12 +136,18 @@ class Stage:
     policies: tuple[Policy, ...]
     suite: Suite
     folder: Path
+    places: Mapping[str, Path] = field(default_factory=dict)
+    """Policy -> folder of its rollouts, where each has one of its own."""
 
-    def store(self) -> EpisodeStore:
-        """The folder's store of rollouts, opened for writing."""
+    def place(self, policy: str) -> Path:
+        """The folder of this policy's rollouts."""
+        return self.places.get(policy, self.folder)
+
+    def store(self, place: Path | None = None) -> EpisodeStore:
+        """The store of rollouts in ``place`` (the stage's folder), opened for writing."""
         from worldeval.rollout.recording import open_rollouts
 
-        return open_rollouts(self.folder, self.world.robot)
+        return open_rollouts(place or self.folder, self.world.robot)
 
     def __enter__(self) -> Stage:
         return self

@@ -7,7 +7,7 @@ happened. Leaves: mp4 files, and what a report shows of them.
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
+from collections.abc import Collection, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -26,34 +26,44 @@ ENLARGE = 3
 
 
 def make_clips(
-    rollouts: Mapping[str, Path], imagined: pd.DataFrame, against: pd.DataFrame, folder: Path
+    stores: Sequence[Path],
+    imagined: pd.DataFrame,
+    against: pd.DataFrame | None,
+    folder: Path,
+    *,
+    recorded: Collection[str] = (),
 ) -> list[Clip]:
     """Videos of the best and the worst rollouts: imagined, true, and one beside the other.
 
-    rollouts: the store of each policy. imagined, against: verdict tables, of the truth the second.
+    stores: where the rollouts lie. imagined, against: verdict tables, of the truth the second.
+    recorded: policies whose true rollouts are among the shipped clips of what truly happened.
     """
     from worldeval.data.store.episodes import EpisodeStore
     from worldeval.data.video import write_mp4
     from worldeval.reports.ranking.clips import Clip, choose_rollouts
     from worldeval.rollout.recording import rollout_key
 
-    stores = {name: EpisodeStore.open(place) for name, place in rollouts.items()}
+    opened = [EpisodeStore.open(place) for place in stores]
     place = shipped.folder() / shipped.TRUTH_CLIPS
-    true = EpisodeStore.open(place) if place.is_dir() else None
-    if true is not None:  # show what can be shown beside the truth
-        shown = imagined["key"].isin(true.keys) | ~imagined["policy"].isin(set(against["policy"]))
+    true = EpisodeStore.open(place) if recorded and place.is_dir() else None
+    if true is not None and against is not None:  # show what can be shown beside the truth
+        filmed = imagined["key"].isin(true.keys) & imagined["policy"].isin(list(recorded))
+        shown = filmed | ~imagined["policy"].isin(set(against["policy"]))
         imagined = imagined[shown] if shown.any() else imagined
+    chosen_ones = choose_rollouts(imagined, against, per_group=6)
+    if not chosen_ones:
+        return []
     _make_folder(folder)
     clips = []
-    for number, chosen in enumerate(choose_rollouts(imagined, against, per_group=6), start=1):
+    for number, chosen in enumerate(chosen_ones, start=1):
         key = rollout_key(chosen.policy, chosen.start_id)
-        store = stores[chosen.policy]
+        store = next(one for one in opened if key in one)
         name = re.sub(r"[^A-Za-z0-9.=-]", "_", f"{number:02d}-{key}")
         dream = tiled(store.by_key(key).frames)
         path = folder / f"{name}-imagined.mp4"
         write_mp4(path, dream, store.layout.fps)
         true_path = None
-        if true is not None and key in true:
+        if true is not None and chosen.policy in recorded and key in true:
             fact = tiled(true.by_key(key).frames)
             true_path = folder / f"{name}-true.mp4"
             write_mp4(true_path, fact, store.layout.fps)

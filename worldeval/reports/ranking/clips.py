@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from worldeval.errors import ConfigError
+from worldeval.ranking.leaderboard.controls import split_controls
 from worldeval.ranking.verdict_table import (
     Cell,
     pair_outcomes,
@@ -72,7 +73,7 @@ def choose_rollouts(
     """
     if per_group < 1:
         raise ConfigError(f"per_group is {per_group!r}, expected at least 1")
-    said = read_outcomes(imagined, "imagined")
+    said, _ = split_controls(read_outcomes(imagined, "imagined"))
     true = {} if against is None else pair_outcomes(said, read_outcomes(against, "true"))
     sure = read_column(imagined, "probability")
 

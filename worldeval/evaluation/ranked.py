@@ -1,0 +1,131 @@
+"""The ranking of an evaluation's folder: from the tables on its disk to leaderboard and report.
+
+Enters: a folder of judged rollouts, perhaps a part of its start states. Leaves: a ``Leaderboard``
+with what is known of its errors, and leaderboard.json, report.html and the videos that it shows.
+Whoever wrote the folder (``evaluate``, ``demo``, ``rollout`` and ``judge``), it is ranked alike.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Mapping
+from dataclasses import replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from worldeval import shipped
+from worldeval.errors import MismatchError
+from worldeval.evaluation.folder import read_trust, read_truth, read_verdicts, write_ranking
+from worldeval.evaluation.opening import fingerprint, stores_in, world_model_of
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+    from worldeval.ranking.leaderboard.corrections import JudgeErrors
+    from worldeval.ranking.leaderboard.leaderboard import Leaderboard
+
+GIVEN_TRUTH = "given-truth.parquet"
+"""The true outcomes that the folder was last ranked against."""
+VIDEOS, CLIPS = "videos", "clips"
+"""Where films for people lie; the second where the folder is a store, whose films are its own."""
+
+
+def part(table: pd.DataFrame, starts: Collection[str] | None) -> pd.DataFrame:
+    """The rows of these start states; all of them if None."""
+    if starts is None:
+        return table
+    rows = table[table["start_id"].isin(list(starts))].reset_index(drop=True)
+    rows.attrs = table.attrs
+    return rows
+
+
+def given_truth(folder: Path, verdicts: pd.DataFrame) -> pd.DataFrame | None:
+    """The truth that the folder was last ranked against, of the start states in ``verdicts``."""
+    given = folder / GIVEN_TRUTH
+    return part(read_truth(given), set(verdicts["start_id"])) if given.is_file() else None
+
+
+def leaderboard_of(folder: Path, starts: Collection[str] | None = None) -> Leaderboard:
+    """The ranking of what is in the folder now. starts: only of these start states."""
+    from worldeval.evaluation.corrections import shipped_judge_errors, why_no_trust
+    from worldeval.evaluation.until_sure_folder import stopping_notes
+    from worldeval.ranking.leaderboard import build_leaderboard
+
+    verdicts = part(read_verdicts(folder), starts)
+    errors: JudgeErrors | None = None
+    trust, notes = _trust(folder)
+    if (world_model := world_model_of(folder)) is not None:
+        errors, uncorrected = shipped_judge_errors(verdicts, folder)
+        if trust is None and not notes:
+            notes = why_no_trust(stores_in(folder), world_model)
+        notes = [*notes, *uncorrected]
+    board = build_leaderboard(
+        verdicts,
+        given_truth(folder, verdicts),
+        judge_errors=errors,
+        trust=None if trust is None else part(trust, starts),
+    )
+    return replace(board, notes=(*board.notes, *notes, *stopping_notes(folder, verdicts)))
+
+
+def _trust(folder: Path) -> tuple[pd.DataFrame | None, list[str]]:
+    """What is known of trust, or a note where it is known of other verdicts or rollouts only."""
+    from worldeval.evaluation.corrections import UNTOLD
+
+    try:
+        return read_trust(folder), []
+    except MismatchError as error:
+        return None, [f"{UNTOLD}: {error}."]
+
+
+def write_ranked(board: Leaderboard, folder: Path, starts: Collection[str] | None = None) -> None:
+    """Write leaderboard.json, the videos of the best and the worst rollouts, and report.html."""
+    from worldeval.reports.videos import make_clips
+
+    stores = stores_in(folder)
+    verdicts = part(read_verdicts(folder), starts)
+    place = folder / (CLIPS if stores == [folder] else VIDEOS)
+    clips = make_clips(
+        stores, verdicts, given_truth(folder, verdicts), place, recorded=_shipped_ones(folder)
+    )
+    write_ranking(board, folder, clips=clips, provenance=_facts(folder, verdicts))
+
+
+def _facts(folder: Path, verdicts: pd.DataFrame) -> dict[str, Any]:
+    """What a reader of the report must know of how the rollouts were made."""
+    config = _manifest(folder).get("config", {})
+    suite = config.get("suite") or {}
+    facts = {
+        "folder": folder,
+        "world": config.get("world") or ", ".join(sorted(set(verdicts["world"]))),
+        "world model": config.get("world_model"),
+        "suite": suite.get("name"),
+        "chunks": suite.get("chunks") or config.get("chunks"),
+        "start states": verdicts["start_id"].nunique(),
+        "judge": ", ".join(sorted(set(verdicts["judge"]))),
+    }
+    return {name: str(value) for name, value in facts.items() if value is not None}
+
+
+def _shipped_ones(folder: Path) -> set[str]:
+    """The policies of the folder that are shipped ones, of which true videos are shipped too.
+
+    Another policy may have the name of one of them, and did not do what is seen there.
+    """
+    if not (shipped.folder() / shipped.POLICIES).is_dir():
+        return set()
+    ours, manifest = shipped.policies(), _manifest(folder)
+    config = manifest.get("config", {})
+    if "policy_names" not in config:  # a demo, or of a version that did not keep them
+        return set(ours) if manifest.get("command") == "demo" else set()
+    digests: Mapping[str, Any] = config.get("policies") or {}
+    return {
+        name
+        for name, uri in config["policy_names"].items()
+        if name in ours and digests.get(uri) == fingerprint(str(ours[name]))
+    }
+
+
+def _manifest(folder: Path) -> dict[str, Any]:
+    from worldeval.data.provenance import MANIFEST, read_manifest
+
+    return read_manifest(folder) if (folder / MANIFEST).is_file() else {}
