@@ -54,7 +54,10 @@ def default_cache(roots: Sequence[Path]) -> Path:
 def make_page(context: Context) -> gr.Blocks:
     """The page: one tab per file in ``tabs/``."""
     with gr.Blocks(title="worldeval", analytics_enabled=False) as page:
-        gr.HTML('<header class="we-head"><b>worldeval</b><span id="we-status"></span></header>')
+        gr.HTML(
+            '<header class="we-head"><b>worldeval</b><span id="we-status"></span></header>',
+            apply_default_css=False,
+        )
         with gr.Tabs(elem_id="we-tabs"):
             for name, module in tabs().items():
                 with gr.Tab(module.TITLE, id=name, elem_id=f"we-tab-{name}"):

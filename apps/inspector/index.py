@@ -37,6 +37,14 @@ CREATE INDEX by_task ON rollouts (task, outcome);
 CREATE INDEX by_start ON rollouts (start_id);
 CREATE INDEX by_store ON rollouts (store);
 """
+# What is shown, and the columns by which; the last makes every order total.
+ORDERS = {
+    "": ("policy and task", ("run", "policy", "task", "start_id", "id")),
+    "trust": ("least trusted first", ("COALESCE(trust, 2)", "id")),
+    "doubt": ("judge least sure first", ("COALESCE(ABS(probability - 0.5), 2)", "id")),
+    "failing": ("least probable first", ("COALESCE(probability, 2)", "id")),
+    "longest": ("longest first", ("-length", "id")),
+}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -201,14 +209,58 @@ class Index:
             raise WorldEvalError("there is no such rollout here; choose one in the list")
         return _rollout(row)
 
+    def in_truth(self, rollout: Rollout) -> Rollout | None:
+        """The same policy from the same start state in a world that is no imagination, if it is
+        found; None for a rollout that is true itself."""
+        if rollout.world != "imagination" or not rollout.start_id:
+            return None
+        sql = (
+            "SELECT * FROM rollouts WHERE start_id = ? AND policy = ? AND world != ? "
+            "AND world != '' ORDER BY run = ? DESC LIMIT 1"
+        )
+        values = (rollout.start_id, rollout.policy, rollout.world, rollout.run)
+        with self._open() as db:
+            row = db.execute(sql, values).fetchone()
+        return None if row is None else _rollout(row)
+
     def rollouts(
-        self, query: str | Query = "", *, run: str | None = None, first: int = 0, count: int = 60
+        self,
+        query: str | Query = "",
+        *,
+        run: str | None = None,
+        order: str = "",
+        first: int = 0,
+        count: int = 60,
     ) -> list[Rollout]:
-        """A page of the rollouts that meet the query. Raises QueryError with a sentence."""
+        """A page of the rollouts that meet the query. Raises QueryError with a sentence.
+
+        order: one of ``ORDERS``; the first of them where it is none.
+        """
         where, values = _where(query, run)
-        sql = f"SELECT * FROM rollouts{where} ORDER BY run, policy, task, start_id LIMIT ? OFFSET ?"
+        by = ", ".join(ORDERS.get(order, ORDERS[""])[1])
+        sql = f"SELECT * FROM rollouts{where} ORDER BY {by} LIMIT ? OFFSET ?"
         with self._open() as db:
             return [_rollout(row) for row in db.execute(sql, (*values, count, first))]
+
+    def neighbours(
+        self, rollout: Rollout, query: Query, *, run: str | None = None, order: str = ""
+    ) -> tuple[Rollout | None, Rollout | None]:
+        """What comes before and after a rollout in a list."""
+        where, values = _where(query, run)
+        columns = ORDERS.get(order, ORDERS[""])[1]
+        here = f"(SELECT {', '.join(columns)} FROM rollouts WHERE id = ?)"
+        found = []
+        with self._open() as db:
+            for sign, way in (("<", "DESC"), (">", "ASC")):
+                beyond = f"({', '.join(columns)}) {sign} {here}"
+                by = ", ".join(f"{column} {way}" for column in columns)
+                sql = (
+                    f"SELECT * FROM rollouts{where} {'AND' if where else 'WHERE'} {beyond} "
+                    f"ORDER BY {by} LIMIT 1"
+                )
+                row = db.execute(sql, (*values, rollout.id)).fetchone()
+                found.append(None if row is None else _rollout(row))
+        return found[0], found[1]
 
     def count(self, query: str | Query = "", *, run: str | None = None) -> int:
         where, values = _where(query, run)

@@ -67,6 +67,8 @@ class Query:
     def parse(cls, text: str) -> Self:
         if len(text) > 500:
             raise QueryError(f"the query has {len(text)} characters, expected 500 at most")
+        if not text.isprintable():
+            raise QueryError("the query has characters that cannot be seen; type it anew")
         try:
             words = shlex.split(text, posix=True)
         except ValueError:

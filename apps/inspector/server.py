@@ -16,6 +16,7 @@ from fastapi.responses import FileResponse, JSONResponse, Response
 from worldeval import WorldEvalError
 
 from .context import Context
+from .player import player_routes
 from .query import QueryError
 from .tabs import TABS
 
@@ -46,6 +47,7 @@ def make_server(context: Context) -> FastAPI:
         status = 400 if isinstance(error, QueryError) else 404
         return JSONResponse({"error": str(error)}, status)
 
+    app.include_router(player_routes(context), prefix=PREFIX)
     for module in tabs().values():
         if hasattr(module, "routes"):
             app.include_router(module.routes(context), prefix=PREFIX)

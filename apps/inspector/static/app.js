@@ -91,6 +91,56 @@
     const values = Object.fromEntries([...new FormData(form)].map(([n, v]) => [n, String(v)]));
     go({...values, page: null});
   });
+  document.addEventListener('change', event => {
+    const chosen = event.target.closest('[data-submit]');
+    if (chosen && chosen.form) chosen.form.requestSubmit();
+  });
+  document.addEventListener('keydown', event => { // j and k: the next rollout and the one before
+    if (event.target.closest('input, textarea, select') || event.ctrlKey || event.metaKey) return;
+    const way = {j: 'later', k: 'earlier'}[event.key];
+    const link = way && [...document.querySelectorAll('.we-title a[data-go]')]
+      .find(a => a.offsetParent !== null && a.textContent.includes(way));
+    if (link) link.click();
+  });
+  document.addEventListener('click', event => { // a frame that somebody looked at
+    const button = event.target.closest('[data-seek]');
+    const player = button && button.closest('.we-pane').querySelector('.we-player');
+    if (player && player.player) { player.player.pause(); player.player.seek(Number(button.dataset.seek)); }
+  });
+
+  // Previews: a sheet of a few pictures; it is fetched when it comes into sight, and the pointer
+  // runs through it.
+  const seen = new IntersectionObserver(entries => {
+    for (const entry of entries) if (entry.isIntersecting) { seen.unobserve(entry.target); preview(entry.target); }
+  }, {rootMargin: '200px'});
+  async function preview(element) {
+    try {
+      const sheet = await (await fetchBelow(`preview/${element.dataset.preview}`)).json();
+      const put = number => {
+        const x = number % sheet.columns, y = Math.floor(number / sheet.columns);
+        const place = (k, n) => n > 1 ? 100 * k / (n - 1) : 0;
+        element.style.backgroundPosition = `${place(x, sheet.columns)}% ${place(y, sheet.rows)}%`;
+        element.style.setProperty('--seen', sheet.count > 1 ? number / (sheet.count - 1) : 0);
+      };
+      element.style.aspectRatio = `${sheet.width} / ${sheet.height}`;
+      element.style.backgroundImage = `url("${base()}${sheet.url}")`;
+      element.style.backgroundSize = `${100 * sheet.columns}% ${100 * sheet.rows}%`;
+      put(sheet.count - 1);
+      const card = element.closest('a, article') || element;
+      card.addEventListener('pointermove', event => {
+        const box = element.getBoundingClientRect();
+        const share = Math.min(0.999, Math.max(0, (event.clientX - box.left) / box.width));
+        put(Math.floor(share * sheet.count));
+      });
+      card.addEventListener('pointerleave', () => put(sheet.count - 1));
+    } catch (error) {
+      element.title = error.message;
+      element.classList.add('broken');
+    }
+  }
+  document.addEventListener('we:pane', event => {
+    for (const element of event.detail.querySelectorAll('[data-preview]')) seen.observe(element);
+  });
   window.addEventListener('popstate', show);
   // Gradio makes tabs and panes when it likes.
   new MutationObserver(() => {

@@ -19,4 +19,7 @@ def pane(name: str) -> None:
     """An element that the client fills with ``GET inspector/pane/NAME`` for the URL's state."""
     import gradio as gr
 
-    gr.HTML(f'<div class="we-pane" data-pane="{name}"><p class="we-empty">Loading …</p></div>')
+    gr.HTML(
+        f'<div class="we-pane" data-pane="{name}"><p class="we-empty">Loading …</p></div>',
+        apply_default_css=False,
+    )

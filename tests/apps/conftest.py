@@ -1,0 +1,105 @@
+"""A small evaluation in the toy world, judged by the world itself, without any checkpoint."""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Iterator
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from worldeval import EpisodeStore
+from worldeval.types import Episode
+
+VIEWS = ("top", "wrist")
+
+
+def make_episode(policy: str, number: int, **extra: object) -> Episode:
+    """17 frames in which a bright square moves to the right by a pixel a frame."""
+    length, rng = 17, np.random.default_rng(number)
+    frames = np.full((length, len(VIEWS), 32, 32, 3), 40 + 10 * number, np.uint8)
+    for t in range(length):
+        frames[t, :, 8:16, t : t + 8] = 220
+    task = ("push", "reach")[number % 2]
+    start = f"{task}/evaluation/{number:04d}"
+    chunks = [
+        {"step": 8 * i, "retrieved": [0, 4 * i][: i and 2], "seconds": {"policy": 0.1}}
+        for i in range(4)
+    ]
+    return Episode(
+        key=f"{policy}/{start}",
+        task=task,
+        instruction=f"{task} the block",
+        views=VIEWS,
+        frames=frames,
+        poses=rng.normal(size=(length, 3)).cumsum(axis=0).astype(np.float32),
+        actions=rng.uniform(-1, 1, (length - 1, 2, 3)).astype(np.float32),
+        extra={
+            "policy": policy,
+            "world": "imagination",
+            "start_id": start,
+            "seed": number,
+            "outcome": "undecided",
+            "error": "",
+            "chunks": json.dumps(chunks),
+            **extra,
+        },
+    )
+
+
+def write_rollouts(
+    place: Path, policies: tuple[str, ...] = ("good", "bad"), starts: int = 2, **extra: object
+) -> EpisodeStore:
+    """A store of rollouts: ``starts`` of each policy."""
+    store = EpisodeStore.open_or_create(
+        place,
+        views=VIEWS,
+        image_size=(32, 32),
+        pose_names=("x_m", "y_m", "gripper"),
+        action_names=("dx", "dy", "gripper"),
+        steps_per_frame=2,
+        fps=10,
+        robot_type="toy",
+        extra={"kind": "rollouts"},
+    )
+    with store:
+        for policy in policies:
+            for number in range(starts):
+                episode = make_episode(policy, number, **extra)
+                if episode.key not in store:
+                    store.append(episode)
+    return store
+
+
+def judge(place: Path, outcomes: dict[str, str]) -> None:
+    """Verdicts as a judge writes them; outcomes by policy."""
+    import pandas as pd
+
+    rows = []
+    for row in EpisodeStore.open(place).metadata().to_dict("records"):
+        outcome = outcomes[row["policy"]]
+        rows.append(
+            {name: row[name] for name in ("key", "policy", "task", "start_id", "world")}
+            | {"judge": "stand-in@1", "outcome": outcome, "reason": "", "frames": "2 4 8"}
+            | {"probability": {"success": 0.9, "failure": 0.2}.get(outcome, 0.5)}
+            | {"seconds": 0.0, "tokens": 0, "dollars": 0.0}
+        )
+    pd.DataFrame(rows).to_parquet(place / "verdicts.parquet", index=False)
+
+
+@pytest.fixture
+def runs(tmp_path: Path) -> Path:
+    """A run root with one judged evaluation."""
+    root = tmp_path / "runs"
+    write_rollouts(root / "first" / "rollouts" / "all")
+    judge(root / "first" / "rollouts" / "all", {"good": "success", "bad": "failure"})
+    return root
+
+
+@pytest.fixture(autouse=True)
+def own_home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "home-cache"))
+    os.environ.setdefault("GRADIO_ANALYTICS_ENABLED", "0")
+    yield
