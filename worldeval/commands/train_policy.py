@@ -20,12 +20,18 @@ if TYPE_CHECKING:
 class TrainPolicy:
     """Clone behaviour: views, pose and instruction in, a chunk of actions out.
 
-    With --candidate, trains shipped recipes instead (each into a folder of its name in --out): the
-    same network with few demonstrations, sloppy ones, a missing camera, deaf to the instruction ...
+    With --start-from, a policy goes on learning (fine-tuning), from one store or from several at
+    given shares; from solved episodes alone (filtered cloning: --only-successful), or from all by
+    how good they were (advantage-weighted cloning: --advantage). With --candidate, trains shipped
+    recipes instead (each into a folder of its name in --out): the same network with few
+    demonstrations, sloppy ones, a missing camera, deaf to the instruction ...
 
     For example:
       worldeval train policy --store recordings/training --out runs/policy --demonstrations 20
       worldeval train policy --store recordings/training --out runs/policies --candidate all
+      worldeval train policy --start-from checkpoints/policies/short --data recordings/training \\
+          --data runs/synthesised --mix 0.5 --only-successful --loop.steps 400 \\
+          --loop.learning-rate 3e-4 --out runs/tuned
     """
 
     out: Path
@@ -52,7 +58,7 @@ class TrainPolicy:
         from worldeval.policies.cloning.training import train_policies, train_policy
         from worldeval.worlds.named import robot_of_store
 
-        recipes = candidate_configs(self.config.store)
+        recipes = candidate_configs("")
         unknown = sorted(set(self.candidate) - {*recipes, "all"})
         if unknown:
             raise ConfigError(
@@ -60,7 +66,13 @@ class TrainPolicy:
             )
         if self.candidate and self.keep is not None:
             raise ConfigError("--keep is for one policy; leave it or --candidate away")
-        robot = robot_of_store(EpisodeStore.open(self.config.store), self.robot)
+        if self.candidate and (self.config.start_from or self.config.data):
+            raise ConfigError(
+                "--candidate is given with --start-from or --data, which its recipes do not have; "
+                "leave it out, or train the recipes from one --store"
+            )
+        stores = self.config.stores
+        robot = robot_of_store(EpisodeStore.open(stores[0]), self.robot)
         if self.seen_through is not None:
             kept = robot_of_checkpoint(self.seen_through)
             check_made_for(f"autoencoder {self.seen_through}", kept, robot, rates=False)
@@ -70,7 +82,9 @@ class TrainPolicy:
             config=self.config,
             seed=self.config.loop.seed,
             extra={"options": self},
-            content=digests.of_inputs(self.config.store, self.seen_through),
+            content=digests.of_inputs(
+                *stores, self.seen_through, self.config.start_from, *self.config.verdicts
+            ),
             allow_changes=[f"loop.{name}" for name in CARRIED_OUT],
         )
         corruption = seen_through(self.seen_through) if self.seen_through else None
@@ -80,7 +94,9 @@ class TrainPolicy:
         wanted = list(recipes) if "all" in self.candidate else list(self.candidate)
         carried_out = {name: getattr(self.config.loop, name) for name in CARRIED_OUT}
         configs = {
-            name: replace(recipes[name], loop=replace(recipes[name].loop, **carried_out))
+            name: replace(
+                recipes[name], store=stores[0], loop=replace(recipes[name].loop, **carried_out)
+            )
             for name in wanted
         }
         for folder in train_policies(configs, self.out, robot, corruption=corruption).values():

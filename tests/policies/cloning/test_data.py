@@ -7,8 +7,9 @@ import pytest
 
 from worldeval.data.store.episodes import EpisodeStore
 from worldeval.errors import DataError, MismatchError
+from worldeval.policies.cloning.choosing import choose
 from worldeval.policies.cloning.config import Selection
-from worldeval.policies.cloning.data import Demonstrations, choose
+from worldeval.policies.cloning.data import Demonstrations
 from worldeval.robots import RobotSpec
 
 
@@ -18,7 +19,7 @@ def data(toy_store: EpisodeStore, toy_robot: RobotSpec) -> Demonstrations:
 
 
 def row_of(data: Demonstrations, key: str, t: int) -> np.ndarray:
-    index = int(data.table.set_index("key").loc[key, "episode_index"])
+    index = int(data.tables[0].set_index("key").loc[key, "episode_index"])
     return np.array([data.rows[index][t]])
 
 

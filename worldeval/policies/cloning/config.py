@@ -11,6 +11,8 @@ from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
 from typing import Any
 
+import tyro
+
 from worldeval.errors import ConfigError
 from worldeval.learning.config import LoopConfig
 from worldeval.robots import RobotSpec
@@ -129,8 +131,24 @@ class Selection:
 class BCTrainConfig:
     """One candidate: what it learns from, what it may see, how long and how it is trained."""
 
-    store: str
-    """Folder of the EpisodeStore with the demonstrations."""
+    store: str = ""
+    """Folder of the store with the episodes to learn from."""
+    data: tyro.conf.UseAppendAction[tuple[str, ...]] = ()
+    """Stores to learn from in place of --store, of one robot; give it once for each."""
+    mix: tuple[float, ...] = ()
+    """Shares of the samples that come from the stores of --data, in their order; the last one takes
+    what is left (0.5 for two stores: half from each). Without it every frame counts alike."""
+    start_from: str | None = None
+    """Policy to fine-tune (a checkpoint of this kind): its network and weights are the first. A
+    short run does: --loop.steps 400 --loop.learning-rate 3e-4."""
+    verdicts: tyro.conf.UseAppendAction[tuple[str, ...]] = ()
+    """Tables of verdicts (`worldeval judge`) on episodes of the stores, parquet or CSV with the
+    columns key and outcome: they say which are solved, in place of the stores."""
+    advantage: str | None = None
+    """Weigh episodes by this number of theirs (a column of the stores, or probability of
+    --verdicts): they are drawn in proportion to exp(advantage / temperature)."""
+    temperature: float | None = None
+    """Of --advantage, in its unit; None: its standard deviation in each store."""
     tasks: tuple[str, ...] | None = None
     """Tasks to learn; None takes all of the store."""
     kinds: tuple[str, ...] | None = None
@@ -198,6 +216,19 @@ class BCTrainConfig:
     def __post_init__(self) -> None:
         if self.hidden < 1:
             raise ConfigError(f"hidden is {self.hidden!r}, expected 1 or more")
+        if self.store and self.data:
+            raise ConfigError("store and data are both given, expected one; name all in data")
+        if self.mix and len(self.mix) != len(self.data) - 1:
+            raise ConfigError(
+                f"mix has {len(self.mix)} shares for {len(self.data)} stores in data, expected one "
+                "fewer than stores: the last one takes what is left"
+            )
+        if any(not 0 <= share <= 1 for share in self.mix) or sum(self.mix) > 1:
+            raise ConfigError(f"mix is {self.mix}, expected shares from 0 to 1, together at most 1")
+        if self.temperature is not None and not self.temperature > 0:
+            raise ConfigError(f"temperature is {self.temperature!r}, expected more than 0")
+        if self.temperature is not None and self.advantage is None:
+            raise ConfigError("temperature is given without advantage, which it is the scale of")
         if self.demonstrations is not None and self.demonstrations < 1:
             raise ConfigError(
                 f"demonstrations is {self.demonstrations!r}, expected 1 or more, or None for all"
@@ -216,6 +247,25 @@ class BCTrainConfig:
                 raise ConfigError(f"{name} is {getattr(self, name)!r}, expected 0 to 1")
 
     @property
+    def stores(self) -> tuple[str, ...]:
+        """Folders of all stores that it learns from."""
+        stores = self.data or ((self.store,) if self.store else ())
+        if not stores:
+            raise ConfigError("there is nothing to learn from; give a store (--store, or --data)")
+        if len(set(stores)) < len(stores):
+            raise ConfigError(f"data is {list(stores)}, expected each store once")
+        return stores
+
+    @property
+    def sources(self) -> tuple[tuple[str, float | None], ...]:
+        """Each store that is drawn from, and its share of the samples; None: by its frames."""
+        if not self.mix:
+            return tuple((store, None) for store in self.stores)
+        shares = (*self.mix, max(0.0, 1 - sum(self.mix)))
+        pairs = zip(self.stores, shares, strict=True)
+        return tuple((store, share) for store, share in pairs if share > 1e-9)
+
+    @property
     def selection(self) -> Selection:
         return Selection(
             tasks=self.tasks,
@@ -225,6 +275,7 @@ class BCTrainConfig:
         )
 
     def network(self, robot: RobotSpec) -> BCConfig:
+        """The network to train from nothing; one that is fine-tuned stays as it is."""
         unknown = set(self.cameras or ()) - set(robot.views)
         if unknown:
             raise ConfigError(
@@ -245,5 +296,6 @@ class BCTrainConfig:
     def identity(self) -> dict[str, Any]:
         """What must be equal for a training to be the same one: all but how it is carried out."""
         values = json.loads(json.dumps(asdict(self)))
-        del values["store"], values["loop"]
-        return {**values, **self.loop.identity()}
+        for place in ("store", "data", "start_from", "verdicts", "loop"):
+            del values[place]
+        return {**values, "stores": len(self.data) or 1, **self.loop.identity()}

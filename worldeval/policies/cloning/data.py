@@ -10,7 +10,6 @@ Beyond the end of an episode the target stands still, with weight ``hold_weight`
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -20,6 +19,7 @@ import numpy as np
 
 from worldeval.data.fit import check_store
 from worldeval.errors import DataError
+from worldeval.policies.cloning.choosing import choose, judged, read_verdicts
 from worldeval.policies.cloning.config import Selection
 from worldeval.robots import ABSOLUTE_MOTIONS, RobotSpec
 
@@ -50,65 +50,47 @@ class Batch:
     """(B, K) float32"""
 
 
-def choose(table: pd.DataFrame, selection: Selection) -> tuple[list[int], list[int]]:
-    """Episode indices to train on and to hold out, of a store's ``metadata()``."""
-    if not len(table):
-        raise DataError("the store holds no episodes; record some with `worldeval record`")
-    chosen = table
-    for column, wanted in (("task", selection.tasks), ("kind", selection.kinds)):
-        if wanted is None:
-            continue
-        if column not in chosen.columns:
-            raise DataError(
-                f"the store has no column {column!r} to select {list(wanted)} from; "
-                f"it has {list(table.columns)}"
-            )
-        unknown = set(wanted) - set(chosen[column])
-        if unknown:
-            raise DataError(
-                f"the store has no {column} {sorted(unknown)[0]!r}; it has "
-                f"{sorted(map(str, set(table[column])))}"
-            )
-        chosen = chosen[chosen[column].isin(wanted)]
-    if selection.only_successful:
-        chosen = chosen[chosen["success"].fillna(False).astype(bool)]
-    train: list[int] = []
-    held_out: list[int] = []
-    for _, rows in chosen.groupby("task", sort=True):
-        pairs = sorted(
-            (hashlib.sha256(str(key).encode()).hexdigest(), int(index))
-            for key, index in zip(rows["key"], rows["episode_index"], strict=True)
-        )
-        order = [index for _, index in pairs]
-        apart = selection.held_out if len(order) >= 10 else 0
-        held_out += order[len(order) - apart :]
-        order = order[: len(order) - apart]
-        train += order[: selection.demonstrations]
-    if not train:
-        raise DataError(f"no episode of {len(table)} fits {selection}; record more or select less")
-    return train, held_out
+def numbered(stores: Sequence[EpisodeStore]) -> list[pd.DataFrame]:
+    """``metadata()`` of each store; its ``episode_index`` counts on from the store before."""
+    tables, first = [], 0
+    for store in stores:
+        table = store.metadata()
+        tables.append(table.assign(episode_index=table["episode_index"] + first))
+        first += len(table)
+    return tables
 
 
 class Demonstrations:
-    """Episodes of a store, loaded once. ``rows_of`` gives the frames that can be drawn from."""
+    """Episodes of stores, loaded once. ``rows_of`` gives the frames that can be drawn from.
+
+    ``tables`` are those of the stores, in which ``episode_index`` counts on from one store to the
+    next: by these numbers episodes are named here.
+    """
 
     def __init__(
         self,
-        store: EpisodeStore,
+        stores: Sequence[EpisodeStore],
         episodes: Sequence[int],
         robot: RobotSpec,
         *,
+        tables: Sequence[pd.DataFrame] | None = None,
         progress: bool = False,
     ) -> None:
+        """tables: what ``numbered`` gave for these stores; read anew if not given."""
         from tqdm import tqdm
 
-        self.table = store.metadata()
-        table = self.table.set_index("episode_index")
-        check_store(store, robot)
+        self.tables = numbered(stores) if tables is None else list(tables)
+        for store in stores:
+            check_store(store, robot)
+        self.places = [store.root for store in stores]
+        told = {
+            int(row["episode_index"]): (store, index, int(row["length"]), str(row["instruction"]))
+            for store, table in zip(stores, self.tables, strict=True)
+            for index, row in enumerate(table.to_dict("records"))
+        }
         self.robot = robot
         self.views = robot.views
-        lengths = [int(table.loc[i, "length"]) for i in episodes]
-        total = sum(lengths)
+        total = sum(told[i][2] for i in episodes)
         height, width = robot.image_size
         self.frames = np.empty((total, len(self.views), height, width, 3), np.uint8)
         self.poses = np.empty((total, robot.pose_dim), np.float32)
@@ -122,27 +104,23 @@ class Demonstrations:
         self.texts: list[str] = []
         self.rows: dict[int, range] = {}
         start = 0
-        for i, length in zip(
-            tqdm(
-                episodes,
-                desc="loading demonstrations",
-                unit="episode",
-                disable=None if progress else True,
-            ),
-            lengths,
-            strict=True,
+        for i in tqdm(
+            episodes,
+            desc="loading demonstrations",
+            unit="episode",
+            disable=None if progress else True,
         ):
+            store, index, length, instruction = told[i]
             rows = slice(start, start + length)
             moves = slice(start, start + length - 1)
-            self.frames[rows] = store.frames(i)
-            path = store.trajectory(i)
+            self.frames[rows] = store.frames(index)
+            path = store.trajectory(index)
             self.poses[rows] = path.poses
             self.executed[moves] = path.actions
             if path.expert_actions is not None:
                 self.expert[moves] = path.expert_actions
                 self.has_expert[rows] = True
             self.last[rows] = start + length - 1
-            instruction = str(table.loc[i, "instruction"])
             if instruction not in self.texts:
                 self.texts.append(instruction)
             self.text[rows] = self.texts.index(instruction)
@@ -154,23 +132,30 @@ class Demonstrations:
     @classmethod
     def load(
         cls,
-        store: str | Path | EpisodeStore,
+        stores: str | Path | EpisodeStore | Sequence[str | Path | EpisodeStore],
         selections: Sequence[Selection],
         robot: RobotSpec,
         *,
+        verdicts: Sequence[str | Path] = (),
         progress: bool = False,
     ) -> Demonstrations:
-        """The episodes that any of ``selections`` wants."""
-        if isinstance(store, str | Path):
-            from worldeval.data.store.episodes import EpisodeStore
+        """The episodes that any of ``selections`` wants, of one store or of several.
 
-            store = EpisodeStore.open(store)
-        table = store.metadata()
+        verdicts: tables that say which episodes are solved, in place of the stores.
+        """
+        from worldeval.data.store.episodes import EpisodeStore
+
+        several = [stores] if isinstance(stores, str | Path | EpisodeStore) else stores
+        opened = [s if isinstance(s, EpisodeStore) else EpisodeStore.open(s) for s in several]
+        tables = numbered(opened)
+        if verdicts:
+            tables = judged(tables, read_verdicts(verdicts))
         wanted: set[int] = set()
         for selection in selections:
-            train, held_out = choose(table, selection)
-            wanted.update(train, held_out)
-        return cls(store, sorted(wanted), robot, progress=progress)
+            for store, table in zip(opened, tables, strict=True):
+                train, held_out = choose(table, selection, store.root)
+                wanted.update(train, held_out)
+        return cls(opened, sorted(wanted), robot, tables=tables, progress=progress)
 
     def rows_of(self, episodes: Sequence[int], *, idle_share: float = 1.0) -> np.ndarray:
         """Rows of the frames of ``episodes`` that an action follows.

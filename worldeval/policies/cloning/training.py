@@ -17,16 +17,18 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from worldeval.data import checkpoint
+from worldeval.data import checkpoint, digests
 from worldeval.data.video import to_model
-from worldeval.errors import ConfigError, DataError
+from worldeval.errors import ConfigError
 from worldeval.learning.loop import STATE_FILE, Loop
 from worldeval.learning.resuming import refuse_changes
 from worldeval.policies.cloning import behaviour_cloning
 from worldeval.policies.cloning.augment import blur, jitter, shift
+from worldeval.policies.cloning.choosing import choose
 from worldeval.policies.cloning.config import BCTrainConfig
-from worldeval.policies.cloning.data import Corruption, Demonstrations, choose
+from worldeval.policies.cloning.data import Corruption, Demonstrations
 from worldeval.policies.cloning.families import NearestNetwork, network_of
+from worldeval.policies.cloning.fine_tuning import first_network, sampler_of
 from worldeval.policies.cloning.network import buckets_of, scaled
 from worldeval.robots import RobotSpec
 
@@ -70,7 +72,7 @@ def train_policies(
     """Train candidates by name into ``out/<name>``, loading the data once; resumable as a whole."""
     out = Path(out)
     missing = {name: c for name, c in configs.items() if not _finished(out / name, c)}
-    if len({c.store for c in missing.values()}) > 1:
+    if len({(*(s for s, _ in c.sources), c.verdicts) for c in missing.values()}) > 1:
         raise ConfigError("the candidates name different stores, expected one; train them apart")
     if missing:
         shared = _load(missing, robot, corruption, progress)
@@ -87,7 +89,11 @@ def _load(
 ) -> Demonstrations:
     several = list(configs.values())
     data = Demonstrations.load(
-        several[0].store, [c.selection for c in several], robot, progress=progress
+        [store for store, _ in several[0].sources],
+        [c.selection for c in several],
+        robot,
+        verdicts=several[0].verdicts,
+        progress=progress,
     )
     if corruption is not None:
         data.corrupt(corruption, share=max(c.corrupted_share for c in several), progress=progress)
@@ -98,8 +104,15 @@ def _finished(out: Path, config: BCTrainConfig) -> bool:
     if not (out / "config.json").is_file():
         return False
     before = checkpoint.read_header(out)["card"].get("training", {})
-    refuse_changes(before, config.identity(), out)
+    refuse_changes(before, _identity(config), out)
     return True
+
+
+def _identity(config: BCTrainConfig) -> dict[str, Any]:
+    """What must be equal for a training to be the same one; of a first policy, its content."""
+    first = None if config.start_from is None else checkpoint.digest(config.start_from)
+    verdicts = [digests.of_file(path) for path in config.verdicts]
+    return {**config.identity(), "start_from": first, "verdicts": verdicts}
 
 
 class _Training:
@@ -109,24 +122,24 @@ class _Training:
         self, config: BCTrainConfig, out: Path, robot: RobotSpec, name: str, data: Demonstrations
     ) -> None:
         self.config, self.out, self.name, self.data = config, out, name, data
-        network = config.network(robot)
+        first = None if config.start_from is None else first_network(config, robot)
+        network = config.network(robot) if first is None else first.config
         # only what was loaded can be drawn, but what is chosen depends on the store alone
-        train, held_out = choose(data.table, config.selection)
-        self.episodes = len(train)
-        self.rows = data.rows_of(train, idle_share=config.idle_share)
-        if not len(self.rows):
-            raise DataError(
-                f"{config.store}: none of the {len(train)} episodes has a frame at which there is "
-                "something to do; give a store of demonstrations (`worldeval record`)"
-            )
+        chosen = [
+            choose(table, config.selection, place)
+            for place, table in zip(data.places, data.tables, strict=True)
+        ]
+        self.episodes = sum(len(train) for train, _ in chosen)
+        self.sampler = sampler_of(config, data, [train for train, _ in chosen])
+        held_out = [episode for _, apart in chosen for episode in apart]
         self.held_out = data.rows_of(held_out, idle_share=0.0) if held_out else None
         self.views = [robot.views.index(camera) for camera in network.cameras]
         seed = config.loop.seed
         self.error = data.label_error(config.label_noise, seed) if config.label_noise else None
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(seed)
-            self.model = network_of(network)
-        self.loop = Loop(self.model, config.loop, out / "training", settings=config.identity())
+            self.model = network_of(network) if first is None else first
+        self.loop = Loop(self.model, config.loop, out / "training", settings=_identity(config))
         self.device = self.loop.device
         self.network = network
         self.words, self.word_weights = (
@@ -155,10 +168,10 @@ class _Training:
     def _save(self, folder: Path, name: str, row: dict[str, Any]) -> None:
         """Write the weights in place, with ``row`` in the card."""
         card = {
-            "training": self.config.identity(),
-            "store": os.path.basename(self.config.store),
+            "training": _identity(self.config),
+            "store": " + ".join(os.path.basename(store) for store in self.config.stores),
             "episodes": self.episodes,
-            "frames": len(self.rows),
+            "frames": len(self.sampler.rows),
             **row,
             "torch": torch.__version__,
         }
@@ -167,12 +180,13 @@ class _Training:
     def _remember(self, model: NearestNetwork) -> None:
         """Samples spread evenly over the rows, in place of training."""
         count = self.network.remembered
-        if count > len(self.rows):
+        rows = self.sampler.rows
+        if count > len(rows):
             raise ConfigError(
-                f"remembered is {count}, but {self.episodes} demonstrations have {len(self.rows)} "
+                f"remembered is {count}, but {self.episodes} demonstrations have {len(rows)} "
                 "samples; remember fewer or take more demonstrations"
             )
-        rows = self.rows[np.linspace(0, len(self.rows) - 1, count).astype(int)]
+        rows = rows[np.linspace(0, len(rows) - 1, count).astype(int)]
         drawn = self.data.batch(
             rows,
             views=self.views,
@@ -199,7 +213,7 @@ class _Training:
     ) -> tuple[Tensor, dict[str, float]]:
         config = self.config
         rng = np.random.default_rng([config.loop.seed, 1, step])
-        rows = self.rows[rng.integers(0, len(self.rows), config.loop.batch)]
+        rows = self.sampler.draw(rng, config.loop.batch)
         drawn = self.data.batch(
             rows,
             views=self.views,
