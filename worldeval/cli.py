@@ -50,6 +50,7 @@ VERBS = {
     "train progress": ("train_progress:TrainProgress", "how far along a task is, frame by frame"),
     "train margin": ("train_margin:TrainMargin", "how near each frame is to success"),
     "train trust": ("train_trust:TrainTrust", "when not to believe the imagination"),
+    "merge": ("merge:Merge", "a fine-tuned policy with its base, by interpolation"),
     "evaluate": ("evaluate:Evaluate", "roll out, judge and rank policies, in one folder"),
     "rollout": ("rollout:Rollout", "run policies from a suite's start states in a world"),
     "probe": ("probe:Probe", "measure whether the imagined arm does what was commanded"),

@@ -141,6 +141,12 @@ def stream(folder: str | Path, *, kind: str, prefix: str = "") -> Iterator[tuple
                 yield name.removeprefix(prefix), tensor
 
 
+def checked_shards(folder: str | Path) -> list[Path]:
+    """The files of a checkpoint's weights, each compared with its recorded sha256."""
+    folder = Path(folder)
+    return [_checked(folder, shard) for shard in read_header(folder)["shards"]]
+
+
 @contextmanager
 def _readable(path: Path) -> Iterator[None]:
     """Wraps the reading of a shard: its header is compared with its length before any allocation,
