@@ -258,6 +258,7 @@ def _write_ours(
         kind=header["kind"],
         config=config,
         tensors=pairs(),
+        robot=header.get("robot"),
         card={
             "merged": {
                 "base": checkpoint.digest(base.place),

@@ -11,6 +11,7 @@ from collections.abc import Sequence
 
 import numpy as np
 
+from worldeval.data.fit import check_made_for, robot_of_checkpoint
 from worldeval.errors import ConfigError, DataError, MismatchError
 from worldeval.policies.checking import check_spec
 from worldeval.policies.cloning import behaviour_cloning
@@ -49,6 +50,8 @@ def first_network(config: BCTrainConfig, robot: RobotSpec) -> PolicyNetwork:
                 f"{name} is {asked!r}, but the policy to start from has {own!r}; leave it out, or "
                 "train a new policy without --start-from"
             )
+    kept = robot_of_checkpoint(config.start_from)
+    check_made_for(f"policy {config.start_from}", kept, robot, rates=False)
     check_spec(policy.spec, robot)
     for name, own, found in (
         ("action bounds", network.action_low, robot.action_low),
