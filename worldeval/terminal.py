@@ -36,6 +36,17 @@ def shortened(text: str, most: int) -> str:
     return line if len(line) <= most else f"{line[: most // 2]} ... {line[-(most // 2) :]}"
 
 
+def in_notebook() -> bool:
+    """Whether a notebook shows what this process prints."""
+    shell = getattr(sys.modules.get("IPython"), "get_ipython", lambda: None)()
+    return getattr(shell, "kernel", None) is not None
+
+
+def bar_options() -> dict[str, Any]:
+    """For ``tqdm``: a bar is shown in a terminal and in a notebook, and not in a file."""
+    return {"disable": False, "file": sys.stdout} if in_notebook() else {"disable": None}
+
+
 class Terminal:
     """A standard stream to which any text may be written.
 

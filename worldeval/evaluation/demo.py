@@ -100,7 +100,7 @@ def run_demo(config: DemoConfig) -> Path:
         flush=True,
     )
     with clock.phase("imagine"), stage:
-        roll_out(stage, config.batch)
+        roll_out(stage, config.batch, then="judging, trust, ranking")
     run = Evaluation.open(config.out).only(start.start_id for start in starts)
     with clock.phase("judge"):
         run.judge(judge)

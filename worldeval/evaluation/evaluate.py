@@ -110,12 +110,14 @@ def evaluate_stage(
     judging = None if who is None else load_judge(who)  # what is misspelt is told before the work
     if truth is not None and not truth.exists():
         raise ConfigError(f"the truth {truth} does not exist; check the spelling of the path")
+    steps = ("judging" if judging else "", "trust" if trust and imagined else "", "ranking")
+    following = ", ".join(filter(None, steps))
     with options.open(out, policies, verb or options) as stage:
         if rule is None:
-            roll_out(stage, options.batch)
+            roll_out(stage, options.batch, then=following)
         else:
             rule = replace(rule, seed=stage.suite.seed)
-            roll_until_sure(stage, judging, rule, options.batch)
+            roll_until_sure(stage, judging, rule, options.batch, then=following)
     run = Evaluation.open(out)
     if judging is None:
         _keep_outcomes(run)

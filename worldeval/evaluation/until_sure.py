@@ -30,6 +30,7 @@ from worldeval.ranking.sequential_best import Elimination
 from worldeval.ranking.sequential_order import Pair, PairDecision
 from worldeval.ranking.verdict_table import read_outcomes
 from worldeval.rollout.engine import check_fit, run
+from worldeval.rollout.progress import Progress
 from worldeval.rollout.resuming import check_held
 from worldeval.rollout.suite import Suite
 from worldeval.rollout.table import rollout_table
@@ -184,7 +185,7 @@ def run_until_sure(
     verdicts: Callable[[EpisodeStore], pd.DataFrame] = rollout_table,
     batch: int = 8,
     adapter: Adapter | None = None,
-    progress: bool = True,
+    progress: bool | Progress = True,
     on_round: Callable[[Stopping, Sequence[Decision]], None] | None = None,
 ) -> SureReport:
     """Roll out round after round until the order is decided or the suite is exhausted.

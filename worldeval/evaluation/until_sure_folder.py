@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Sequence
+from contextlib import closing
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -22,6 +23,7 @@ if TYPE_CHECKING:
     from worldeval.evaluation.stage import Stage
     from worldeval.evaluation.stopping import Decision, Stopping, StoppingRule
     from worldeval.evaluation.until_sure import SureReport
+    from worldeval.rollout.progress import Progress
     from worldeval.types import Judge
 
 RECORD = "until-sure.json"
@@ -37,7 +39,7 @@ def check_enough(policies: Sequence[str]) -> None:
 
 
 def roll_until_sure(
-    stage: Stage, judge: Judge | None, rule: StoppingRule, batch: int
+    stage: Stage, judge: Judge | None, rule: StoppingRule, batch: int, *, then: str = ""
 ) -> SureReport:
     """Roll out into the stage's folder until the rule says stop. Without a judge, the world's own
     outcomes decide."""
@@ -45,6 +47,7 @@ def roll_until_sure(
     from worldeval.evaluation.folder import VERDICTS, check_labels, write_table
     from worldeval.evaluation.until_sure import run_until_sure
     from worldeval.judging.tables import kept_verdicts
+    from worldeval.rollout.progress import Progress
     from worldeval.rollout.table import rollout_table
 
     def verdicts(store: EpisodeStore) -> pd.DataFrame:
@@ -54,7 +57,14 @@ def roll_until_sure(
         write_table(table, stage.folder / VERDICTS)
         return table
 
-    with stage.store() as store:
+    possible = len(stage.policies) * len(stage.suite.starts)
+    progress = Progress(possible, at_most=True)
+    progress.next = then
+
+    def told(plan: Stopping, made: Sequence[Decision]) -> None:
+        _tell(plan, made, progress)
+
+    with closing(progress), stage.store() as store:
         report = run_until_sure(
             stage.world,
             stage.policies,
@@ -64,7 +74,8 @@ def roll_until_sure(
             verdicts=verdicts,
             batch=batch,
             adapter=stage.adapter,
-            on_round=_tell,
+            progress=progress,
+            on_round=told,
         )
         table = rollout_table(store)
     stage.keep_truth(table)
@@ -93,15 +104,14 @@ def stopping_notes(folder: Path, table: pd.DataFrame) -> tuple[str, ...]:
     return () if whole else notes
 
 
-def _tell(plan: Stopping, made: Sequence[Decision]) -> None:
+def _tell(plan: Stopping, made: Sequence[Decision], progress: Progress) -> None:
     """A line a round, and one a decision."""
     if not plan.done:
         return
     going = f", {', '.join(plan.state.active)} go on" if not plan.finished else ""
-    print(
+    progress.say(
         f"round {plan.done} of at most {len(plan.rounds)}: {sum(plan.used.values())} rollouts"
-        f"{going}",
-        flush=True,
+        f"{going}"
     )
     for decision in made:
-        print(f"  {decision}", flush=True)
+        progress.say(f"  {decision}")

@@ -24,7 +24,7 @@ from worldeval.data.fit import check_made_for
 from worldeval.data.tables import CELL, KEY, SOLVED_AT, VERDICT_COLUMNS, Table, read_parquet
 from worldeval.errors import DataError, MismatchError, StoreError
 from worldeval.judging.vlm.unread import nothing_read
-from worldeval.terminal import printable
+from worldeval.terminal import bar_options, printable
 from worldeval.types import Cost, Judge, Outcome, Verdict
 
 if TYPE_CHECKING:
@@ -71,8 +71,8 @@ def judge_store(
         total=len(missing),
         unit="rollout",
         desc=name,
-        disable=None,
         dynamic_ncols=True,
+        **(bar_options() if missing else {"disable": True}),
     )
     for first in range(0, len(missing), AT_ONCE):
         episodes = [store.episode(number) for number in missing[first : first + AT_ONCE]]

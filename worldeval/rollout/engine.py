@@ -27,7 +27,6 @@ from contextlib import contextmanager
 from typing import NoReturn
 
 import numpy as np
-from tqdm import tqdm
 
 from worldeval.data.store.episodes import EpisodeStore
 from worldeval.errors import (
@@ -43,11 +42,11 @@ from worldeval.policies.guard import guarded
 from worldeval.rollout.fit import check_fit
 from worldeval.rollout.gathering import Gathered, frames_at_once
 from worldeval.rollout.observing import check_step, observe, take
+from worldeval.rollout.progress import Progress
 from worldeval.rollout.recording import Recording, rollout_key
 from worldeval.rollout.resuming import check_held, start_digest
 from worldeval.rollout.suite import Suite, rollout_seed
 from worldeval.rollout.summary import ChunkEvent, RunInterrupted, RunSummary
-from worldeval.terminal import printable
 from worldeval.types import (
     Episode,
     Outcome,
@@ -70,14 +69,15 @@ def run(
     *,
     batch: int,
     seed: int | None = None,
-    progress: bool = True,
+    progress: bool | Progress = True,
     on_chunk: Callable[[ChunkEvent], None] | None = None,
     adapter: Adapter | None = None,
 ) -> RunSummary:
     """Roll out every start state of the suite that the store does not hold yet.
 
     batch: rollouts at once. seed: of all chance; the suite's own if None. adapter: turns chunks
-    into poses; that of the robot's ``motion`` if None.
+    into poses; that of the robot's ``motion`` if None. progress: whether to show how far it is, or
+    the ``Progress`` of more than this run, to be told of it.
     Raises MismatchError or PolicyError if policy, world, suite and robot do not fit together,
     StartStateError for a start state that the world does not have, ConfigError if a rollout of the
     store began at another start state of that name, RunInterrupted on Ctrl-C.
@@ -132,27 +132,32 @@ class _Run:
         self.proven = any(key.startswith(rollout_key(self.name, "")) for key in held)
         self.held_back: list[tuple[Episode, WorldEvalError]] = []
 
-    def all(self, batch: int, progress: bool) -> RunSummary:
-        frames = self.total_steps // self.robot.steps_per_frame
-        with tqdm(
-            total=len(self.todo) * frames,
-            unit="frame",
-            desc=printable(f"{self.name} in {self.world.name}"),
-            disable=None if progress else True,
-            dynamic_ncols=True,
-        ) as self.bar:
-            try:
-                for i in range(0, len(self.todo), batch):
-                    self._batch(self.todo[i : i + batch])
-                    done = min(i + batch, len(self.todo))
-                    self.bar.update(done * frames - self.bar.n)  # rollouts that ended early
-            except KeyboardInterrupt as stop:
-                report = self.report()
-                raise RunInterrupted(
-                    f"interrupted: {report.rollouts + self.resumed} of {len(self.suite.starts)} "
-                    f"rollouts of {self.name!r} are kept; run the same command again to continue",
-                    report,
-                ) from stop
+    def all(self, batch: int, progress: bool | Progress) -> RunSummary:
+        starts = len(self.suite.starts)
+        alone = isinstance(progress, bool)
+        self.progress = Progress(starts, shown=progress) if isinstance(progress, bool) else progress
+        self.progress.begin(
+            self.name,
+            rollouts=starts,
+            held=self.resumed,
+            frames=self.total_steps // self.robot.steps_per_frame,
+        )
+        try:
+            for i in range(0, len(self.todo), batch):
+                part = self.todo[i : i + batch]
+                self._batch(part)
+                self.progress.finish(len(part))
+        except KeyboardInterrupt as stop:
+            report = self.report()
+            raise RunInterrupted(
+                f"interrupted: {report.rollouts + self.resumed} of {starts} "
+                f"rollouts of {self.name!r} are kept; run the same command again to continue",
+                report,
+            ) from stop
+        finally:
+            self.progress.end()
+            if alone:
+                self.progress.close()
         if self.held_back:
             self._give_up()
         return self.report()
@@ -336,7 +341,7 @@ class _Run:
             for part, value in seconds.items():
                 self.seconds[part] = self.seconds.get(part, 0.0) + value
         self.frames += seen.frames.shape[0] * seen.frames.shape[1]
-        self.bar.update(seen.frames.shape[0] * seen.frames.shape[1])
+        self.progress.advance(seen.frames.shape[0] * seen.frames.shape[1])
 
     def _keep(self, episode: Episode, error: WorldEvalError | None = None) -> None:
         """Write an episode; hold errors back until the policy is known to work at all."""

@@ -57,11 +57,16 @@ class RunSummary:
         return {**asdict(self), "rollouts": self.rollouts, "frames_per_s": self.frames_per_s}
 
     def __str__(self) -> str:
-        counts = ", ".join(f"{self.outcomes[o.value]} {o.value}" for o in Outcome)
         before = f" (+ {self.resumed} from before)" if self.resumed else ""
+        known = [Outcome.SUCCESS, Outcome.FAILURE]
+        # A world without flags knows of none, and nobody has judged them yet: that is no outcome.
+        told = known if any(self.outcomes[o.value] for o in known) else []
+        counts = [f"{self.outcomes[o.value]} {o.value}" for o in told]
+        if errors := self.outcomes[Outcome.ERROR.value]:
+            counts.append(f"{errors} ended in an error")
         line = (
-            f"{self.policy} in {self.world}: {self.rollouts} rollouts{before}: {counts}; "
-            f"{self.frames_per_s:.1f} frames/s"
+            f"{self.policy} in {self.world}: {self.rollouts} rollouts{before}"
+            f"{': ' if counts else ''}{', '.join(counts)}; {self.frames_per_s:.1f} frames/s"
         )
         return "\n".join([line, *self.notes])
 

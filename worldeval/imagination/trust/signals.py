@@ -45,6 +45,7 @@ from worldeval.imagination.trust.reference import Reference, neighbour_distance
 from worldeval.learning.weights import filled
 from worldeval.robots import RobotSpec, robot_as_json
 from worldeval.settings import settings_from
+from worldeval.terminal import bar_options
 from worldeval.types import Episode, Outcome
 from worldeval.world_model.latents import Encode, open_encoder
 
@@ -293,8 +294,8 @@ def _of_episodes(store: EpisodeStore, of: Callable[[Episode], pd.DataFrame]) -> 
         total=len(store),
         unit="rollout",
         desc=f"signals of {store.root.name}",
-        disable=None,
         dynamic_ncols=True,
+        **bar_options(),
     )
     for index, row in told:
         if row["length"] > 1 and row.get("outcome") != Outcome.ERROR.value:
