@@ -2,27 +2,35 @@
 
 from __future__ import annotations
 
+import json
 import re
 import sys
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, make_dataclass, replace
 from importlib import import_module
 from pathlib import Path
 from types import ModuleType
 from typing import Any
 
 import numpy as np
+import pandas as pd
 import pytest
 import torch
 
 from worldeval import cli
 from worldeval.data import checkpoint
+from worldeval.data.readers.own import OwnDataset
 from worldeval.judging import loading as judges
 from worldeval.policies import loading as policies
-from worldeval.ranking.agreement_figures import STATISTICS, figures_of
-from worldeval.robots import read_robot
+from worldeval.ranking.agreement import Agreement
+from worldeval.ranking.agreement_figures import STATISTICS, Statistic
+from worldeval.ranking.leaderboard import build_leaderboard
+from worldeval.reports.ranking import text
+from worldeval.reports.ranking.truth import agreement_section
+from worldeval.robots import RobotSpec, read_robot
 from worldeval.rollout.engine import run
 from worldeval.rollout.recording import open_rollouts
 from worldeval.rollout.suite import Suite
+from worldeval.types import Episode
 from worldeval.world_model import memory, sampler
 from worldeval.worlds.toy import ToyPolicy, ToyWorld, toy_robot, toy_starts
 
@@ -114,9 +122,57 @@ def test_world_and_policy(tmp_path: Path) -> None:
     assert len(list(store)) == len(suite.starts)
 
 
-def test_statistic() -> None:
-    rates = np.array([[0.1, 0.5, 0.9]])
-    assert set(STATISTICS) == set(figures_of(rates, rates))
+def test_statistic(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    mine = Statistic(
+        of=lambda rates: (rates.real_gaps * rates.predicted_gaps > 0).mean(axis=(1, 2)),
+        label="Share of pairs in order",
+        meaning="How many pairs keep their order.",
+        short="in order",
+        best="1 is best",
+    )
+    monkeypatch.setitem(STATISTICS, "in_order", mine)
+    # The field is the one line in ranking/agreement.py.
+    fields = [("in_order", float | None, None)]
+    wider = make_dataclass("Agreement", fields, bases=(Agreement,), frozen=True, kw_only=True)
+    monkeypatch.setattr(sys.modules["worldeval.ranking.agreement"], "Agreement", wider)
+    rows = [
+        {"policy": p, "task": t, "start_id": f"{t}/{k}", "outcome": o}
+        for p, many in (("a", 1), ("b", 3), ("c", 5))
+        for t in ("push", "reach")
+        for k in range(6)
+        for o in ["success" if k < many else "failure"]
+    ]
+    board = build_leaderboard(pd.DataFrame(rows), pd.DataFrame(rows), bootstrap_draws=20)
+    saved = json.loads(board.to_json(tmp_path / "leaderboard.json").read_text())
+    assert saved["agreement"]["in_order"] == pytest.approx(6 / 9)
+    assert "in order       0.667" in text.render(board)
+    assert "How many pairs keep their order." in agreement_section(board)
+
+
+def test_reader(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    class Mine:
+        """One still episode, as a dataset of one's own would be read."""
+
+        def __init__(self, source: Path, split: str, robot: RobotSpec) -> None:
+            self.robot, self.ids = robot, ("first",)
+
+        def episode(self, identity: str) -> Episode:
+            robot, frames = self.robot, 6
+            return Episode(
+                key=identity,
+                task="wait",
+                instruction="wait",
+                views=robot.views,
+                frames=np.zeros((frames, len(robot.views), 16, 16, 3), np.uint8),
+                poses=np.zeros((frames, robot.pose_dim), np.float32),
+                actions=np.zeros((frames - 1, robot.steps_per_frame, robot.action_dim), np.float32),
+            )
+
+    module = ModuleType("my_reader")
+    module.Mine = Mine  # type: ignore[attr-defined]
+    monkeypatch.setitem(sys.modules, module.__name__, module)
+    found = OwnDataset("my_reader:Mine", tmp_path, "train", TOY)
+    assert found.episode(found.ids[0]).steps().shape[1:] == (TOY.steps_per_frame, TOY.action_dim)
 
 
 def test_verb(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:

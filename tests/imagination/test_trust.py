@@ -11,6 +11,8 @@ from tests.world_model.test_model import robot
 from worldeval.data.checkpoint import digest
 from worldeval.data.store.episodes import EpisodeStore
 from worldeval.errors import CheckpointError, DataError, MismatchError
+from worldeval.imagination.trust.calibration import signals_in
+from worldeval.imagination.trust.observing import Observed
 from worldeval.imagination.trust.reference import Reference, neighbour_distance
 from worldeval.imagination.trust.signals import Seed, Trust, check_layout, of_verdicts, rollouts_of
 from worldeval.imagination.trust.training import reading_errors, train_trust
@@ -209,3 +211,17 @@ def test_a_seed_that_is_not_complete_is_named(tmp_path) -> None:
     assert seed.episode("p/s60").key == "p/s60"
     with pytest.raises(DataError, match="'p/s61' was not imagined again"):
         seed.episode("p/s61")
+
+
+def test_the_recipe_of_a_signal_one_entry_reaches_every_table(trust, tmp_path, monkeypatch) -> None:
+    per_frame = Trust._per_frame
+
+    def with_mine(self: Trust, seen: Observed) -> dict[str, np.ndarray]:
+        return {**per_frame(self, seen), "calm": -seen.log_change.mean(1)}
+
+    monkeypatch.setattr(Trust, "_per_frame", with_mine)
+    store = rollouts(tmp_path / "store", [60, 61])
+    chunks = trust.measure(store)
+    table = rollouts_of(store, chunks)
+    assert table["calm"][0] == pytest.approx(chunks.loc[chunks["key"] == "p/s60", "calm"].mean())
+    assert {"calm", "calm_most"} <= set(signals_in(table))

@@ -49,8 +49,9 @@ class Prepare:
     """Folder of the dataset."""
     out: Path
     """Folder of the store to write (LeRobotDataset v3.0, latents/, statistics.json)."""
-    layout: Literal["auto", "ctrl-world", "lerobot"] = "auto"
-    """How the dataset is laid out; auto looks at what the folder holds."""
+    layout: str = "auto"
+    """How the dataset is laid out: ctrl-world, lerobot, the name of a registered reader, or
+    module:attr of one; auto looks at what the folder holds."""
     split: str = "train"
     """Part of the dataset: train or val in Ctrl-World's layout; in LeRobot's as info.json says, or
     all for every episode of its index."""

@@ -1,85 +1,182 @@
 """The figures of agreement, of many resamplings at once, and the limits of what they can say.
 
-In: (draws, policies) real and predicted rates. Out: one (draws,) array a figure, NaN where it is
+In: (draws, policies) real and predicted rates. Out: one (draws,) array per figure, NaN where it is
 undefined, and sentences that say why or warn. Definitions: ``agreement``.
+
+``STATISTICS`` is the one list: what computes, shows and keeps figures goes through it.
 """
 
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from functools import cached_property
 
 import numpy as np
-
-STATISTICS = (
-    "pearson",
-    "spearman",
-    "kendall",
-    "mmrv",
-    "top1_regret",
-    "slope",
-    "intercept",
-    "mean_bias",
-    "mean_absolute_error",
-)
-
-_CORRELATIONS = ("pearson", "spearman", "kendall")
-_FEWEST_POLICIES = dict.fromkeys((*_CORRELATIONS, "slope", "intercept"), 3) | {
-    "mean_bias": 1,
-    "mean_absolute_error": 1,
-}
-"""MMRV and regret need 2. A line or a correlation through 2 points is perfect by construction."""
 
 _FEWEST_TASKS = 5
 """Below, there are too few different resamplings for an interval of 95 %."""
 
 
+class RatePairs:
+    """(draws, policies) real rates ``x`` and predicted ones ``y``, and their differences.
+
+    Rates that differ by rounding alone are ties: 0.1 + 0.2 against 0.3. NaN become 0 here.
+    """
+
+    def __init__(self, real: np.ndarray, predicted: np.ndarray) -> None:
+        self.x = np.round(np.nan_to_num(real), 12)
+        self.y = np.round(np.nan_to_num(predicted), 12)
+
+    @property
+    def policies(self) -> int:
+        return int(self.x.shape[1])
+
+    @cached_property
+    def real_gaps(self) -> np.ndarray:
+        """(draws, policies, policies): rate of the first minus that of the second."""
+        return self.x[:, :, None] - self.x[:, None, :]
+
+    @cached_property
+    def predicted_gaps(self) -> np.ndarray:
+        return self.y[:, :, None] - self.y[:, None, :]
+
+    @cached_property
+    def slope(self) -> np.ndarray:
+        return _slope(self.x, self.y)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Statistic:
+    """One figure of agreement.
+
+    of: to (draws,), NaN where undefined. fewest: policies below which it says nothing.
+    label, meaning: of its card in the report; short, best: of its line in the terminal. A figure
+    without them is kept in leaderboard.json only. ordering: undefined where all real rates are
+    equal; correlating: also where all predicted ones are.
+    """
+
+    of: Callable[[RatePairs], np.ndarray]
+    label: str = ""
+    meaning: str = ""
+    short: str = ""
+    best: str = ""
+    fewest: int = 2
+    ordering: bool = False
+    correlating: bool = False
+
+
+def _mmrv(rates: RatePairs) -> np.ndarray:
+    violated = (rates.predicted_gaps < 0) != (rates.real_gaps < 0)
+    worst = (np.abs(rates.real_gaps) * violated).max(axis=2, initial=0.0)
+    total: np.ndarray = worst.sum(axis=1) / max(rates.policies, 1)
+    return total
+
+
+def _top1_regret(rates: RatePairs) -> np.ndarray:
+    winners = rates.y == rates.y.max(axis=1, keepdims=True, initial=-np.inf)
+    chosen = np.where(winners, rates.x, np.inf).min(axis=1, initial=np.inf)
+    regret: np.ndarray = rates.x.max(axis=1, initial=-np.inf) - chosen
+    return regret
+
+
+def _intercept(rates: RatePairs) -> np.ndarray:
+    above = rates.y.sum(axis=1) - rates.slope * rates.x.sum(axis=1)
+    intercept: np.ndarray = above / max(rates.policies, 1)
+    return intercept
+
+
+def _mean(values: np.ndarray) -> np.ndarray:
+    mean: np.ndarray = values.sum(axis=1) / max(values.shape[1], 1)
+    return mean
+
+
+# A line or a correlation through 2 points is perfect by construction: these need 3 policies.
+STATISTICS: dict[str, Statistic] = {
+    "pearson": Statistic(
+        of=lambda rates: _pearson(rates.x, rates.y),
+        label="Pearson correlation",
+        meaning="Do the rates lie on a rising line? 1: perfectly; 0: not at all.",
+        short="Pearson",
+        best="1 is best",
+        fewest=3,
+        correlating=True,
+    ),
+    "spearman": Statistic(
+        of=lambda rates: _pearson(_mean_ranks(rates.real_gaps), _mean_ranks(rates.predicted_gaps)),
+        label="Spearman rank correlation",
+        meaning="Is the order of the policies the same? 1: exactly; -1: reversed.",
+        short="Spearman",
+        best="1 is best",
+        fewest=3,
+        correlating=True,
+    ),
+    "kendall": Statistic(
+        of=lambda rates: _kendall(np.sign(rates.real_gaps), np.sign(rates.predicted_gaps)),
+        label="Kendall rank correlation",
+        meaning="Of two policies, is the better one the better one in both? 1: always; 0: as often "
+        "as not.",
+        short="Kendall",
+        best="1 is best",
+        fewest=3,
+        correlating=True,
+    ),
+    "mmrv": Statistic(
+        of=_mmrv,
+        label="MMRV",
+        meaning="Mean maximum rank violation: how far apart in true success rate, at worst, two "
+        "policies are whose order the imagination confuses, averaged over policies. 0 is best.",
+        short="MMRV",
+        best="0 is best",
+    ),
+    "top1_regret": Statistic(
+        of=_top1_regret,
+        label="Top-1 regret",
+        meaning="True success rate given up by taking the policy that wins in imagination. 0 is "
+        "best.",
+        short="top-1 regret",
+        best="0 is best",
+    ),
+    "slope": Statistic(of=lambda rates: rates.slope, fewest=3, ordering=True),
+    "intercept": Statistic(of=_intercept, fewest=3, ordering=True),
+    "mean_bias": Statistic(
+        of=lambda rates: _mean(rates.y - rates.x),
+        label="Mean bias",
+        meaning="Imagined minus true rate, averaged: above 0 the imagination flatters.",
+        fewest=1,
+    ),
+    "mean_absolute_error": Statistic(of=lambda rates: _mean(np.abs(rates.y - rates.x)), fewest=1),
+}
+"""By the name under which ``Agreement`` and leaderboard.json have it, in the order shown."""
+
+
 def figures_of(real: np.ndarray, predicted: np.ndarray) -> dict[str, np.ndarray]:
-    """(draws, policies) rates to one (draws,) array a figure, NaN where undefined."""
-    policies = real.shape[1]
+    """(draws, policies) rates to one (draws,) array per figure, NaN where undefined."""
     unknown = ~(np.isfinite(real).all(axis=1) & np.isfinite(predicted).all(axis=1))
-    # Rates that differ by rounding alone are ties: 0.1 + 0.2 against 0.3.
-    x, y = np.round(np.nan_to_num(real), 12), np.round(np.nan_to_num(predicted), 12)
-    slope = _slope(x, y)
-    gap = x[:, :, None] - x[:, None, :]
-    said = y[:, :, None] - y[:, None, :]
-    violated = (said < 0) != (gap < 0)
-    winners = y == y.max(axis=1, keepdims=True, initial=-np.inf)
-    regret = x.max(axis=1, initial=-np.inf) - np.where(winners, x, np.inf).min(
-        axis=1, initial=np.inf
-    )
-    figures = {
-        "pearson": _pearson(x, y),
-        "spearman": _pearson(_mean_ranks(gap), _mean_ranks(said)),
-        "kendall": _kendall(np.sign(gap), np.sign(said)),
-        "mmrv": (np.abs(gap) * violated).max(axis=2, initial=0.0).sum(axis=1) / max(policies, 1),
-        "top1_regret": regret,
-        "slope": slope,
-        "intercept": (y.sum(axis=1) - slope * x.sum(axis=1)) / max(policies, 1),
-        "mean_bias": (y - x).sum(axis=1) / max(policies, 1),
-        "mean_absolute_error": np.abs(y - x).sum(axis=1) / max(policies, 1),
-    }
-    for name, values in figures.items():
-        if policies < _FEWEST_POLICIES.get(name, 2):
+    rates = RatePairs(real, predicted)
+    figures = {}
+    for name, statistic in STATISTICS.items():
+        if rates.policies < statistic.fewest:
             figures[name] = np.full(len(real), np.nan)
         else:
-            figures[name] = np.where(unknown, np.nan, values)
+            figures[name] = np.where(unknown, np.nan, statistic.of(rates))
     return figures
 
 
 def reasons_of(real: np.ndarray, predicted: np.ndarray) -> dict[str, str]:
     """(policies,) rates: why a figure does not exist, by its name."""
     reasons = {}
-    for name in STATISTICS:
-        fewest = _FEWEST_POLICIES.get(name, 2)
+    for name, statistic in STATISTICS.items():
+        fewest = statistic.fewest
         if len(real) < fewest:
             plural = "policy has" if len(real) == 1 else "policies have"
             reasons[name] = (
                 f"{len(real)} {plural} rates on both sides, this figure needs at least {fewest}"
             )
-        elif _constant(real) and (name in _CORRELATIONS or name in ("slope", "intercept")):
+        elif _constant(real) and (statistic.ordering or statistic.correlating):
             reasons[name] = f"all real rates are {real[0]:.3f}: there is no order to agree with"
-        elif _constant(predicted) and name in _CORRELATIONS:
+        elif _constant(predicted) and statistic.correlating:
             reasons[name] = f"all predicted rates are {predicted[0]:.3f}: they order nothing"
     return reasons
 

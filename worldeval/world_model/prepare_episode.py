@@ -20,10 +20,12 @@ from worldeval.data.pose_statistics import outside
 from worldeval.data.readers.ctrl_world import CtrlWorldDataset, PoseBounds, load_latents
 from worldeval.data.readers.droid import LeRobotDroid
 from worldeval.data.readers.lerobot_robot import LeRobotRobot, RobotEpisode
+from worldeval.data.readers.own import OwnDataset, OwnEpisode, is_own
 from worldeval.data.readers.raw import RawEpisode
 from worldeval.data.store.coding import CodedViews, code_views
 from worldeval.errors import ConfigError, DataError, StoreError, WorldEvalError
 from worldeval.motion.panda import panda
+from worldeval.registry import did_you_mean
 from worldeval.robots import RobotSpec
 from worldeval.types import Episode
 from worldeval.world_model.latents import SVD, TYPES, LatentCache, encoder_digest, open_encoder
@@ -59,8 +61,7 @@ class PrepareConfig:
     """Of the dataset; None for DROID's Panda."""
 
     def __post_init__(self) -> None:
-        if self.layout not in LAYOUTS:
-            raise ConfigError(f"layout is {self.layout!r}, expected one of {', '.join(LAYOUTS)}")
+        check_layout(self.layout)
         if self.encoder is not None and self.published_latents:
             raise ConfigError(
                 f"encoder is {self.encoder} and published latents are wanted too; choose one"
@@ -94,8 +95,11 @@ class PrepareConfig:
         return f"encoder {checkpoint.digest(self.encoder)}" if self.encoder else "published"
 
 
+RawKinds = RawEpisode | RobotEpisode | OwnEpisode
+
+
 class RawDataset(Protocol):
-    """What ``CtrlWorldDataset``, ``LeRobotDroid`` and ``LeRobotRobot`` have in common.
+    """What ``CtrlWorldDataset``, ``LeRobotDroid``, ``LeRobotRobot`` and ``OwnDataset`` share.
 
     notes: what the user of the dataset must know, a sentence each.
     """
@@ -103,7 +107,7 @@ class RawDataset(Protocol):
     ids: tuple[str, ...]
     notes: list[str]
 
-    def episode(self, identity: str) -> RawEpisode | RobotEpisode: ...
+    def episode(self, identity: str) -> RawKinds: ...
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -133,6 +137,8 @@ class Prepared:
 def open_dataset(config: PrepareConfig) -> RawDataset:
     """The dataset at ``config.source``, its layout recognised by what the folder holds."""
     layout = layout_of(config.source, config.layout)
+    if layout not in LAYOUTS:
+        return OwnDataset(layout, config.source, config.split, robot_of(config))
     if layout == "ctrl-world" and config.robot is not None:
         raise ConfigError(
             f"{config.source} is laid out as Ctrl-World's release, which is of DROID's Panda; "
@@ -145,8 +151,18 @@ def open_dataset(config: PrepareConfig) -> RawDataset:
     return LeRobotRobot(config.source, config.robot, config.split, config.key_map)
 
 
+def check_layout(layout: str) -> None:
+    """Raise ConfigError for a layout that no reader has."""
+    if layout not in LAYOUTS and not is_own(layout):
+        raise ConfigError(
+            f"layout is {layout!r}{did_you_mean(layout, LAYOUTS)}, expected one of "
+            f"{', '.join(LAYOUTS)}, a registered reader, or module:attr of one"
+        )
+
+
 def layout_of(source: Path, layout: str) -> str:
-    """ "ctrl-world" or "lerobot"; "auto" looks at what the folder holds."""
+    """ "ctrl-world", "lerobot" or a reader's name; "auto" looks at what the folder holds."""
+    check_layout(layout)
     if layout != "auto":
         return layout
     found = [
@@ -175,7 +191,7 @@ def bounds_of(dataset: RawDataset, robot: RobotSpec) -> PoseBounds:
 
 
 def as_episode(
-    raw: RawEpisode | RobotEpisode,
+    raw: RawKinds,
     robot: RobotSpec,
     bounds: PoseBounds,
     instruction: str | None = None,
@@ -197,6 +213,7 @@ def as_episode(
         joints=raw.joints(),
         actions=raw.steps(),
         success=raw.success,
+        success_at=raw.given.success_at if isinstance(raw, OwnEpisode) else None,
         extra={
             "start_id": raw.key,
             "seed": int.from_bytes(hashlib.sha256(raw.key.encode()).digest()[:4], "big"),
@@ -208,8 +225,10 @@ def as_episode(
     )
 
 
-def _task(raw: RawEpisode | RobotEpisode, given: tuple[str, ...], robot: RobotSpec) -> str:
+def _task(raw: RawKinds, given: tuple[str, ...], robot: RobotSpec) -> str:
     """DROID is one task, with a wording for each episode; others have a task for each wording."""
+    if isinstance(raw, OwnEpisode) and raw.given.task:
+        return raw.given.task
     if isinstance(raw, RawEpisode):
         return TASK
     words = re.sub(r"[^a-z0-9]+", "-", given[0].lower()).strip("-") if given else robot.name
@@ -298,7 +317,7 @@ def work(job: Job) -> Prepared:
 
 
 def _made(
-    raw: RawEpisode | RobotEpisode, job: Job, bounds: PoseBounds, encode: Any, config: PrepareConfig
+    raw: RawKinds, job: Job, bounds: PoseBounds, encode: Any, config: PrepareConfig
 ) -> tuple[Episode | None, np.ndarray | None]:
     """The episode and its latents, as far as they are wanted."""
     if raw.frames < config.min_frames:

@@ -15,6 +15,7 @@ from worldeval.data.readers.droid_keys import known_key_maps
 from worldeval.data.readers.lerobot_columns import read_spelling
 from worldeval.data.readers.lerobot_index import LeRobotIndex
 from worldeval.data.readers.lerobot_proposal import Proposal, propose_robot
+from worldeval.data.readers.own import is_own
 from worldeval.errors import ConfigError, DataError
 from worldeval.motion.panda import panda
 from worldeval.robots import RobotSpec, read_robot, write_robot
@@ -57,7 +58,14 @@ def choose_robot(
         return None, []
     if robot is not None:
         chosen = read_robot(robot)
+        if is_own(layout):
+            return chosen, []
         return (None if chosen.name == is_droid else chosen), []
+    if is_own(layout):
+        raise ConfigError(
+            f"reader {layout!r} is not told of which robot {source} is; give --robot, as its TOML "
+            "file or its name (`worldeval robots` lists them)"
+        )
     if _spelled_as_droid(source, key_map):
         return None, []
     path = out / ROBOT_FILE

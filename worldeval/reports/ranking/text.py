@@ -9,6 +9,7 @@ from __future__ import annotations
 import textwrap
 from dataclasses import dataclass
 
+from worldeval.ranking.agreement_figures import STATISTICS
 from worldeval.ranking.intervals import Interval
 from worldeval.ranking.leaderboard.leaderboard import Leaderboard, PolicyRow
 from worldeval.ranking.outcome_counts import OutcomeCounts
@@ -129,20 +130,16 @@ def _agreement_lines(board: Leaderboard) -> list[str]:
         f"Agreement with the truth over {agreement.policies} policies and "
         f"{len(board.per_task)} tasks ({level} intervals over tasks):",
     ]
-    for name, label, best in (
-        ("pearson", "Pearson", "1 is best"),
-        ("spearman", "Spearman", "1 is best"),
-        ("kendall", "Kendall", "1 is best"),
-        ("mmrv", "MMRV", "0 is best"),
-        ("top1_regret", "top-1 regret", "0 is best"),
-    ):
+    for name, statistic in STATISTICS.items():
+        if not statistic.best:
+            continue
         value = getattr(agreement, name)
         shown = (
             f"none: {agreement.reasons.get(name, 'undefined')}"
             if value is None
-            else f"{value:6.3f}  {_interval(agreement.intervals.get(name)):<16}  {best}"
+            else f"{value:6.3f}  {_interval(agreement.intervals.get(name)):<16}  {statistic.best}"
         )
-        lines.append(f"  {label:<13} {shown}")
+        lines.append(f"  {statistic.short:<13} {shown}")
     if board.outcomes.same is not None:
         lines.append(
             f"  {'same outcome':<13} {100 * board.outcomes.same:.0f} % of "

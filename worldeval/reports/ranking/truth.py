@@ -6,6 +6,7 @@ In: a ``Leaderboard``. Out: ``<section>`` elements; empty text where there is no
 from __future__ import annotations
 
 from worldeval.ranking.agreement import Agreement
+from worldeval.ranking.agreement_figures import STATISTICS
 from worldeval.ranking.leaderboard.leaderboard import Leaderboard, PolicyRow
 from worldeval.reports.markup import card, escape, key, notes, section
 from worldeval.reports.ranking.findings import percent
@@ -14,45 +15,15 @@ from worldeval.reports.ranking.scatter import scatter_svg
 FAR_POINTS = 25
 """A cell of the per-task table is outlined where imagined and true rate differ by this much."""
 
-_FIGURES = (
-    (
-        "pearson",
-        "Pearson correlation",
-        "Do the rates lie on a rising line? 1: perfectly; 0: not at all.",
-    ),
-    (
-        "spearman",
-        "Spearman rank correlation",
-        "Is the order of the policies the same? 1: exactly; -1: reversed.",
-    ),
-    (
-        "kendall",
-        "Kendall rank correlation",
-        "Of two policies, is the better one the better one in both? 1: always; 0: as often as not.",
-    ),
-    (
-        "mmrv",
-        "MMRV",
-        "Mean maximum rank violation: how far apart in true success rate, at worst, two policies "
-        "are whose order the imagination confuses, averaged over policies. 0 is best.",
-    ),
-    (
-        "top1_regret",
-        "Top-1 regret",
-        "True success rate given up by taking the policy that wins in imagination. 0 is best.",
-    ),
-    (
-        "mean_bias",
-        "Mean bias",
-        "Imagined minus true rate, averaged: above 0 the imagination flatters.",
-    ),
-)
-
 
 def agreement_section(board: Leaderboard) -> str:
     if not board.agreement.policies:
         return ""
-    cards = "".join(_figure(board.agreement, *figure) for figure in _FIGURES)
+    cards = "".join(
+        _figure(board.agreement, name, statistic.label, statistic.meaning)
+        for name, statistic in STATISTICS.items()
+        if statistic.meaning
+    )
     if board.outcomes.same is not None:
         o = board.outcomes
         cards += card(
