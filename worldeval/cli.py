@@ -49,6 +49,7 @@ VERBS = {
     "train judge": ("train_judge:TrainJudge", "tell success from failure"),
     "train progress": ("train_progress:TrainProgress", "how far along a task is, frame by frame"),
     "train margin": ("train_margin:TrainMargin", "how near each frame is to success"),
+    "train path": ("train_path:TrainPath", "the same from the whole rollout and the hand's path"),
     "train trust": ("train_trust:TrainTrust", "when not to believe the imagination"),
     "merge": ("merge:Merge", "a fine-tuned policy with its base, by interpolation"),
     "evaluate": ("evaluate:Evaluate", "roll out, judge and rank policies, in one folder"),

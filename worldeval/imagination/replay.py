@@ -15,6 +15,7 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
+from worldeval.data.goal_distance import distances_of
 from worldeval.data.store.episodes import EpisodeStore
 from worldeval.errors import DataError
 from worldeval.imagination.env import Imagination
@@ -101,8 +102,13 @@ def with_truth(imagined: EpisodeStore, source: EpisodeStore, index: int) -> Epis
     truth = source.episode(int(rows[0]))
     length = min(episode.length, truth.length)  # after the recording's end nobody knows
     known = None if truth.success_at is None else truth.success_at[:length]
+    distances, limit = distances_of(truth)
+    extra = dict(episode.extra)
+    if np.isfinite(distances).any():
+        extra |= {"goal_distance_m": distances[:length], "success_distance_m": limit}
     return replace(
         episode,
+        extra=extra,
         frames=episode.frames[:length],
         poses=episode.poses[:length],
         actions=episode.actions[: length - 1],

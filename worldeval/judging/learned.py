@@ -9,7 +9,7 @@ verdict is UNDECIDED (``calibration.py``).
 from __future__ import annotations
 
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any, ClassVar, Self
@@ -43,6 +43,9 @@ class LearnedJudge:
     title: ClassVar[str]
     robot: RobotSpec | None = None
     """Whose rollouts it learned from, kept whole in its checkpoint; None where that is unknown."""
+    shape: ClassVar[type[JudgeConfig]] = JudgeConfig
+    network_of: ClassVar[Callable[[Any], JudgeNetwork]] = JudgeNetwork
+    """From a ``shape`` to the network of it."""
 
     def __init__(
         self,
@@ -89,8 +92,8 @@ class LearnedJudge:
         """Read a checkpoint that ``save`` or a training wrote."""
         config, tensors = checkpoint.load(folder, kind=cls.kind)
         with checkpoint.fitting(folder):
-            shape = settings_from(JudgeConfig, config["network"], "network.")
-            network = filled(lambda: JudgeNetwork(shape), tensors, folder)
+            shape = settings_from(cls.shape, config["network"], "network.")
+            network = filled(lambda: cls.network_of(shape), tensors, folder)
             settings = _with_tuples(config)
             del settings["network"], settings["calibration"]
             # Recalibrated, it is another judge, and its verdicts are others.
@@ -133,11 +136,20 @@ class LearnedJudge:
     @torch.inference_mode()
     def outputs(self, episode: Episode, times: np.ndarray) -> np.ndarray:
         """The network's answers at the frames ``times`` (n,): (n,), or (n, outputs) of several."""
+        outputs = self.network.config.outputs
+        answers = [np.zeros((0,) if outputs == 1 else (0, outputs), np.float32)]
+        for images, words, poses in self.moments(episode, times):
+            answers.append(self.network(images, words, poses).cpu().numpy())
+        return self.checked(np.concatenate(answers), episode)
+
+    def moments(
+        self, episode: Episode, times: np.ndarray
+    ) -> Iterator[tuple[torch.Tensor, tuple[torch.Tensor, torch.Tensor], torch.Tensor]]:
+        """The network's inputs at the frames ``times``, ``FRAMES_AT_ONCE`` at a time."""
         config = self.network.config
         order = self._view_order(episode)
         device = self.network.pose_centre.device
         words = self.network.bag([episode.instruction])
-        answers = [np.zeros((0,) if config.outputs == 1 else (0, config.outputs), np.float32)]
         for first in range(0, len(times), FRAMES_AT_ONCE):
             now = times[first : first + FRAMES_AT_ONCE]
             moments = moments_of(now, config.lag)
@@ -146,13 +158,14 @@ class LearnedJudge:
             # One instruction for all frames: its bag is repeated, not hashed again.
             ids = words[0].repeat(len(now))
             offsets = torch.arange(len(now), device=device) * len(words[0])
-            answer = self.network(
+            yield (
                 torch.from_numpy(frames).to(device),
                 (ids, offsets),
                 torch.from_numpy(poses).to(device),
             )
-            answers.append(answer.cpu().numpy())
-        found = np.concatenate(answers)
+
+    def checked(self, found: np.ndarray, episode: Episode) -> np.ndarray:
+        """``found`` again, the answers to an episode. JudgeError where they are no numbers."""
         if not np.isfinite(found).all():
             # Taken for an abstention, a broken judge would look like a cautious one.
             raise JudgeError(

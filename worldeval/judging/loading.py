@@ -22,6 +22,7 @@ LEARNED = {
     "judge": "classifier:SuccessClassifier",
     "progress-judge": "progress:ProgressJudge",
     "margin-judge": "margin:MarginJudge",
+    "path-judge": "path:PathJudge",
 }
 """Kind of the checkpoint -> module and class."""
 

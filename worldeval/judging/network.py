@@ -128,9 +128,18 @@ class JudgeNetwork(nn.Module):
     ) -> torch.Tensor:
         """Logits (B,) of "solved by now"; (B, outputs) where there are several.
 
+        The rest is as of ``look``. pose_known: (B,) 0 hides the poses (training only).
+        """
+        seen, text = self.look(images, words)
+        return self.conclude(seen, text, poses, pose_known)
+
+    def look(
+        self, images: torch.Tensor, words: tuple[torch.Tensor, torch.Tensor]
+    ) -> tuple[torch.Tensor, torch.Tensor]:
+        """What is seen in the frames, (B, hidden), and the instructions, (B, text_dim).
+
         images: (B, moments, V, C, H, W) in [-1, 1], moments in order start, (earlier), now.
         words: ids and offsets of the instructions, see ``bag``.
-        poses: (B, 2, P), at the start and now. pose_known: (B,) 0 hides them (training only).
         """
         batch, moments, views, channels, height, width = images.shape
         x = images.transpose(1, 2).reshape(batch * views, moments * channels, height, width)
@@ -140,10 +149,20 @@ class JudgeNetwork(nn.Module):
         x = F.pixel_unshuffle(x, 2)
         for block in self.blocks:
             x = block(x, condition)
-        parts = [F.silu(self.gather(self.narrow(x).reshape(batch, -1))), text]
+        return F.silu(self.gather(self.narrow(x).reshape(batch, -1))), text
+
+    def conclude(
+        self,
+        seen: torch.Tensor,
+        text: torch.Tensor,
+        poses: torch.Tensor,
+        pose_known: torch.Tensor | None = None,
+    ) -> torch.Tensor:
+        """The answers (B,) or (B, outputs) to what was seen. poses: (B, 2, P), at the start and now."""
+        parts = [seen, text]
         if self.config.use_poses:
             unit = (poses - self.pose_centre) / self.pose_spread
-            known = poses.new_ones(batch) if pose_known is None else pose_known
+            known = poses.new_ones(len(poses)) if pose_known is None else pose_known
             change = torch.cat([unit[:, 1], unit[:, 1] - unit[:, 0]], -1)
             parts += [change * known[:, None], known[:, None]]
         answer = self.answer(F.silu(self.mix(torch.cat(parts, -1))))

@@ -24,6 +24,7 @@ import numpy as np
 
 from worldeval.data import digests
 from worldeval.data.atomic import write_atomically
+from worldeval.data.goal_distance import distances_of
 from worldeval.data.store.episodes import EpisodeStore
 from worldeval.data.video import to_model
 from worldeval.errors import ConfigError, DataError, MismatchError, StoreError
@@ -247,24 +248,9 @@ def labels_of(episode: Episode) -> tuple[np.ndarray, np.ndarray]:
 
 
 def margins_of(episode: Episode) -> np.ndarray:
-    """(T+1,) float32 log(limit / distance to the goal) of every frame; NaN where not measured.
-
-    Recordings keep the distance of every frame, rollouts that of every chunk's frames in its log.
-    """
-    extra = episode.extra
-    margins = np.full(episode.length, np.nan, np.float32)
-    if extra.get("goal_distance_m") is not None:
-        distance, limit = extra["goal_distance_m"], extra["success_distance_m"]
-        margins[:] = -np.log(np.maximum(np.asarray(distance, np.float32), 1e-4) / limit)
-        return margins
-    first = 1
-    for chunk in json.loads(extra.get("chunks") or "[]"):
-        distance = np.asarray(chunk.get("goal_distance_m") or [], np.float32)
-        if len(distance):
-            after = slice(first, first + len(distance))
-            margins[after] = -np.log(np.maximum(distance, 1e-4) / chunk["success_distance_m"])
-            first += len(distance)
-    return margins
+    """(T+1,) float32 log(limit / distance to the goal) of every frame; NaN where not measured."""
+    distances, limit = distances_of(episode)
+    return -np.log(np.maximum(distances, 1e-4) / limit)
 
 
 def world_of(episode: Episode) -> str:
