@@ -158,7 +158,7 @@ class JudgeNetwork(nn.Module):
         poses: torch.Tensor,
         pose_known: torch.Tensor | None = None,
     ) -> torch.Tensor:
-        """The answers (B,) or (B, outputs) to what was seen. poses: (B, 2, P), at the start and now."""
+        """The answers (B,) or (B, outputs) to what was seen. poses: (B, 2, P), start and now."""
         parts = [seen, text]
         if self.config.use_poses:
             unit = (poses - self.pose_centre) / self.pose_spread
