@@ -14,6 +14,7 @@ from worldeval.learning.config import CARRIED_OUT
 
 if TYPE_CHECKING:
     from worldeval.data.store.episodes import EpisodeStore
+    from worldeval.judging.path_training import PathTrainConfig
     from worldeval.judging.validation import JudgeReport
 
 
@@ -64,7 +65,7 @@ def train_on_stores(
     validation: Sequence[Path],
     out: Path,
     robot: str | None,
-    training: JudgeTrainConfig,
+    training: JudgeTrainConfig | PathTrainConfig,
 ) -> None:
     """Open the stores of one robot and train a judge on them.
 

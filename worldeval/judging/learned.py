@@ -9,7 +9,7 @@ verdict is UNDECIDED (``calibration.py``).
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any, ClassVar, Self
@@ -44,8 +44,8 @@ class LearnedJudge:
     robot: RobotSpec | None = None
     """Whose rollouts it learned from, kept whole in its checkpoint; None where that is unknown."""
     shape: ClassVar[type[JudgeConfig]] = JudgeConfig
-    network_of: ClassVar[Callable[[Any], JudgeNetwork]] = JudgeNetwork
-    """From a ``shape`` to the network of it."""
+    """What ``network_of`` makes a network from."""
+    network_of: ClassVar[type[JudgeNetwork]] = JudgeNetwork
 
     def __init__(
         self,

@@ -81,6 +81,8 @@ class PathHead(nn.Module):
 class PathNetwork(JudgeNetwork):
     """A margin judge's network, which looks at single frames, and a ``PathHead``."""
 
+    config: PathConfig
+
     def __init__(self, config: PathConfig) -> None:
         super().__init__(config)
         self.path = PathHead(config)
