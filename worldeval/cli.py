@@ -32,6 +32,7 @@ VERBS = {
     "robots": ("robots:Robots", "the robots known here: spaces, rates, views, bounds"),
     "record": ("record:Record", "record episodes in Meta-World, many workers at once"),
     "prepare": ("prepare:Prepare", "raw robot videos (DROID, LeRobot) to a store with latents"),
+    "export lerobot": ("export:ExportLeRobot", "a store as a dataset for LeRobot, openpi, GR00T"),
     "import ctrl-world": ("import_model:ImportCtrlWorld", "the published Ctrl-World checkpoint"),
     "import svd": ("import_model:ImportSvd", "a new Ctrl-World from Stable Video Diffusion"),
     "train autoencoder": ("train_world_model:TrainAutoencoder", "frames to latents and back"),

@@ -175,13 +175,13 @@ def check_alike(base: WeightFiles, tuned: WeightFiles) -> None:
                 f"{has.place} has a tensor {name!r} that {lacks.place} lacks; merge a policy with "
                 "one fine-tuned from it"
             )
-        for what, one, other in (
-            ("shape", base.shapes[name], tuned.shapes[name]),
+        for what, mine, theirs in (
+            ("shape", str(base.shapes[name]), str(tuned.shapes[name])),
             ("type", base.kinds[name], tuned.kinds[name]),
         ):
-            if one != other:
+            if mine != theirs:
                 raise MismatchError(
-                    f"tensor {name!r} has {what} {one} in {base.place} and {other} in "
+                    f"tensor {name!r} has {what} {mine} in {base.place} and {theirs} in "
                     f"{tuned.place}; "
                     + (
                         "merge a policy with one fine-tuned from it"

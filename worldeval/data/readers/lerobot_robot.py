@@ -130,7 +130,8 @@ class RobotEpisode:
         """
         count, rows = self.frames - 1, self.clock.rows_per_step
         taken = self.actions[: count * self.clock.rows_per_frame][rows - 1 :: rows]
-        return taken.reshape(count, self.clock.steps, -1).astype(np.float32)
+        shape = (count, self.clock.steps, self.actions.shape[1])  # also of an episode of one frame
+        return taken.reshape(shape).astype(np.float32)
 
     def poses(self) -> np.ndarray:
         """(T+1, P) float32 at frame rate.

@@ -1,0 +1,64 @@
+"""``worldeval export lerobot``."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated, Literal
+
+import tyro
+
+
+@dataclass(frozen=True, kw_only=True)
+class ExportLeRobot:
+    """Write a store of episodes as a LeRobot dataset, to train any policy on.
+
+    Any store of the project: recorded, imagined or synthesised. One row for each control step with
+    one action, in the robot's own names; DROID's Panda is spelled as DROID 1.0.1. openpi and GR00T
+    read version 2.1, LeRobot from 0.4 on version 3.0. `worldeval prepare` reads both back.
+
+    For example:
+      worldeval export lerobot recordings/training --out datasets/training
+      worldeval export lerobot recordings/training --version 2.1 --modality gr00t --out gr00t
+    """
+
+    store: Annotated[Path, tyro.conf.Positional]
+    """Folder of the store."""
+    out: Path
+    """Folder of the dataset; it must not be there yet."""
+    version: Literal["3.0", "2.1"] = "3.0"
+    """Of the format."""
+    keys: str | None = None
+    """How columns are spelled: plain, droid_1_0_1, droid_100, droid_openpi ...; by the robot, if
+    not given."""
+    modality: Literal["gr00t"] | None = None
+    """Write meta/modality.json and the column of instructions that GR00T asks for (version 2.1)."""
+    only_successful: bool = False
+    """Leave out episodes that are not known to be solved."""
+    robot: str | None = None
+    """The robot: a TOML file, a name of `worldeval robots`, or module:attr; as the store says, if
+    not given."""
+
+    def run(self) -> None:
+        from worldeval.data.store.episodes import EpisodeStore
+        from worldeval.data.writers.lerobot import export
+        from worldeval.worlds.named import robot_of_store
+
+        store = EpisodeStore.open(self.store)
+        robot = robot_of_store(store, self.robot)
+        chosen = None
+        if self.only_successful:
+            chosen = [i for i in range(len(store)) if store.facts(i)["success"]]
+        done = export(
+            store,
+            self.out,
+            robot,
+            version=self.version,
+            keys=self.keys,
+            with_modality=self.modality,
+            episodes=chosen,
+            progress=True,
+        )
+        print(f"{done.folder}: {done.episodes} episodes, {done.rows} rows")
+        for note in done.notes:
+            print(f"  {note}")
