@@ -68,8 +68,9 @@ def episode(key: str, start: StartState, frames: int) -> Episode:
     )
 
 
-def make_shipped(root: Path) -> None:
-    untrained_world(root, ("able", "poor"))
+def make_shipped(root: Path, policies: tuple[str, str] = ("able", "poor")) -> None:
+    """The embedded world in small, with two policies, of which the first always succeeds."""
+    untrained_world(root, policies)
     starts = [start for task in TASKS for start in start_states("evaluation", task, 3)]
     Suite(name="tiny", robot=ROBOT.name, chunks=2, starts=tuple(starts)).save(root / shipped.SUITE)
     with open_rollouts(root / shipped.STARTS, ROBOT, images="lossless") as store:
@@ -77,7 +78,7 @@ def make_shipped(root: Path) -> None:
             store.append(episode(start.start_id, start, 2))
     with open_rollouts(root / shipped.TRUTH_CLIPS, ROBOT) as store:
         for start in starts[:1]:
-            store.append(episode(rollout_key("able", start.start_id), start, 5))
+            store.append(episode(rollout_key(policies[0], start.start_id), start, 5))
     rows = [
         {
             "key": rollout_key(name, start.start_id),
@@ -86,10 +87,10 @@ def make_shipped(root: Path) -> None:
             "start_id": start.start_id,
             "world": "metaworld",
             "judge": "world",
-            "outcome": "success" if name == "able" else "failure",
+            "outcome": "success" if name == policies[0] else "failure",
             "probability": np.nan,
         }
-        for name in ("able", "poor")
+        for name in policies
         for start in starts
     ]
     pd.DataFrame(rows).to_parquet(root / shipped.TRUTH, index=False)

@@ -52,11 +52,14 @@ def leaderboard_of(folder: Path, starts: Collection[str] | None = None) -> Leade
 
     verdicts = part(read_verdicts(folder), starts)
     errors: JudgeErrors | None = None
+    stores = stores_in(folder)
     trust, notes = _trust(folder)
+    if trust is not None and len(stores) > 1:
+        trust.attrs = {}  # what a signal was worth is told of one store; several need not agree
     if (world_model := world_model_of(folder)) is not None:
         errors, uncorrected = shipped_judge_errors(verdicts, folder)
         if trust is None and not notes:
-            notes = why_no_trust(stores_in(folder), world_model)
+            notes = why_no_trust(stores, world_model)
         notes = [*notes, *uncorrected]
     board = build_leaderboard(
         verdicts,
