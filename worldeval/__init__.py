@@ -22,6 +22,7 @@ if "GOMP_SPINCOUNT" not in os.environ:
 _HOMES = {
     "ActionChunk": "types",
     "CameraSpec": "robots",
+    "Drive": "live.drive",
     "Episode": "types",
     "EpisodeStore": "data.store.episodes",
     "Evaluation": "evaluation.evaluation",
@@ -34,6 +35,7 @@ _HOMES = {
     "PolicySpec": "types",
     "RobotSpec": "robots",
     "StartState": "types",
+    "Studio": "live.studio",
     "Suite": "rollout.suite",
     "Verdict": "types",
     "World": "types",
@@ -49,6 +51,7 @@ _RENAMED = {"run_suite": "run"}
 __all__ = [
     "ActionChunk",
     "CameraSpec",
+    "Drive",
     "Episode",
     "EpisodeStore",
     "Evaluation",
@@ -61,6 +64,7 @@ __all__ = [
     "PolicySpec",
     "RobotSpec",
     "StartState",
+    "Studio",
     "Suite",
     "Verdict",
     "World",
@@ -80,6 +84,8 @@ if TYPE_CHECKING:
     from worldeval.evaluation.evaluation import Evaluation
     from worldeval.imagination.env import Imagination
     from worldeval.judging.loading import load_judge
+    from worldeval.live.drive import Drive
+    from worldeval.live.studio import Studio
     from worldeval.policies.loading import load_policy
     from worldeval.robots import CameraSpec, RobotSpec
     from worldeval.rollout.engine import run as run_suite

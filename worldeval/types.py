@@ -149,6 +149,20 @@ class RowsWorld(World, Protocol):
         ...
 
 
+@runtime_checkable
+class BranchingWorld(World, Protocol):
+    """A world that goes back to any moment of a rollout and on from there, exactly."""
+
+    def snapshot(self, row: int) -> Any:
+        """All that decides how the rollout goes on; later steps do not change it."""
+        ...
+
+    def restore(self, row: int, state: Any, frames: int | None = None) -> None:
+        """Go on with ``row`` from a snapshot. frames: how many of its frames, the start frame among
+        them, count as seen; all if None."""
+        ...
+
+
 def frames_at_a_time(world: World) -> int | None:
     """The most frames by which ``world`` is stepped at a time; None: any number."""
     return world.frames_per_step if isinstance(world, LimitedWorld) else None

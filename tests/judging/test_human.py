@@ -6,6 +6,7 @@ from typing import Any
 import numpy as np
 import pytest
 
+from worldeval.data.atomic import alone
 from worldeval.errors import ConfigError, DataError, StoreError
 from worldeval.judging import human
 from worldeval.judging.human import HumanJudge, append_label, blind_id, read_labels
@@ -177,7 +178,7 @@ def test_writers_wait_for_each_other(tmp_path: Path) -> None:
 def test_who_waits_too_long_is_told(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(human, "WAIT_S", 0.02)
     with (
-        human._alone(tmp_path / "labels.csv"),
+        alone(tmp_path / "labels.csv"),
         pytest.raises(StoreError, match="being written by another"),
     ):
         append_label(tmp_path / "labels.csv", key="k", rater="ann", outcome="success")

@@ -8,8 +8,10 @@ from __future__ import annotations
 import errno
 import os
 import sys
+import time
 import weakref
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import numpy as np
@@ -106,6 +108,28 @@ class WriterLock:
     def release(self) -> None:
         if self._release is not None:
             self._release()
+
+
+@contextmanager
+def alone(path: Path, wait_s: float = 10.0) -> Iterator[None]:
+    """Wait until nobody else is in such a block for ``path``, and keep others waiting within it.
+
+    Between processes and within one. StoreError after ``wait_s`` seconds.
+    """
+    lock = WriterLock(path.with_name(f".{path.name}.lock"))
+    until = time.monotonic() + wait_s
+    while True:
+        try:
+            lock.acquire()
+            break
+        except StoreError:
+            if time.monotonic() > until:
+                raise
+            time.sleep(0.01)
+    try:
+        yield
+    finally:
+        lock.release()
 
 
 def _lock(descriptor: int) -> None:

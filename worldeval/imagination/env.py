@@ -27,7 +27,7 @@ from worldeval.learning.out_of_memory import free
 from worldeval.robots import RobotSpec
 from worldeval.types import ActionChunk, StartState, WorldStep
 from worldeval.world_model.interfaces import DreamModel
-from worldeval.world_model.latent_rollout import FrameRollouts
+from worldeval.world_model.latent_rollout import FrameRollouts, RolloutState
 from worldeval.world_model.latents import LatentCache
 from worldeval.world_model.loading import open_world_model
 from worldeval.world_model.memory import Strategy
@@ -127,6 +127,35 @@ class Imagination:
             info=[{} for _ in first],
         )
 
+    def beside(self) -> Imagination:
+        """Another world of the same weights and start states, whose rollouts are its own."""
+        mine, latent = self.dreamer, self.dreamer.rollouts
+        other = FrameRollouts(
+            mine.model,
+            mine.autoencoder,
+            memory=latent.choose,
+            sampler=latent.sampler,
+            device=mine.device,
+        )
+        other.rollouts.memory_name = latent.memory_name
+        return Imagination(other, self.robot, self._starts)
+
+    def start_states(self) -> tuple[StartState, ...]:
+        """All that rollouts can begin at, in the order of the store."""
+        table = self._starts.metadata()
+        return tuple(
+            StartState(
+                start_id=name if self._known.count(name) == 1 else key,
+                task=str(row["task"]),
+                seed=int(row.get("start_seed", row.get("seed", 0)) or 0),
+                split=str(row.get("split", "recorded")),
+                instruction=str(row["instruction"]),
+            )
+            for name, key, row in zip(
+                self._known, self._keys, table.to_dict("records"), strict=True
+            )
+        )
+
     def start_digest(self, start: StartState) -> str:
         """Twelve digits for the frame, pose, joints and latents that ``start`` begins with."""
         if start.start_id not in self._digests:
@@ -188,6 +217,14 @@ class Imagination:
             frames.append(some)
             info += told
         return np.concatenate(frames), info
+
+    def snapshot(self, row: int) -> RolloutState:
+        """The rollout ``row`` as it is now: what it has seen, and its randomness."""
+        return self.dreamer.snapshot(row)
+
+    def restore(self, row: int, state: RolloutState, frames: int | None = None) -> None:
+        """Go on with ``row`` from a snapshot, of which the first ``frames`` count (None: all)."""
+        self.dreamer.restore(row, state, frames)
 
     def close(self) -> None:
         """Nothing is held that needs closing."""

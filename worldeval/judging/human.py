@@ -17,15 +17,13 @@ from __future__ import annotations
 import csv
 import hashlib
 import io
-import time
-from collections.abc import Iterable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, Self
 
-from worldeval.data.atomic import WriterLock, write_atomically
+from worldeval.data.atomic import alone, write_atomically
 from worldeval.data.cells import is_missing, outcome_of
 from worldeval.data.matching import near, spell, such_as
 from worldeval.data.spreadsheet import tidy
@@ -215,7 +213,7 @@ def append_label(
     csv.writer(line, lineterminator="\n").writerow(cells.values())
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        with _alone(path):
+        with alone(path, WAIT_S):
             before = path.read_text(encoding="utf-8") if path.is_file() else ""
             before = before or ",".join(LABEL_COLUMNS) + "\n"
             if before.splitlines()[0] != ",".join(LABEL_COLUMNS) or not before.endswith("\n"):
@@ -252,25 +250,6 @@ def _check(cells: dict[str, str]) -> None:
         raise ConfigError(
             f"the label has the outcome {cells['outcome']!r}, expected one of {ALLOWED}"
         )
-
-
-@contextmanager
-def _alone(path: Path) -> Iterator[None]:
-    """Wait until nobody else writes the file, and keep others waiting within the block."""
-    lock = WriterLock(path.with_name(f".{path.name}.lock"))
-    until = time.monotonic() + WAIT_S
-    while True:
-        try:
-            lock.acquire()
-            break
-        except StoreError:
-            if time.monotonic() > until:
-                raise
-            time.sleep(0.01)
-    try:
-        yield
-    finally:
-        lock.release()
 
 
 def _write(path: Path, text: str) -> None:

@@ -72,28 +72,15 @@ class KeyboardPolicy:
     ) -> None:
         if isinstance(speed, bool) or not isinstance(speed, int | float) or not 0 < speed <= 1:
             raise ConfigError(f"speed is {speed!r}, expected a number in (0, 1]")
-        self._by_pose = robot.motion in ("absolute_pose", "delta_pose")
-        if robot.motion.startswith("joint"):
-            raise ConfigError(
-                f"robot {robot.name!r} is commanded by {robot.motion!r}, the keyboard moves hands; "
-                "choose the action space absolute_pose (--action-space absolute_pose)"
-            )
-        expected = 7 if self._by_pose else 4
-        if robot.action_dim != expected:
-            raise ConfigError(
-                f"robot {robot.name!r} has {robot.action_dim} actions, expected {expected} for "
-                f"motion {robot.motion!r}; the keyboard drives no other"
-            )
-        self.spec = blind_spec(name, robot, state_keys=(POSE,) if self._by_pose else ())
+        check_keys(robot)
+        by_pose = robot.motion in ("absolute_pose", "delta_pose")
+        self.spec = blind_spec(name, robot, state_keys=(POSE,) if by_pose else ())
         self._robot = robot
-        self._known = ARM_KEYS if self._by_pose else HAND_KEYS
+        self._known = ARM_KEYS if by_pose else HAND_KEYS
         self._keys = self._script(keys) if isinstance(keys, str) else keys
         if not callable(self._keys):
             raise ConfigError(f"keys is {keys!r}, expected letters such as llduco; {MEANING}")
         self._speed = speed
-        self._low = np.asarray(robot.action_low, np.float32)
-        self._high = np.asarray(robot.action_high, np.float32)
-        self._open, self._closed = robot.gripper_open, robot.gripper_closed
         self._gripper: dict[str, float] = {}
 
     def reset(
@@ -120,28 +107,63 @@ class KeyboardPolicy:
 
     def _chunk(self, observation: Observation, typed: str) -> np.ndarray:
         rollout = observation.rollout_id
-        motion = np.zeros(3, np.float32)
-        for key in typed.strip().lower():
-            if key == QUIT:
-                raise KeyboardInterrupt("the keyboard policy was asked to quit")
-            if key in GRIPPER:
-                self._gripper[rollout] = self._closed if GRIPPER[key] else self._open
-            elif key in self._known:
-                axis, sign = self._known[key]
-                motion[axis] += sign
-            elif key != STILL and not key.isspace():
-                raise PolicyError(f"key {key!r} has no meaning; {MEANING}, {QUIT} to quit")
-        steps = np.zeros((self.spec.chunk, self.spec.action_dim), np.float32)
-        if self._by_pose:
-            pose = observation.state[POSE]
-            step_m = motion * (FRAME_M / self._robot.steps_per_frame)
-            if self._robot.motion == "absolute_pose":
-                steps[:] = pose
-                steps[:, :3] += step_m * np.arange(1, len(steps) + 1, dtype=np.float32)[:, None]
-            else:
-                steps[:, :3] = step_m
-            steps[:, -1] = self._gripper.setdefault(rollout, float(pose[-1]))
+        pose = observation.state.get(POSE)
+        usual = self._robot.gripper_open if pose is None else float(pose[-1])
+        actions, self._gripper[rollout] = actions_of_keys(
+            self._robot,
+            typed,
+            pose=pose,
+            gripper=self._gripper.get(rollout, usual),
+            speed=self._speed,
+        )
+        return actions
+
+
+def actions_of_keys(
+    robot: RobotSpec, typed: str, *, pose: np.ndarray | None, gripper: float, speed: float = 0.5
+) -> tuple[np.ndarray, float]:
+    """The chunk (K, A) float32 for all keys of ``typed`` at once, and the gripper's command in it.
+
+    pose: (P,), needed where poses are commanded. gripper: the command that holds until now.
+    Raises PolicyError for a key without a meaning, KeyboardInterrupt for "q".
+    """
+    by_pose = robot.motion in ("absolute_pose", "delta_pose")
+    known = ARM_KEYS if by_pose else HAND_KEYS
+    motion = np.zeros(3, np.float32)
+    for key in typed.strip().lower():
+        if key == QUIT:
+            raise KeyboardInterrupt("the keyboard policy was asked to quit")
+        if key in GRIPPER:
+            gripper = robot.gripper_closed if GRIPPER[key] else robot.gripper_open
+        elif key in known:
+            axis, sign = known[key]
+            motion[axis] += sign
+        elif key != STILL and not key.isspace():
+            raise PolicyError(f"key {key!r} has no meaning; {MEANING}, {QUIT} to quit")
+    steps = np.zeros((robot.chunk_steps, robot.action_dim), np.float32)
+    if by_pose:
+        step_m = motion * (FRAME_M / robot.steps_per_frame)
+        if robot.motion == "absolute_pose":
+            steps[:] = pose
+            steps[:, :3] += step_m * np.arange(1, len(steps) + 1, dtype=np.float32)[:, None]
         else:
-            steps[:, :3] = motion * self._speed
-            steps[:, -1] = self._gripper.get(rollout, self._open)
-        return np.clip(steps, self._low, self._high)
+            steps[:, :3] = step_m
+    else:
+        steps[:, :3] = motion * speed
+    steps[:, -1] = gripper
+    return np.clip(steps, robot.action_low, robot.action_high).astype(np.float32), gripper
+
+
+def check_keys(robot: RobotSpec) -> None:
+    """Raise ConfigError for a robot that keys cannot drive."""
+    if robot.motion.startswith("joint"):
+        raise ConfigError(
+            f"robot {robot.name!r} is commanded by {robot.motion!r}, the keyboard moves hands; "
+            "choose the action space absolute_pose (--action-space absolute_pose)"
+        )
+    expected = 7 if robot.motion in ("absolute_pose", "delta_pose") else 4
+    if robot.action_dim != expected:
+        raise ConfigError(
+            f"robot {robot.name!r} has {robot.action_dim} actions, expected {expected} for "
+            f"motion {robot.motion!r}; the keyboard drives no other"
+        )

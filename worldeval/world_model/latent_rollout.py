@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Sequence
+from dataclasses import dataclass
 from typing import Any, cast
 
 import numpy as np
@@ -22,6 +23,17 @@ from worldeval.world_model.interfaces import DreamModel, LatentCodec, StartCodec
 from worldeval.world_model.memory import MemoryBank, Strategy, retrieve, strategy
 from worldeval.world_model.model import Context, degrade
 from worldeval.world_model.sampler import SamplerConfig
+
+
+@dataclass(frozen=True, kw_only=True)
+class RolloutState:
+    """All that decides how one imagined rollout goes on: what it has seen, and its randomness."""
+
+    bank: MemoryBank
+    generator: Tensor
+    instruction: str
+    start: np.ndarray | None
+    """(V, H, W, C), where frames are decoded beside it."""
 
 
 class LatentRollouts:
@@ -230,6 +242,34 @@ class FrameRollouts:
             for found in retrieved
         ]
         return frames, info
+
+    def snapshot(self, row: int) -> RolloutState:
+        """The rollout as it is now; costs nothing, later steps do not change it."""
+        latent = self.rollouts
+        return RolloutState(
+            bank=latent.banks[row].upto(len(latent.banks[row])),
+            generator=latent.generators[row].get_state().clone(),
+            instruction=latent._instructions[row],
+            start=self._starts.get(row),
+        )
+
+    def restore(self, row: int, state: RolloutState, frames: int | None = None) -> None:
+        """Make the rollout ``row`` go on from ``state``, to the bit as it did then.
+
+        frames: how many of its frames count as seen, at least 1; all if None.
+        """
+        count = len(state.bank) if frames is None else frames
+        if not 1 <= count <= len(state.bank):
+            raise MismatchError(
+                f"the rollout is to go on from {count} frames, expected 1 to {len(state.bank)}"
+            )
+        latent = self.rollouts
+        latent.banks[row] = state.bank.upto(count)
+        latent.generators[row] = torch.Generator()
+        latent.generators[row].set_state(state.generator)
+        latent._instructions[row] = state.instruction
+        if state.start is not None:
+            self._starts[row] = state.start
 
     def _decode(self, latents: Tensor, rows: Sequence[int]) -> Tensor:
         """Frames of the new latents (B, T, V, C, h, w) of rollouts ``rows``."""

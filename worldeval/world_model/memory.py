@@ -171,6 +171,14 @@ class MemoryBank:
         self._latents[n], self._poses[n] = latent, pose
         self._count = n + 1
 
+    def upto(self, count: int) -> MemoryBank:
+        """A bank of its own with the first ``count`` frames. It shares their block, which is only
+        ever written behind them, and moves to one of its own with the first frame that it adds."""
+        bank = MemoryBank()
+        bank._count = count
+        bank._latents, bank._poses = self._latents[:count], self._poses[:count]
+        return bank
+
     @property
     def poses(self) -> np.ndarray:
         """(n, P) physical poses, the last one current."""

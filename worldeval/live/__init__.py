@@ -1,0 +1,1 @@
+"""Driving an imagined world by hand: keys, drawn paths, policies, branches, episodes."""
