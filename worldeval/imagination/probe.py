@@ -9,7 +9,7 @@ the reading of true frames::
     gain  = slope in imagination / slope on true frames
 
 1 is a faithful arm, 0.5 one that goes half the way, 0 one that obeys nothing. Contacts, the
-gripper's effect on objects and hidden places are not measured here: they need the simulator.
+gripper's effect on objects and hidden places need the simulator: ``physics_probe.py``.
 """
 
 from __future__ import annotations
@@ -58,15 +58,19 @@ class MotionProbe:
     gain: by axis; None where the axis did not move, or cannot be read on true frames.
     drift: by chunk, relative error of the read motion: 0 is exact, 1 as bad as standing still.
         None where nothing was commanded.
+    physics: gain of the simulator's own hand, where that is known.
     """
 
     kind: str
     frames: int
     gain: Mapping[str, float | None]
     drift: tuple[float | None, ...]
+    physics: Mapping[str, float | None] | None = None
 
     def to_dict(self) -> dict[str, Any]:
-        return asdict(self) | {"gain": dict(self.gain), "drift": list(self.drift)}
+        known = {} if self.physics is None else {"physics": dict(self.physics)}
+        values = {k: v for k, v in asdict(self).items() if k != "physics"}
+        return values | {"gain": dict(self.gain), "drift": list(self.drift)} | known
 
 
 def slopes(motion: Motion) -> np.ndarray:
@@ -79,15 +83,32 @@ def slopes(motion: Motion) -> np.ndarray:
     return found
 
 
-def probe_motion(kind: str, imagined: Motion, true: Motion, names: Sequence[str]) -> MotionProbe:
-    """``true``: recordings, read by the same network; ``names`` of the P axes."""
+def named_slopes(motion: Motion, names: Sequence[str]) -> dict[str, float | None]:
+    """``slopes`` by the ``names`` of the axes; None for an axis that never moved."""
+    return _named(slopes(motion), names)
+
+
+def _named(values: np.ndarray, names: Sequence[str]) -> dict[str, float | None]:
+    return {
+        name: float(value) if np.isfinite(value) else None
+        for name, value in zip(names, values, strict=True)
+    }
+
+
+def probe_motion(
+    kind: str,
+    imagined: Motion,
+    true: Motion,
+    names: Sequence[str],
+    *,
+    physics: Mapping[str, float | None] | None = None,
+) -> MotionProbe:
+    """``true``: recordings, read by the same network; ``names`` of the P axes; ``physics``: gain
+    of the simulator's hand."""
     usual = slopes(true)
     readable = np.nan_to_num(usual) >= LEAST_SLOPE
     gains = np.where(readable, slopes(imagined) / np.where(readable, usual, 1.0), np.nan)
-    gain = {
-        name: float(value) if np.isfinite(value) else None
-        for name, value in zip(names, gains, strict=True)
-    }
+    gain = _named(gains, names)
     read = imagined.read[:, readable] / usual[readable]
     commanded = imagined.commanded[:, readable]
     drift: list[float | None] = []
@@ -96,11 +117,14 @@ def probe_motion(kind: str, imagined: Motion, true: Motion, names: Sequence[str]
         power = float(np.square(commanded[own], dtype=np.float64).sum())
         error = float(np.square(read[own] - commanded[own], dtype=np.float64).sum())
         drift.append(float(np.sqrt(error / power)) if power > 1e-9 else None)
-    return MotionProbe(kind=kind, frames=len(imagined.read), gain=gain, drift=tuple(drift))
+    return MotionProbe(
+        kind=kind, frames=len(imagined.read), gain=gain, drift=tuple(drift), physics=physics
+    )
 
 
 def to_markdown(probes: Sequence[MotionProbe]) -> str:
-    """One table: gain by axis, and the error in the first, middle and last chunk that moved."""
+    """One table: gain by axis (behind it that of the simulator's own hand, where it is known), and
+    the error in the first, middle and last chunk that moved."""
     if not probes:
         return "Nothing was probed.\n"
     axes = list(probes[0].gain)
@@ -117,7 +141,19 @@ def to_markdown(probes: Sequence[MotionProbe]) -> str:
         moved: list[float | None] = [value for value in probe.drift if value is not None]
         known = moved or [None]
         ends = (known[0], known[len(known) // 2], known[-1])
-        cells = [*(probe.gain[axis] for axis in axes), *ends]
-        shown = ["–" if cell is None else f"{cell:.2f}" for cell in cells]
+        shown = [
+            _shown(probe.gain[axis]) + _beside(probe.physics, axis, probe.gain[axis])
+            for axis in axes
+        ]
+        shown += [_shown(end) for end in ends]
         lines.append(f"| {probe.kind} | {probe.frames} | {' | '.join(shown)} |")
     return "\n".join(lines) + "\n"
+
+
+def _shown(value: float | None) -> str:
+    return "–" if value is None else f"{value:.2f}"
+
+
+def _beside(physics: Mapping[str, float | None] | None, axis: str, gain: float | None) -> str:
+    true = None if physics is None else physics.get(axis)
+    return "" if true is None or gain is None else f" ({true:.2f})"
