@@ -104,8 +104,19 @@ def find_runs(root: Path) -> Iterator[FoundRun]:
             stores=tuple(sorted(stores)),
             begun=_time(run / "run.json") or min(times),
             changed=max(_time(next(_index_files(store), store)) for store in stores),
-            expected=0,
+            expected=_expected(run),
         )
+
+
+def _expected(folder: Path) -> int:
+    """Rollouts of a finished evaluation, as its run.json says; 0 if it does not."""
+    try:
+        manifest = json.loads((folder / "run.json").read_text("utf-8"))
+        starts, policies = manifest["extra"]["starts"], manifest["config"]["policy_names"]
+    except (OSError, ValueError, KeyError, TypeError, RecursionError):
+        return 0
+    known = type(starts) is int and 0 < starts < 10**9 and isinstance(policies, dict)
+    return starts * len(policies) if known else 0
 
 
 def _stores(folder: Path, root: Path, deep: int) -> Iterator[Path]:

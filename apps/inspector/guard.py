@@ -78,13 +78,19 @@ class Guard:
             message = await receive()
             taken += len(message.get("body", b""))
             if taken > self.most_bytes:
-                raise TooMuch
+                raise TooMuchError
             return message
 
-        began = False
+        began = cut_off = False
 
         async def answered(message: MutableMapping[str, Any]) -> None:
-            nonlocal began
+            nonlocal began, cut_off
+            if cut_off or (taken > self.most_bytes and not began):
+                # Whatever the app makes of the body that broke off, the browser is told why.
+                if not cut_off:
+                    cut_off = True
+                    await _answer(scope, send, 413, self._too_much())
+                return
             if message["type"] == "http.response.start":
                 began = True
                 own = {n.lower() for n, _ in message.get("headers", ())}
@@ -98,8 +104,8 @@ class Guard:
 
         try:
             await self.app(scope, counted, answered)
-        except TooMuch:
-            if not began:
+        except TooMuchError:
+            if not began and not cut_off:
                 await _answer(scope, send, 413, self._too_much())
 
     def _too_much(self) -> str:
@@ -134,7 +140,7 @@ class Guard:
         return kind.lower() == b"basic" and hmac.compare_digest(told, wanted)
 
 
-class TooMuch(Exception):
+class TooMuchError(Exception):
     """A body grew beyond what is taken."""
 
 

@@ -11,6 +11,7 @@ import hashlib
 import sqlite3
 import threading
 import time
+from collections import deque
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import closing, contextmanager
 from dataclasses import dataclass, fields
@@ -22,10 +23,11 @@ from worldeval import WorldEvalError
 from .found import FoundRun, FoundStore, find_runs, rows_of, stamp_of
 from .query import Query
 
-VERSION = 1
+VERSION = 2
 SCHEMA = """
 CREATE TABLE runs (id TEXT PRIMARY KEY, name TEXT, folder TEXT, begun REAL, changed REAL,
- policies INTEGER, rollouts INTEGER, expected INTEGER, judged INTEGER, note TEXT);
+ policies INTEGER, rollouts INTEGER, expected INTEGER, judged INTEGER, decided INTEGER,
+ stamp TEXT, note TEXT);
 CREATE TABLE stores (path TEXT PRIMARY KEY, run TEXT, stamp TEXT, note TEXT);
 CREATE TABLE rollouts (id TEXT PRIMARY KEY, run TEXT, store TEXT, episode INTEGER, key TEXT,
  policy TEXT, task TEXT, start_id TEXT, world TEXT, instruction TEXT, seed INTEGER,
@@ -63,6 +65,10 @@ class Run:
     expected: int
     """Rollouts when it is finished; 0 where nothing says."""
     judged: int
+    decided: int
+    """Rollouts with success or failure, by a judge or the world itself."""
+    stamp: str
+    """Changes with any of its files that a ranking is made from."""
     note: str
     """What is wrong with it, in a sentence; empty if nothing."""
 
@@ -115,6 +121,10 @@ class Index:
         self.roots = tuple(root.resolve() for root in roots)
         self.file = file
         self._refreshing = threading.Lock()
+        self._changes = 0
+        self.ready = False
+        """Whether the files have been looked at since this was opened."""
+        self._seen: dict[str, deque[tuple[float, int]]] = {}  # time and rollouts of running ones
         file.parent.mkdir(parents=True, exist_ok=True)
         with self._open() as db:
             version = db.execute("PRAGMA user_version").fetchone()[0]
@@ -152,7 +162,14 @@ class Index:
                 if changed:
                     self._take_in(run, [FoundStore.read(store, run) for store in changed])
                     read += len(changed)
-            self._drop({str(store) for run in found for store in run.stores})
+            gone = self._drop({str(store) for run in found for store in run.stores})
+            if read or gone:
+                self._changes += 1
+                for run in self.runs():
+                    seen = self._seen.setdefault(run.id, deque(maxlen=30))
+                    if not seen or seen[-1][1] != run.rollouts:
+                        seen.append((time.time(), run.rollouts))
+            self.ready = True
             return read
 
     def _take_in(self, run: FoundRun, stores: Iterable[FoundStore]) -> None:
@@ -176,8 +193,8 @@ class Index:
                 )
             _sum_up(db, run_id, run)
 
-    def _drop(self, there: set[str]) -> None:
-        """Forget the stores that lie there no more."""
+    def _drop(self, there: set[str]) -> int:
+        """Forget the stores that lie there no more; how many."""
         with self._open() as db:
             gone = [p for (p,) in db.execute("SELECT path FROM stores") if p not in there]
             for path in gone:
@@ -185,6 +202,7 @@ class Index:
                 db.execute("DELETE FROM stores WHERE path = ?", (path,))
             if gone:
                 db.execute("DELETE FROM runs WHERE id NOT IN (SELECT run FROM stores)")
+        return len(gone)
 
     def runs(self) -> list[Run]:
         """All evaluations, the newest first."""
@@ -208,6 +226,31 @@ class Index:
         if row is None:
             raise WorldEvalError("there is no such rollout here; choose one in the list")
         return _rollout(row)
+
+    def starts(self, *, run: str, task: str) -> list[str]:
+        """The start states of a task in an evaluation."""
+        sql = "SELECT DISTINCT start_id FROM rollouts WHERE run = ? AND task = ?"
+        with self._open() as db:
+            return [str(name) for (name,) in db.execute(sql, (run, task))]
+
+    def version(self) -> int:
+        """Another number whenever a refresh has found something new."""
+        return self._changes
+
+    def pace(self, run: Run) -> str:
+        """How fast an evaluation goes and how long it still takes, in a sentence; empty if not
+        known. From what was seen since the server runs, else from its beginning."""
+        seen = self._seen.get(run.id, ())
+        (then, before), now = (seen[0] if seen else (run.begun, 0)), seen[-1] if seen else None
+        last, rollouts = now or (run.changed, run.rollouts)
+        if last - then < 1 or rollouts <= before:
+            return ""
+        rate = 60 * (rollouts - before) / (last - then)
+        told = f"{rate:.1f} rollouts a minute"
+        if run.expected > run.rollouts:
+            minutes = (run.expected - run.rollouts) / rate
+            told += f", about {max(1, round(minutes))} minutes to go"
+        return told
 
     def in_truth(self, rollout: Rollout) -> Rollout | None:
         """The same policy from the same start state in a world that is no imagination, if it is
@@ -286,24 +329,28 @@ def _where(query: str | Query, run: str | None) -> tuple[str, list[Any]]:
 
 
 def _sum_up(db: sqlite3.Connection, run_id: str, run: FoundRun) -> None:
-    policies, rollouts, judged = db.execute(
-        "SELECT COUNT(DISTINCT policy), COUNT(*), SUM(judge != '') FROM rollouts WHERE run = ?",
+    policies, rollouts, judged, decided = db.execute(
+        "SELECT COUNT(DISTINCT policy), COUNT(*), SUM(judge != ''), "
+        "SUM(outcome IN ('success', 'failure')) FROM rollouts WHERE run = ?",
         (run_id,),
     ).fetchone()
-    [note] = db.execute("SELECT MAX(note) FROM stores WHERE run = ?", (run_id,)).fetchone()
+    stores = db.execute("SELECT stamp, note FROM stores WHERE run = ? ORDER BY path", (run_id,))
+    stamps, notes = zip(*stores.fetchall(), strict=True)
     db.execute(
-        "INSERT OR REPLACE INTO runs VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
+        "INSERT OR REPLACE INTO runs VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
         (
             run_id,
             run.name,
             str(run.folder),
             run.begun,
-            time.time() if not rollouts else run.changed,
+            run.changed,
             policies,
             rollouts,
             run.expected,
             judged or 0,
-            note or "",
+            decided or 0,
+            identifier(*stamps),
+            max(notes),
         ),
     )
 

@@ -2,19 +2,30 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Iterable, Sequence
 
 from worldeval.reports.markup import escape
 
+from .context import Context
 from .index import Run
 from .state import State
 
+LOOKING = (
+    '<p class="we-empty" role="status" data-again="1">Looking at the files of all evaluations; '
+    "the first time that takes a moment …</p>"
+)
 NO_RUNS = (
     '<div class="we-empty"><p>No evaluations lie in the folders that this inspector looks at.</p>'
     "<p>Make one with <code>worldeval demo</code> (a few minutes), or start the inspector with "
     "other folders: <code>worldeval app FOLDER</code>. It is shown here as soon as its first "
     "rollout is written.</p></div>"
 )
+
+
+def nothing(context: Context) -> str:
+    """What a tab shows while no evaluation is known."""
+    return NO_RUNS if context.index.ready else LOOKING
 
 
 def outcome(name: str | None, unknown: str = "unknown") -> str:
@@ -50,3 +61,15 @@ def facts(pairs: Iterable[tuple[str, str]]) -> str:
 
 def percent(value: float | None) -> str:
     return "–" if value is None else f"{100 * value:.0f}\u00a0%"
+
+
+def when(then: float) -> str:
+    """How long ago, in words; the date where it is longer than two days."""
+    seconds = time.time() - then
+    for unit, name in ((86_400.0, "day"), (3600.0, "hour"), (60.0, "minute")):
+        if seconds >= unit:
+            count = int(seconds // unit)
+            if name == "day" and count > 2:
+                return time.strftime("%Y-%m-%d %H:%M", time.localtime(then))
+            return f"{count} {name}{'' if count == 1 else 's'} ago"
+    return "just now"

@@ -46,7 +46,8 @@ NUMBERS = {
 FIELDS = (*TEXTS, *WORDS, *NUMBERS)
 EXAMPLE = "policy:full task:push outcome:failure trust<0.3"
 HELP = (
-    f"For example {EXAMPLE}. Words with ':' are {', '.join((*TEXTS, *WORDS))}; "
+    f"For example {EXAMPLE}; policy=full is that policy alone, policy:full also full-two. "
+    f"Words with ':' are {', '.join((*TEXTS, *WORDS))}; "
     f"with <, <=, =, >=, > {', '.join(NUMBERS)}. A - before a condition means not; a word alone is "
     "looked for in policy, task, start and instruction; * stands for any letters."
 )
@@ -110,7 +111,10 @@ def _positive(bare: str, word: str) -> tuple[str, tuple[Any, ...]]:
         return _number(NUMBERS[name], name, sign, value)
     if sign not in (":", "=", "!="):
         raise QueryError(f"{name} is text and cannot be compared by {sign}; write {name}:{value}")
-    text, values = _word(name, value) if name in WORDS else _text(TEXTS[name], value)
+    if name in WORDS:
+        text, values = _word(name, value)
+    else:
+        text, values = _text(TEXTS[name], value, exact=sign != ":")
     return (f"NOT COALESCE({text}, 0)", values) if sign == "!=" else (text, values)
 
 
@@ -143,7 +147,9 @@ def _word(name: str, value: str) -> tuple[str, tuple[Any, ...]]:
     return f"{column} = ?", (value,)
 
 
-def _text(column: str, value: str) -> tuple[str, tuple[Any, ...]]:
+def _text(column: str, value: str, *, exact: bool) -> tuple[str, tuple[Any, ...]]:
+    if exact:
+        return f"{column} = ?", (value,)
     if "*" in value:
         return f"{column} LIKE ? ESCAPE '\\'", (_pattern(value),)
     # The whole name, or its beginning up to a mark: task:push finds push-v3, not pushing.

@@ -14,6 +14,7 @@ from fastapi import FastAPI, Request
 from fastapi.responses import FileResponse, JSONResponse, Response
 
 from worldeval import WorldEvalError
+from worldeval.reports.style import scoped_style
 
 from .context import Context
 from .player import player_routes
@@ -41,6 +42,12 @@ def make_server(context: Context) -> FastAPI:
             return JSONResponse({"error": "there is no such file"}, 404)
         kind = f"{_KINDS[files[name].suffix]}; charset=utf-8"
         return FileResponse(files[name], media_type=kind, headers={"Cache-Control": "no-cache"})
+
+    style = scoped_style(".we-report")
+
+    @app.get(f"{PREFIX}/report.css")
+    def report_style() -> Response:
+        return Response(style, media_type="text/css; charset=utf-8")
 
     @app.exception_handler(WorldEvalError)
     def told(request: Request, error: WorldEvalError) -> Response:

@@ -41,11 +41,12 @@ def found(text: str) -> list[str]:
         ("", [0, 1, 2]),
         ("policy:full task:push outcome:failure trust<0.3", [0]),
         ("policy:full", [0, 1]),  # a name up to a mark
+        ("policy=full", [0]),
         ("policy:ful", []),
         ("policy:ful*", [0, 1]),
         ("task:PUSH-back", [1]),
         ("-policy:full", [2]),
-        ("policy!=full", [2]),
+        ("policy!=full", [1, 2]),
         ("trust<30%", [0]),
         ("p>=0.1", [0, 1]),
         ("-trust<0.3", [1, 2]),  # what is not known is not below

@@ -106,7 +106,7 @@ class StageOptions:
             command="rollout",
             config=config,
             seed=suite.seed,
-            extra={"options": verb},
+            extra={"options": verb, "starts": len(suite.starts)},
             content=content | world_content(self.world, self.imagination),
             allow_changes=("suite.name",) if named else ("suite.name", "policy_names"),
             grows={"policies": "policy ", "policy_names": "name "} if named else None,

@@ -119,6 +119,13 @@ footer{color:var(--soft);font-size:.82rem;margin-top:20px}
 """
 )
 
+
+def scoped_style(selector: str) -> str:
+    """The same look for a part of another page: nothing outside ``selector`` is touched."""
+    inner = STYLE.replace(":root{", ":scope{").replace("\nbody{", "\n:scope{")
+    return f"@scope ({selector}) {{\n{inner}\n}}\n"
+
+
 SCRIPT = """
 for (const clip of document.querySelectorAll('.clip')) {
   const videos = [...clip.querySelectorAll('video')];

@@ -56,6 +56,7 @@
       const html = await (await fetchBelow(`pane/${name}?${wanted}`)).text();
       if (pane.dataset.shown !== wanted) return; // something newer was asked for meanwhile
       pane.innerHTML = html;
+      if (pane.querySelector('[data-again]')) setTimeout(() => again(pane), 1000);
       document.dispatchEvent(new CustomEvent('we:pane', {detail: pane}));
     } catch (error) {
       if (pane.dataset.shown !== wanted) return;
@@ -69,6 +70,8 @@
       pane.removeAttribute('aria-busy');
     }
   }
+
+  function again(pane) { delete pane.dataset.shown; fill(pane); }
 
   document.addEventListener('click', event => {
     const tab = event.target.closest('#we-tabs button[role=tab]');
@@ -152,5 +155,5 @@
     }
   }).observe(document.documentElement, {childList: true, subtree: true});
 
-  window.worldeval = {state, go, keep, fetch: fetchBelow, show};
+  window.worldeval = {state, go, keep, fetch: fetchBelow, show, again};
 })();

@@ -11,7 +11,7 @@ from worldeval.reports.markup import escape
 from ..context import Context
 from ..index import ORDERS, Rollout, Run
 from ..media import shown
-from ..pieces import NO_RUNS, choice, facts, outcome, percent, run_choice
+from ..pieces import choice, facts, nothing, outcome, percent, run_choice
 from ..query import EXAMPLE, HELP, Query, QueryError
 from ..state import State
 from . import pane
@@ -47,7 +47,7 @@ def listed(context: Context, state: State) -> str:
     """The list, with a form above it."""
     runs = context.index.runs()
     if not runs:
-        return NO_RUNS
+        return nothing(context)
     form = _form(runs, state)
     try:
         query = Query.parse(state["q"])

@@ -45,6 +45,20 @@ def write_report(
     parts = [
         _head(title),
         _opening(leaderboard, title),
+        *sections(leaderboard),
+        _rollouts(clips),
+        _provenance(provenance or {}),
+        "<footer>Made by worldeval. This page loads nothing from the network.</footer></main>",
+        f"<script>{SCRIPT}</script></body></html>\n",
+    ]
+    write_whole(target, "\n".join(parts))
+    return target
+
+
+def sections(leaderboard: Leaderboard) -> list[str]:
+    """The HTML of all that a leaderboard says, in the order of the report; empty where nothing is
+    known."""
+    return [
         leaderboard_section(leaderboard),
         pairs_section(leaderboard),
         plans_section(leaderboard),
@@ -55,13 +69,13 @@ def write_report(
         trust_section(leaderboard),
         agreement_section(leaderboard),
         tasks_section(leaderboard),
-        _rollouts(clips),
-        _provenance(provenance or {}),
-        "<footer>Made by worldeval. This page loads nothing from the network.</footer></main>",
-        f"<script>{SCRIPT}</script></body></html>\n",
     ]
-    write_whole(target, "\n".join(parts))
-    return target
+
+
+def ranking_html(leaderboard: Leaderboard) -> str:
+    """The whole ranking as part of another page, which gives it ``style.scoped_style``."""
+    shown = [opening(leaderboard), *sections(leaderboard)]
+    return f'<div class="we-report">{"".join(shown)}</div>'
 
 
 def leaderboard_html(leaderboard: Leaderboard) -> str:
@@ -85,6 +99,12 @@ def _head(title: str) -> str:
 
 
 def _opening(board: Leaderboard, title: str) -> str:
+    head = f'<p class="eyebrow">worldeval report</p><h1>{escape(title)}</h1>'
+    return f"<header>{head}{opening(board)}</header>"
+
+
+def opening(board: Leaderboard) -> str:
+    """What was found, in sentences, and from what."""
     rollouts = sum(row.imagined.rollouts for row in board.policies)
     chips = [
         f"<b>{len(board.policies)}</b> policies",
@@ -103,11 +123,7 @@ def _opening(board: Leaderboard, title: str) -> str:
     lead = f"<b>{prose(first)}</b> {prose(' '.join(rest))}"
     below = "".join(f"<li>{prose(paragraph)}</li>" for paragraph in evidence)
     below = f'<ul class="evidence">{below}</ul>' if below else ""
-    return (
-        f'<header><p class="eyebrow">worldeval report</p><h1>{escape(title)}</h1>'
-        f'<p class="lead">{lead}</p>{below}<ul class="chips">{items}</ul>'
-        f"{notes(board.notes)}</header>"
-    )
+    return f'<p class="lead">{lead}</p>{below}<ul class="chips">{items}</ul>{notes(board.notes)}'
 
 
 def _rollouts(clips: Sequence[Clip]) -> str:
