@@ -23,11 +23,11 @@ LAYERS = [
     {"learning", "metrics"},
     {"policies", "judging", "ranking", "worlds"},
     {"world_model", "rollout", "judge_calibration"},
-    {"imagination", "bench", "synthesis", "testing"},
+    {"imagination", "bench", "testing"},
     {"reports"},
     {"doctor"},
     {"evaluation"},
-    {"live"},
+    {"live", "synthesis"},
     {"commands", "cli", "fault", "__main__", "__init__"},
 ]
 # A policy cannot tell which world it is in, nor a ranking who judged it.

@@ -45,6 +45,7 @@ _HOMES = {
     "load_judge": "judging.loading",
     "load_policy": "policies.loading",
     "run_suite": "rollout.engine",
+    "synthesize": "synthesis.synthesize",
 }
 _RENAMED = {"run_suite": "run"}
 
@@ -75,6 +76,7 @@ __all__ = [
     "load_judge",
     "load_policy",
     "run_suite",
+    "synthesize",
 ]
 
 if TYPE_CHECKING:
@@ -90,6 +92,7 @@ if TYPE_CHECKING:
     from worldeval.robots import CameraSpec, RobotSpec
     from worldeval.rollout.engine import run as run_suite
     from worldeval.rollout.suite import Suite
+    from worldeval.synthesis.synthesize import synthesize
     from worldeval.types import (
         ActionChunk,
         Episode,

@@ -37,15 +37,18 @@ class Argument:
     value: Any
 
 
-def split_arguments(uri: str) -> tuple[str, dict[str, Argument]]:
-    """What stands before the ``?`` of a URI, and the arguments after it."""
+def split_arguments(uri: str, what: str = "policy") -> tuple[str, dict[str, Argument]]:
+    """What stands before the ``?`` of a URI, and the arguments after it.
+
+    what: what the URI names, for messages.
+    """
     head, _, query = uri.partition("?")
     arguments: dict[str, Argument] = {}
     for pair in filter(None, query.split("&")):
         name, equals, text = pair.partition("=")
         if not equals or not name.isidentifier():
             raise ConfigError(
-                f"policy {uri!r}: cannot read {pair!r}, expected name=value pairs "
+                f"{what} {uri!r}: cannot read {pair!r}, expected name=value pairs "
                 "joined by & after ?"
             )
         text = unquote(text)
@@ -57,12 +60,12 @@ def split_arguments(uri: str) -> tuple[str, dict[str, Argument]]:
 
 
 def values_for(
-    target: Callable[..., Any], arguments: dict[str, Argument], uri: str
+    target: Callable[..., Any], arguments: dict[str, Argument], uri: str, what: str = "policy"
 ) -> dict[str, Any]:
     """The values to call ``target`` with; ConfigError for one of another kind than annotated."""
     annotated = annotations_of(target) if arguments else {}
     return {
-        name: _fitted(name, argument, _kinds(annotated.get(name)), uri)
+        name: _fitted(name, argument, _kinds(annotated.get(name)), f"{what} {uri!r}")
         for name, argument in arguments.items()
     }
 
@@ -83,7 +86,7 @@ def _kinds(annotation: Any) -> tuple[type, ...]:
     return kinds if all(isinstance(k, type) and k in KINDS for k in kinds) else ()
 
 
-def _fitted(name: str, argument: Argument, kinds: tuple[type, ...], uri: str) -> Any:
+def _fitted(name: str, argument: Argument, kinds: tuple[type, ...], whose: str) -> Any:
     value = argument.value
     if not kinds or type(value) in kinds and not (isinstance(value, float) and math.isnan(value)):
         return value
@@ -92,4 +95,4 @@ def _fitted(name: str, argument: Argument, kinds: tuple[type, ...], uri: str) ->
     if str in kinds:  # name=7 is a name of one digit
         return argument.text
     expected = " or ".join(words for kind, words in KINDS.items() if kind in kinds)
-    raise ConfigError(f"policy {uri!r}: {name} is {value!r}, expected {expected}")
+    raise ConfigError(f"{whose}: {name} is {value!r}, expected {expected}")

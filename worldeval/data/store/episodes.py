@@ -24,6 +24,7 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 
+from worldeval.data import origin
 from worldeval.data.atomic import write_atomically
 from worldeval.data.store import compaction, contents, facts, index, journal, rows
 from worldeval.data.store.checksums import checksum
@@ -138,7 +139,8 @@ class EpisodeStore(StoredEpisodes):
     def open_or_create(cls, root: str | Path, **arguments: Any) -> EpisodeStore:
         """Open the store at ``root``, or make it by ``create(root, **arguments)``.
 
-        Raises MismatchError naming the field in which an existing store differs; ``extra`` may.
+        Raises MismatchError naming the field in which an existing store differs; ``extra`` may,
+        but for the mark of synthetic episodes (``data/origin.py``).
         """
         if not (Path(root) / INFO_PATH).exists():
             return cls.create(root, **arguments)
@@ -147,6 +149,7 @@ class EpisodeStore(StoredEpisodes):
         difference = store.layout.difference(wanted)
         if difference:
             raise MismatchError(f"{store.root}: {difference}; choose another folder")
+        origin.check_mark(store, arguments.get("extra"))
         return store
 
     def append(self, episode: Episode, coded: CodedViews | None = None) -> int:

@@ -159,6 +159,18 @@ class StoredEpisodes:
         ]
         return np.stack(decoded, axis=1)
 
+    def own_films(self, i: int) -> tuple[Path, ...] | None:
+        """The film of each view that holds episode ``i`` and nothing else; None where frames are
+        lossless, or films were merged."""
+        row, keys = self._row(i), self.layout.video_keys
+        names = {key: index.video_of(row, key) for key in keys}
+        shared = any(
+            other is not row and index.video_of(other, key) == name
+            for key, name in names.items()
+            for other in self._rows[max(0, i - 1) : i + 2]
+        )
+        return None if shared or not keys else tuple(self.root / name for name in names.values())
+
     def verify(self) -> list[Damage]:
         """Read everything and name what is damaged; an empty list means that all is well."""
         return verification.verify(self.root, self._lock).damages
