@@ -17,7 +17,7 @@ from worldeval.data import digests
 from worldeval.errors import StartStateError
 from worldeval.motion import panda
 from worldeval.robots import PLAIN_JOINTS, RobotSpec
-from worldeval.rollout.held import start_digest
+from worldeval.rollout.resuming import start_digest
 from worldeval.synthesis.recipe import Recipe
 from worldeval.types import ActionChunk, StartState, World, WorldStep
 

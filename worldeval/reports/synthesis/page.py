@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from worldeval.ranking.board import write_whole
+from worldeval.ranking.leaderboard.leaderboard import write_whole
 from worldeval.reports import style
 from worldeval.reports.markup import escape, notes, prose, section, table
 
