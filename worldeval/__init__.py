@@ -28,6 +28,7 @@ _HOMES = {
     "Evaluation": "evaluation.evaluation",
     "Imagination": "imagination.env",
     "Judge": "types",
+    "Labelling": "evaluation.labelling",
     "MetaWorld": "worlds.metaworld",
     "Observation": "types",
     "Outcome": "types",
@@ -58,6 +59,7 @@ __all__ = [
     "Evaluation",
     "Imagination",
     "Judge",
+    "Labelling",
     "MetaWorld",
     "Observation",
     "Outcome",
@@ -84,6 +86,7 @@ if TYPE_CHECKING:
     from worldeval.errors import WorldEvalError
     from worldeval.evaluation.evaluate import evaluate
     from worldeval.evaluation.evaluation import Evaluation
+    from worldeval.evaluation.labelling import Labelling
     from worldeval.imagination.env import Imagination
     from worldeval.judging.loading import load_judge
     from worldeval.live.drive import Drive

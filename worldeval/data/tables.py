@@ -36,6 +36,9 @@ VERDICT_COLUMNS = (*OUTCOME_COLUMNS, "reason", "frames", "seconds", "tokens", "d
 together; dollars: NaN where the price is not known; probability: NaN where there is none."""
 LABEL_COLUMNS = (*KEY, "rater", "outcome", "reason", "time")
 """Of what people said, as ``human.append_label`` writes it."""
+CREDIT, ARTEFACT = "credit", "artefact"
+"""Of labels that tell more: the share of the task that was solved, and whether the imagination
+shows what cannot be."""
 SUCCESS = "success"
 """Of true trials, in place of ``outcome`` or beside it."""
 TRUSTED, DISTRUST = "trusted", "distrust"
@@ -44,7 +47,9 @@ SOLVED_AT = "solved_at"
 """Of verdicts that tell it: when the rollout was solved, in shares of the horizon; NaN if never."""
 FREE = ("reason", "time")
 """What need not be filled in, and may be left away at the end of a row."""
-KNOWN = frozenset((*VERDICT_COLUMNS, *LABEL_COLUMNS, SUCCESS, TRUSTED, DISTRUST, SOLVED_AT))
+KNOWN = frozenset(
+    (*VERDICT_COLUMNS, *LABEL_COLUMNS, CREDIT, ARTEFACT, SUCCESS, TRUSTED, DISTRUST, SOLVED_AT)
+)
 MOST_ROWS = 20_000_000
 OUTCOMES = {outcome.value: outcome for outcome in Outcome}
 DECIDED = tuple(outcome.value for outcome in Outcome if outcome.decided)

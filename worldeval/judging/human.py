@@ -5,7 +5,9 @@ Enters: a table (``data.tables``) with one label a line::
     key,rater,outcome,reason,time                       as ``append_label`` writes it, or
     policy,task,start_id,rater,outcome[,reason][,time]   as one writes it by hand
 
-outcome is success, failure or undecided, or a word for these (``data.cells``). ``key`` names the
+outcome is success, failure or undecided, or a word for these (``data.cells``); "withdrawn" takes
+back the rater's last label on that rollout. Columns ``credit`` (share of the task that was solved)
+and ``artefact`` (yes: the pictures show what cannot be) may stand behind. ``key`` names the
 rollout in its store, or is its ``blind_id``, which tells a rater nothing about the policy. Of a
 rater's several labels on one rollout the last counts: a correction is appended, nothing is ever
 rewritten.
@@ -17,8 +19,10 @@ from __future__ import annotations
 import csv
 import hashlib
 import io
+import math
+import re
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, Self
@@ -27,12 +31,16 @@ from worldeval.data.atomic import alone, write_atomically
 from worldeval.data.cells import is_missing, outcome_of
 from worldeval.data.matching import near, spell, such_as
 from worldeval.data.spreadsheet import tidy
-from worldeval.data.tables import CELL, KEY, KNOWN, LABEL_COLUMNS, SUCCESS, Table
+from worldeval.data.tables import ARTEFACT, CELL, CREDIT, KEY, KNOWN, LABEL_COLUMNS, SUCCESS, Table
 from worldeval.errors import ConfigError, DataError, MismatchError, StoreError
 from worldeval.judging.panel import majority
 from worldeval.types import Cost, Episode, Outcome, Verdict
 
 ALLOWED = [outcome.value for outcome in Outcome if outcome != Outcome.ERROR]
+WITHDRAWN = "withdrawn"
+"""In place of an outcome: the rater takes the last label on that rollout back."""
+WIDE = (*LABEL_COLUMNS, CREDIT, ARTEFACT)
+_BLIND = re.compile("[0-9a-f]{16}")
 WAIT_S = 10.0  # for another writer of the same file; one needs some milliseconds
 
 Rollout = tuple[str, ...]
@@ -50,6 +58,10 @@ class Label:
     reason: str = ""
     cell: Rollout = ("", "", "")
     """Policy, task and start_id where they stand beside a key; "" where they do not."""
+    credit: float | None = None
+    """Share of the task that was solved, 0 to 1; None where it was not told."""
+    artefact: bool = False
+    """Whether the pictures show what cannot be, so that no outcome is to be read from them."""
 
 
 class HumanJudge:
@@ -158,9 +170,11 @@ def blind_id(key: str) -> str:
 def read_labels(path: str | Path) -> list[Label]:
     """All labels of a table (``data.tables``), in its order.
 
-    Raises DataError naming the line and what is wrong with it: nothing is skipped or guessed.
+    Labels that were taken back are left out. Raises DataError naming the line and what is wrong
+    with it: nothing is skipped or guessed.
     """
     table = Table.read(path)
+    table, withdrawn = _withdrawals(table)
     columns = KEY if "key" in table.columns else CELL
     table.need((*columns, "rater", *(() if SUCCESS in table.columns else ("outcome",))))
     _refuse_misspelt(table)
@@ -175,12 +189,61 @@ def read_labels(path: str | Path) -> list[Label]:
     raters = [rater for (rater,) in table.names(("rater",))]
     reason, *cell = (_text(table, name) for name in ("reason", *CELL))
     names = table.names(columns)
-    return [
-        Label(rollout=name, rater=rater, outcome=outcome, reason=why, cell=beside)
-        for name, rater, outcome, why, beside in zip(
-            names, raters, outcomes, reason, zip(*cell, strict=True), strict=True
+    credits, artefacts = table.numbers(CREDIT, 0, 1), [False] * table.rows
+    if ARTEFACT in table.columns:
+        artefacts = [bool(flag) for flag in table.flags(ARTEFACT)]
+    labels = [
+        Label(
+            rollout=name,
+            rater=rater,
+            outcome=outcome,
+            reason=why,
+            cell=beside,
+            credit=None if math.isnan(credit) else credit,
+            artefact=artefact,
+        )
+        for name, rater, outcome, why, beside, credit, artefact in zip(
+            names,
+            raters,
+            outcomes,
+            reason,
+            zip(*cell, strict=True),
+            credits,
+            artefacts,
+            strict=True,
         )
     ]
+    return _standing(labels, withdrawn)
+
+
+def _withdrawals(table: Table) -> tuple[Table, set[int]]:
+    """The table with "undecided" where a label is taken back, and these rows."""
+    cells = table.columns.get("outcome", ())
+    rows = {
+        row
+        for row, cell in enumerate(cells)
+        if isinstance(cell, str) and tidy(cell).casefold() == WITHDRAWN
+    }
+    if not rows:
+        return table, rows
+    said = ["undecided" if row in rows else cell for row, cell in enumerate(cells)]
+    return replace(table, columns={**table.columns, "outcome": said}), rows
+
+
+def _standing(labels: list[Label], withdrawn: set[int]) -> list[Label]:
+    """Without those that were taken back, and without the rows that do it."""
+    kept: dict[int, Label] = {}
+    given: dict[tuple[Rollout, str], list[int]] = {}
+    for row, label in enumerate(labels):
+        key = label.rollout
+        name = (blind_id(key[0]),) if len(key) == 1 and not _BLIND.fullmatch(key[0]) else key
+        rows = given.setdefault((name, label.rater), [])
+        if row not in withdrawn:
+            kept[row] = label
+            rows.append(row)
+        elif rows:  # two may take the same one back at once: there is nothing left for the second
+            del kept[rows.pop()]
+    return list(kept.values())
 
 
 def _text(table: Table, column: str) -> list[str]:
@@ -196,11 +259,15 @@ def append_label(
     rater: str,
     outcome: Outcome | str,
     reason: str = "",
+    credit: float | None = None,
+    artefact: bool = False,
 ) -> None:
     """Add one label to the file at ``path`` (made, if need be), wholly or not at all.
 
     Safe with several writers at once, in one process or many: each waits for the other.
-    key: of the rollout, or its ``blind_id``. Raises ConfigError for a label that could not be read
+    key: of the rollout, or its ``blind_id``. outcome: "withdrawn" takes the rater's last label on
+    it back. credit: share of the task that was solved. artefact: the pictures show what cannot be.
+    Raises ConfigError for a label that could not be read
     back, DataError if the file is of another form, StoreError if it cannot be written.
     """
     path = Path(path)
@@ -208,20 +275,25 @@ def append_label(
     cells["time"] = datetime.now(UTC).isoformat(timespec="seconds")
     # One label, one line, whatever a rater types into the field for the reason.
     cells = {name: " ".join(value.split()) for name, value in cells.items()}
-    _check(cells)
-    line = io.StringIO()
-    csv.writer(line, lineterminator="\n").writerow(cells.values())
+    _check(cells, credit)
+    more = {CREDIT: "" if credit is None else f"{credit:g}", ARTEFACT: "yes" if artefact else ""}
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         with alone(path, WAIT_S):
             before = path.read_text(encoding="utf-8") if path.is_file() else ""
-            before = before or ",".join(LABEL_COLUMNS) + "\n"
-            if before.splitlines()[0] != ",".join(LABEL_COLUMNS) or not before.endswith("\n"):
+            before = before or _line(LABEL_COLUMNS)
+            head = before.partition("\n")[0] + "\n"
+            if head not in (_line(LABEL_COLUMNS), _line(WIDE)) or not before.endswith("\n"):
                 raise DataError(
                     f"{path} does not begin with the columns {','.join(LABEL_COLUMNS)} or ends "
                     "within a line; write labels to another file"
                 )
-            write_atomically(path, lambda part: _write(part, before + line.getvalue()))
+            if head == _line(LABEL_COLUMNS) and any(more.values()):
+                rows = list(csv.reader(io.StringIO(before)))[1:]
+                before = _line(WIDE) + "".join(_line([*row, "", ""]) for row in rows)
+                head = _line(WIDE)
+            values = [*cells.values(), *(more.values() if head == _line(WIDE) else ())]
+            write_atomically(path, lambda part: _write(part, before + _line(values)))
     except OSError as error:
         raise StoreError(
             f"cannot write the labels {path}: {error.strerror or error}; free some space or choose "
@@ -239,14 +311,22 @@ def _refuse_misspelt(table: Table) -> None:
             )
 
 
-def _check(cells: dict[str, str]) -> None:
+def _line(values: Sequence[str]) -> str:
+    line = io.StringIO()
+    csv.writer(line, lineterminator="\n").writerow(values)
+    return line.getvalue()
+
+
+def _check(cells: dict[str, str], credit: float | None) -> None:
     """Raise ConfigError for a label that could not be read back."""
+    if credit is not None and not 0 <= credit <= 1:
+        raise ConfigError(f"the label has the credit {credit!r}, expected a share from 0 to 1")
     for name in ("key", "rater"):
         if not tidy(cells[name]):
             raise ConfigError(
                 f"the label has no {name}; say which rollout it is about and who labels"
             )
-    if cells["outcome"] not in ALLOWED:
+    if cells["outcome"] not in (*ALLOWED, WITHDRAWN):
         raise ConfigError(
             f"the label has the outcome {cells['outcome']!r}, expected one of {ALLOWED}"
         )
