@@ -1,7 +1,7 @@
 """How much colour H.264's 4:2:0 costs at 64 px, against PNG, which costs nothing.
 
-Prints a table of PSNR and size a frame, on drawn scenes (a table, coloured blocks, a thin gripper)
-or on the frames of a lossless episode store::
+Prints a table of PSNR and size per frame, on drawn scenes (a table, coloured blocks, a thin
+gripper) or on the frames of a lossless episode store::
 
     python benchmarks/chroma.py [STORE] [--episodes N]
 
@@ -101,7 +101,7 @@ def main() -> None:
     frames_total = sum(len(frames) for frames in videos)
     height, width = videos[0].shape[1:3]
     print(f"{frames_total} frames of {height}x{width} px from {arguments.store or 'drawn scenes'}")
-    print(f"{'':24}{'PSNR dB':>9}{'at colour edges':>17}{'bytes a frame':>15}")
+    print(f"{'':24}{'PSNR dB':>9}{'at colour edges':>17}{'bytes per frame':>15}")
 
     def row(name: str, decoded: list[np.ndarray], size: float | None) -> None:
         pairs = list(zip(videos, decoded, strict=True))

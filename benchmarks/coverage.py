@@ -5,7 +5,7 @@
 Every setting draws experiments from known rates, calls the public function of ``worldeval.ranking``
 on each, and counts how often the 95 % interval holds the true value (``simulated_intervals.py``),
 or how often a test speaks though there is nothing to see (``simulated_tests.py``). Settings are
-sizes that laboratories use: 10 to 200 trials a policy, 20 to 100 true trials beside 200 to 2000
+sizes that laboratories use: 10 to 200 trials per policy, 20 to 100 true trials beside 200 to 2000
 imagined ones. About one minute on one core.
 """
 

@@ -229,7 +229,7 @@ def model_config(options: argparse.Namespace, places: Places) -> WorldModelTrain
 def replayed(places: Places, store: EpisodeStore, *, beside: bool) -> EpisodeStore:
     """The validation episodes in imagination, through the one rollout engine."""
     world = Imagination.open(places.model, store, ROBOT, autoencoder=places.decoder)
-    world.dreamer.autoencoder.beside_start = beside
+    world.frame_rollouts.autoencoder.beside_start = beside
     chunks = (max(store.metadata()["length"]) - 1) // ROBOT.frames_per_chunk
     folder = places.out / "replay" / ("own" if beside else "alone")
     return imagine_replays(world, store, folder, chunks=chunks)
@@ -248,7 +248,9 @@ def decoded(
     return to_frames(torch.stack(alone).numpy()), to_frames(torch.stack(beside).numpy())
 
 
-def measured(places: Places, store: EpisodeStore, dreams: dict[str, EpisodeStore]) -> ReplayReport:
+def measured(
+    places: Places, store: EpisodeStore, imagined: dict[str, EpisodeStore]
+) -> ReplayReport:
     decoder = LatentDecoder.load(places.decoder)
     cache = LatentCache(store.root, SVD)
     report = ReplayReport(views=ROBOT.views, frames_per_chunk=ROBOT.frames_per_chunk)
@@ -263,7 +265,7 @@ def measured(places: Places, store: EpisodeStore, dreams: dict[str, EpisodeStore
             start=truth[0],
             truth=truth[1:],
             imagined={
-                **{name: dream.by_key(key).frames[1:end] for name, dream in dreams.items()},
+                **{name: one.by_key(key).frames[1:end] for name, one in imagined.items()},
                 FIRST_DECODED: np.repeat(alone[:1], end - 1, axis=0),
                 TRUE_ALONE: alone[1:],
                 TRUE: beside[1:],
@@ -273,7 +275,7 @@ def measured(places: Places, store: EpisodeStore, dreams: dict[str, EpisodeStore
 
 
 def table_of(report: ReplayReport) -> str:
-    """PSNR in dB and SSIM: one row a variant, one column a view."""
+    """PSNR in dB and SSIM: one row a variant, one column per view."""
     order = (MODEL, REPEAT_FIRST, ALONE, FIRST_DECODED, TRUE, TRUE_ALONE)
     rows = report.table(("variant", "view")).set_index(["variant", "view"])
     lines = ["| | " + " | ".join(report.views) + " |", "|---|" + "---|" * len(report.views)]
@@ -287,14 +289,14 @@ def table_of(report: ReplayReport) -> str:
     return "\n".join(lines) + "\n"
 
 
-def picture(store: EpisodeStore, dreams: EpisodeStore, path: Path) -> None:
+def picture(store: EpisodeStore, imagined: EpisodeStore, path: Path) -> None:
     """Both episodes at four moments, all views: imagined above true."""
     table = store.metadata()
     figure, axes = plt.subplots(2 * len(table), 1, figsize=(13, 1.15 * 2 * len(table)), dpi=110)
     for index, row in table.iterrows():
         key = rollout_key("own", str(row["start_id"]))
         times = np.linspace(0, 4 * ((int(row["length"]) - 1) // 4), 4).astype(int)
-        for below, frames in enumerate((dreams.by_key(key).frames, store.frames(int(index)))):
+        for below, frames in enumerate((imagined.by_key(key).frames, store.frames(int(index)))):
             axis = axes[2 * int(index) + below]
             axis.imshow(np.concatenate(list(tile_views(frames[times])), axis=1))
             axis.set_xticks([])
@@ -327,15 +329,15 @@ def main() -> None:
     fit_model(options, places)
     torch.set_num_threads(options.threads)
     settle(options, places, train)
-    dreams = {
+    imagined = {
         MODEL: replayed(places, validation, beside=True),
         ALONE: replayed(places, validation, beside=False),
     }
-    report = measured(places, validation, dreams)
+    report = measured(places, validation, imagined)
     text = table_of(report)
     (options.out / "droid.md").write_text(text)
     (options.out / "droid.json").write_text(json.dumps(report.to_json(), indent=1))
-    picture(validation, dreams[MODEL], options.picture)
+    picture(validation, imagined[MODEL], options.picture)
     print(text)
 
 

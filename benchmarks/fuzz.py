@@ -9,10 +9,10 @@ process that has imported everything, one in twenty in a program of its own. Res
 by line in WORK/results.jsonl, and the same command goes on where it stopped; inputs that end
 wrongly are kept in WORK/violations/SEED-NUMBER with what they printed.
 
-Limits: 30 s by the clock, and 2 GiB of resident memory, watched from outside twenty times a second.
-Not RLIMIT_AS or RLIMIT_DATA: torch and pyarrow map and reserve gigabytes that they never touch, and
-an array that is reserved and stays empty costs nothing; what is touched is what a machine runs out
-of, and nothing touches 2 GiB between two looks.
+Limits: 30 s by the clock, and 2 GiB of resident memory, watched from outside twenty times per
+second. Not RLIMIT_AS or RLIMIT_DATA: torch and pyarrow map and reserve gigabytes that they never
+touch, and an array that is reserved and stays empty costs nothing; what is touched is what a
+machine runs out of, and nothing touches 2 GiB between two looks.
 
     right     done, and the result equals that of the unbroken input
     other     done, and the input says something else now (another number in a table), as it may

@@ -102,7 +102,7 @@ def value(
 ) -> tuple[pd.DataFrame, pd.DataFrame]:
     """Rates of the ranked policies by each method, and those of other choices of start states.
 
-    The second: one row a policy and split of all start states into as many for calibration as
+    The second: one row per policy and split of all start states into as many for calibration as
     there were and the others, which are ranked.
     """
     sides = [joined(said["imagined"], truth), joined(said["ranked"], against)]
@@ -130,7 +130,7 @@ def joined(said: pd.DataFrame, true: pd.DataFrame) -> pd.DataFrame:
 
 
 def corrected(calibration: pd.DataFrame, ranked: pd.DataFrame) -> pd.DataFrame:
-    """One row a policy: the true rate and the rate by each method."""
+    """One row per policy: the true rate and the rate by each method."""
     whole = assessed(calibration)
     pooled = of_counts(whole)
     errors = whole.errors_for(whole.policies)

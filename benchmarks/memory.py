@@ -24,13 +24,15 @@ from worldeval.world_model.latent_rollout import FrameRollouts
 from worldeval.world_model.model import WorldModel
 
 
-def returned_psnr(dreamer: FrameRollouts, frames: np.ndarray, poses: np.ndarray) -> np.ndarray:
+def returned_psnr(
+    frame_rollouts: FrameRollouts, frames: np.ndarray, poses: np.ndarray
+) -> np.ndarray:
     """(E, V + 1) PSNR in dB of the last two chunks: each view, then all together."""
-    future = dreamer.model.config.future
-    dreamer.reset(frames[:, 0], poses[:, 0], range(len(frames)))
+    future = frame_rollouts.model.config.future
+    frame_rollouts.reset(frames[:, 0], poses[:, 0], range(len(frames)))
     rows = range(len(frames))
     parts = [
-        dreamer.step(poses[:, 1 + t : 1 + t + future], rows)[0]
+        frame_rollouts.step(poses[:, 1 + t : 1 + t + future], rows)[0]
         for t in range(0, frames.shape[1] - future, future)
     ]
     imagined = np.concatenate(parts, axis=1)[:, -2 * future :]

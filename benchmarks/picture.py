@@ -37,7 +37,7 @@ def main() -> None:
     options = parser.parse_args()
     truth = EpisodeStore.open(shipped.path(shipped.TRUTH_CLIPS))
     folder = next((options.demo / "rollouts").glob(f"{options.policy}@*"))
-    dreams = EpisodeStore.open(folder)
+    imagined = EpisodeStore.open(folder)
     board = json.loads((options.demo / "leaderboard.json").read_text())
     times = [0, 8, 16, 24]
     figure = plt.figure(figsize=(13, 1.9 * len(options.tasks) + 0.4), dpi=110)
@@ -46,7 +46,7 @@ def main() -> None:
     )
     for row, task in enumerate(options.tasks):
         key = rollout_key(options.policy, f"{task}/evaluation/0000")
-        for below, store in enumerate((dreams, truth)):
+        for below, store in enumerate((imagined, truth)):
             axes = figure.add_subplot(grid[2 * row + below, 0])
             axes.imshow(strip(store.by_key(key).frames, times), interpolation="nearest")
             axes.set_xticks([])

@@ -82,7 +82,10 @@ def make_judge_suites(out: Path) -> None:
 
 def make_calibration_suite(out: Path, chunks: int) -> None:
     starts = [s for task in TASKS for s in start_states("validation", task, 6, 400)]
-    for seed, name in ((20261122, "suite"), (20261123, "again")):  # again: the same, other chance
+    for seed, name in (
+        (20261122, "suite"),
+        (20261123, "again"),
+    ):  # again: the same, other randomness
         suite = Suite(
             name="embedded-calibration",
             robot=ROBOT.name,

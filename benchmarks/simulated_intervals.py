@@ -61,7 +61,7 @@ def newcombe(rng: np.random.Generator, draws: int) -> list[Row]:
     return rows
 
 
-class Dream(NamedTuple):
+class Imagined(NamedTuple):
     """How a policy does truly, how it does in imagination, and how the two go together."""
 
     rate: float
@@ -84,12 +84,12 @@ class Dream(NamedTuple):
         return np.concatenate([paired, only], axis=1)
 
 
-DREAMS = (
-    Dream(0.25, 0.2, 0.7),  # SureSim, table 1: a diffusion policy; a better one
-    Dream(0.82, 0.82, 0.6),
-    Dream(0.5, 0.6, 0.4),
-    Dream(0.5, 0.5, 0.9),
-    Dream(0.7, 0.5, 0.0),  # imagination says nothing
+IMAGINED = (
+    Imagined(0.25, 0.2, 0.7),  # SureSim, table 1: a diffusion policy; a better one
+    Imagined(0.82, 0.82, 0.6),
+    Imagined(0.5, 0.6, 0.4),
+    Imagined(0.5, 0.5, 0.9),
+    Imagined(0.7, 0.5, 0.0),  # imagination says nothing
 )
 FEW_AND_MANY = ((20, 200), (30, 700), (60, 700), (100, 2000))
 
@@ -104,24 +104,24 @@ def arrays(n00: int, n01: int, n10: int, n11: int, solved: int, imagined: int) -
 def powered_mean(rng: np.random.Generator, draws: int, method: str) -> list[Row]:
     rows = []
     for trials, imagined in FEW_AND_MANY:
-        for dream in DREAMS:
+        for kind in IMAGINED:
 
             def interval(*counts: int, many: int = imagined) -> tuple[float, float]:
                 answer = prediction_powered_mean(*arrays(*counts, many), method=method)
                 return answer.low, answer.high
 
-            counts = dream.draw(rng, trials, imagined, draws)
+            counts = kind.draw(rng, trials, imagined, draws)
             rows.append(
                 Row(
-                    f"{trials} + {imagined}, {spell(dream)}",
-                    share_covered(counts, dream.rate, interval),
+                    f"{trials} + {imagined}, {spell(kind)}",
+                    share_covered(counts, kind.rate, interval),
                 )
             )
     return rows
 
 
 def powered_difference(rng: np.random.Generator, draws: int, method: str) -> list[Row]:
-    pairs = ((DREAMS[0], DREAMS[1]), (DREAMS[2], DREAMS[3]), (DREAMS[3], DREAMS[4]))
+    pairs = ((IMAGINED[0], IMAGINED[1]), (IMAGINED[2], IMAGINED[3]), (IMAGINED[3], IMAGINED[4]))
     rows = []
     for trials, imagined in FEW_AND_MANY:
         for a, b in pairs:
@@ -138,8 +138,8 @@ def powered_difference(rng: np.random.Generator, draws: int, method: str) -> lis
     return rows
 
 
-def spell(dream: Dream) -> str:
-    return f"rate {dream.rate} (imagined {dream.imagined}, correlation {dream.correlation})"
+def spell(kind: Imagined) -> str:
+    return f"rate {kind.rate} (imagined {kind.imagined}, correlation {kind.correlation})"
 
 
 def judged(rng: np.random.Generator, draws: int) -> list[Row]:

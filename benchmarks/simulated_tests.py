@@ -160,8 +160,8 @@ class Saving:
 
 CONTRASTS = ((0.5, 0.6), (0.5, 0.7), (0.5, 0.8), (0.8, 0.9), (0.1, 0.9))
 UNSURE = 388
-"""Rollouts a policy that the smallest of these differences needs (.5 v .6): what one plans for who
-does not know the difference beforehand."""
+"""Rollouts per policy that the smallest of these differences needs (.5 v .6): what one plans for
+who does not know the difference beforehand."""
 
 
 def savings(rng: np.random.Generator, draws: int, power: float = 0.8) -> list[Saving]:

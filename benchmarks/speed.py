@@ -2,8 +2,8 @@
 
     .venv/bin/python benchmarks/speed.py [--world checkpoints/world-model] [--chunks 50]
 
-Prints one line a batch size: rate with encoding of the start, sampling and decoding, the number of
-function evaluations, and resident memory after 10 and after all chunks. Writes JSON with --out.
+Prints one line per batch size: rate with encoding of the start, sampling and decoding, the number
+of function evaluations, and resident memory after 10 and after all chunks. Writes JSON with --out.
 """
 
 from __future__ import annotations
@@ -35,8 +35,8 @@ def main() -> None:
     options = parser.parse_args()
     torch.set_num_threads(options.threads)
     model = WorldModel.load(options.world)
-    dreamer = FrameRollouts(model, Autoencoder.load(options.world.parent / "autoencoder"))
-    size = dreamer.autoencoder.config.image_size
+    frame_rollouts = FrameRollouts(model, Autoencoder.load(options.world.parent / "autoencoder"))
+    size = frame_rollouts.autoencoder.config.image_size
     rows = []
     print(f"{'batch':>5} {'frames/s':>9} {'NFE':>4} {'MiB at 10':>10} {'MiB at end':>10}")
     for batch in options.batches:
@@ -44,22 +44,22 @@ def main() -> None:
         frames = rng.integers(0, 255, (batch, len(model.config.views), *size, 3), dtype=np.uint8)
         low, high = np.asarray(model.config.pose_low), np.asarray(model.config.pose_high)
         pose = np.broadcast_to((low + high) / 2, (batch, len(low))).astype(np.float32)
-        dreamer.reset(frames, pose, range(batch))
+        frame_rollouts.reset(frames, pose, range(batch))
         process = psutil.Process()
         at_ten = 0.0
-        dreamer.step(np.repeat(pose[:, None], model.config.future, 1), range(batch))
+        frame_rollouts.step(np.repeat(pose[:, None], model.config.future, 1), range(batch))
         began = time.perf_counter()
         for chunk in range(options.chunks):
             drift = rng.normal(0, 0.01, (batch, model.config.future, len(low)))
-            dreamer.step((pose[:, None] + drift).astype(np.float32), range(batch))
+            frame_rollouts.step((pose[:, None] + drift).astype(np.float32), range(batch))
             if chunk == 9:
                 at_ten = process.memory_info().rss / 2**20
         seconds = time.perf_counter() - began
         row = {
             "batch": batch,
             "frames_per_s": batch * options.chunks * model.config.future / seconds,
-            "nfe": dreamer.rollouts.sampler.evaluations,
-            "solver": dreamer.rollouts.sampler.solver,
+            "nfe": frame_rollouts.rollouts.sampler.evaluations,
+            "solver": frame_rollouts.rollouts.sampler.solver,
             "threads": options.threads,
             "views": len(model.config.views),
             "mib_at_10_chunks": at_ten,

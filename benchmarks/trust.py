@@ -113,7 +113,7 @@ def crossed(fitted: Evidence, tested: Evidence) -> str:
 
 
 def groups_table(evidence: Evidence) -> str:
-    """One row a group of signals: held-out AUROC, and the rates without the least trusted fifth."""
+    """One row per group of signals: held-out AUROC, rates without the least trusted fifth."""
     rows = [
         "| signals | AUROC of wrong verdicts | mean absolute error of the rates | removed |",
         "|---|---|---|---|",

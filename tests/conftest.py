@@ -48,7 +48,7 @@ def no_waiting_for_the_disk(monkeypatch: pytest.MonkeyPatch) -> None:
 @pytest.fixture
 def toy_robot() -> RobotSpec:
     """A robot whose sizes differ pairwise (V 2, T 3, A = P 4, K 6, H 16, W 24), so that swapped
-    axes cannot pass: S is 2, control 10 Hz, 5 frames a second."""
+    axes cannot pass: S is 2, control 10 Hz, 5 frames per second."""
     downwards = (1.0, 0.0, 0.0, 0.0, 1.0, 0.0, 0.0, 0.0, 1.0)
     return RobotSpec(
         name="toy",

@@ -202,7 +202,7 @@ CHANGES: dict[str, tuple[dict[str, Any], str]] = {
         "has views ('left', 'right', 'top'), robot 'metaworld-sawyer' has ('left', 'right', "
         "'wrist')",
     ),
-    "rate": ({"fps": 5}, "has frames a second 5.0, robot 'metaworld-sawyer' has 10.0"),
+    "rate": ({"fps": 5}, "has frames per second 5.0, robot 'metaworld-sawyer' has 10.0"),
     "pose size": (
         {"pose_names": ROBOT.pose_names[:3]},
         "has pose names ('hand_x_m', 'hand_y_m', 'hand_z_m'), robot",
@@ -212,7 +212,7 @@ CHANGES: dict[str, tuple[dict[str, Any], str]] = {
         "has pose names ('hand_x_cm', ",
     ),
     "image size": ({"image_size": (32, 32)}, "has image size (32, 32), robot"),
-    "steps": ({"steps_per_frame": 2}, "has control steps a frame 2, robot"),
+    "steps": ({"steps_per_frame": 2}, "has control steps per frame 2, robot"),
 }
 
 

@@ -59,7 +59,10 @@ VERBS = {
     "replay": ("replay:Replay", "imagine recorded episodes again and measure the difference"),
     "judge": ("judge:JudgeVerb", "give a verdict on every rollout of a folder"),
     "calibrate": ("calibrate:Calibrate", "how often a judge is right, per policy and per task"),
-    "trust": ("trust:Trust", "signals that imagination has left reality, and what they are worth"),
+    "trust": (
+        "trust:Trust",
+        "signals that imagination left reality (is out of distribution), and their use",
+    ),
     "rank": ("rank:Rank", "rates with intervals, ranks, agreement with the truth"),
     "app": ("app:App", "look at evaluations in the browser, also while they run"),
     "reindex": ("app:Reindex", "rebuild the index of the app from the files"),
@@ -139,7 +142,7 @@ def _guarded(words: list[str], *, alone: bool) -> int:
     try:
         return _dispatch(words)
     except KeyboardInterrupt as stop:  # the engine's says how much is kept
-        if alone:  # a second Ctrl-C shall not spoil the end of the program
+        if alone:  # a second Ctrl-C must not spoil the end of the program
             signal.signal(signal.SIGINT, signal.SIG_IGN)
         said = str(stop) or "interrupted; run the same command again to continue"
         print(f"worldeval: {said}", file=sys.stderr)

@@ -69,7 +69,8 @@ def check_policy(
     if not np.array_equal(first, again):
         raise ConformanceError(
             "policy.act gave other actions for the same observations and seeds, expected equal "
-            "ones; take all chance from the seeds given to reset, and forget earlier rollouts there"
+            "ones; take all randomness from the seeds given to reset, and forget earlier rollouts "
+            "there"
         )
 
 
@@ -101,7 +102,7 @@ def check_world(world: World, starts: Sequence[StartState]) -> None:
     if not np.array_equal(steps[0].frames, steps[1].frames):
         raise ConformanceError(
             "world.step gave other frames for the same start states, seeds and actions, expected "
-            "equal ones; take all chance from the seeds given to reset"
+            "equal ones; take all randomness from the seeds given to reset"
         )
 
 
@@ -116,11 +117,11 @@ def check_judge(judge: Judge, episodes: Sequence[Episode]) -> None:
                 f"judge.judge gave the outcome {verdict.outcome!r}, expected one of "
                 f"{[str(outcome) for outcome in Outcome]}"
             )
-        chance = verdict.probability
-        if chance is not None and not 0 <= chance <= 1:
+        probability = verdict.probability
+        if probability is not None and not 0 <= probability <= 1:
             raise ConformanceError(
-                f"judge.judge gave the probability {chance!r}, expected 0 to 1, or None if the "
-                "judge has none"
+                f"judge.judge gave the probability {probability!r}, expected 0 to 1, or None if "
+                "the judge has none"
             )
         _same("verdict.judge", verdict.judge, judge.name)
 

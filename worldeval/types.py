@@ -92,7 +92,7 @@ class WorldStep:
     poses: (B, T, P) float32, the commanded poses at these frames.
     success: (B, T) bool, the world's own flag at each new frame; None where it has none
         (imagination cannot know: a judge decides).
-    info: one JSON-able dict a row (retrieved memory frames, sampler, evaluations, seconds).
+    info: one JSON-able dict per row (retrieved memory frames, sampler, evaluations, seconds).
     joints: (B, T, J) float32 rad at these frames; None for a robot without joints.
     """
 
@@ -116,7 +116,8 @@ class World(Protocol):
     robot: RobotSpec
 
     def reset(self, starts: Sequence[StartState], seeds: Sequence[int]) -> WorldStep:
-        """Begin ``len(starts)`` rollouts. ``seeds`` drive the world's own chance, one a rollout.
+        """Begin ``len(starts)`` rollouts. ``seeds`` drive the world's own randomness, one per
+        rollout.
 
         Returns the start frames as a step with T = 1 (``poses`` is the start pose).
         Raises StartStateError for a start state that this world does not have.

@@ -82,7 +82,7 @@ def test_wrong_starts_and_robots_are_named(world, tmp_path):
     with pytest.raises(StartStateError, match="'nowhere'.*'s0'"):
         world.reset([unknown], [0])
     with pytest.raises(MismatchError, match="views"):
-        Imagination(world.dreamer, robot(3), world._starts)
+        Imagination(world.frame_rollouts, robot(3), world._starts)
     model().save(tmp_path / "world-model")
     with pytest.raises(CheckpointError, match="autoencoder"):
         Imagination.open(tmp_path / "world-model", world._starts, robot())
@@ -105,18 +105,18 @@ def test_memory_that_runs_out_costs_no_rollout_and_changes_none(world, monkeypat
     poses = np.repeat(world.reset(starts, range(len(starts))).poses, 4, axis=1)
     chunk = ActionChunk(actions=np.zeros((len(starts), 12, 4), np.float32), poses=poses)
     roomy = world.step(chunk, range(len(starts)))
-    whole = world.dreamer._decode
+    whole = world.frame_rollouts._decode
 
     def decode(latents, rows):
         if len(rows) > 1:
             raise torch.OutOfMemoryError("CUDA out of memory")
         return whole(latents, rows)
 
-    monkeypatch.setattr(world.dreamer, "_decode", decode)
+    monkeypatch.setattr(world.frame_rollouts, "_decode", decode)
     world.reset(starts, range(len(starts)))
     cramped = world.step(chunk, range(len(starts)))
     np.testing.assert_array_equal(cramped.frames, roomy.frames)
     assert "give --batch 1" in caplog.text
-    monkeypatch.setattr(world.dreamer, "_decode", lambda *_: decode(None, [0, 1]))
+    monkeypatch.setattr(world.frame_rollouts, "_decode", lambda *_: decode(None, [0, 1]))
     with pytest.raises(WorldError, match="a single rollout"):
         world.step(chunk, range(len(starts)))

@@ -229,7 +229,10 @@ def test_doubts_of_other_verdicts_are_not_used(verb, folder, tmp_path):
 
 def test_true_frames_of_the_same_actions_give_true_errors(verb, folder, tmp_path, world):
     truth = truth_for(folder, tmp_path)
-    for name in ("own", "zero"):  # the dream itself, carried out: no error, and its own outcome
+    for name in (
+        "own",
+        "zero",
+    ):  # the imagined rollout itself, carried out: no error, and its own outcome
         store = EpisodeStore.open(folder / "rollouts" / name)
         with EpisodeStore.create(
             tmp_path / "acted" / name, **{**vars(store.layout), "images": "lossless"}

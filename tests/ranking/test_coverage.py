@@ -82,12 +82,12 @@ def test_several_policies_keep_alpha_together() -> None:
 
 def test_the_dreams_are_as_correlated_as_they_say() -> None:
     rng = np.random.default_rng(0)
-    for dream in simulated_intervals.DREAMS:
-        n00, n01, n10, n11, only = dream.draw(rng, 20_000, 20_000, 1)[0].tolist()
+    for kind in simulated_intervals.IMAGINED:
+        n00, n01, n10, n11, only = kind.draw(rng, 20_000, 20_000, 1)[0].tolist()
         real, paired, alone = simulated_intervals.arrays(n00, n01, n10, n11, only, 20_000)
-        assert real.mean() == pytest.approx(dream.rate, abs=0.015)
+        assert real.mean() == pytest.approx(kind.rate, abs=0.015)
         assert paired.mean() == pytest.approx(alone.mean(), abs=0.02)
-        assert np.corrcoef(real, paired)[0, 1] == pytest.approx(dream.correlation, abs=0.03)
+        assert np.corrcoef(real, paired)[0, 1] == pytest.approx(kind.correlation, abs=0.03)
 
 
 def test_the_page_has_a_line_for_every_kind() -> None:

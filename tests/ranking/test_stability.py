@@ -14,7 +14,7 @@ S, F, U, E = Outcome.SUCCESS, Outcome.FAILURE, Outcome.UNDECIDED, Outcome.ERROR
 
 
 def outcomes(**rates: int) -> dict[tuple[str, str, str], Outcome]:
-    """40 rollouts a policy, of which so many succeed, spread over the start states."""
+    """40 rollouts per policy, of which so many succeed, spread over the start states."""
     return {
         (policy, ("push", "pull")[start % 2], str(start)): S if start * 7 % 40 < count else F
         for policy, count in rates.items()

@@ -87,7 +87,7 @@ def test_a_judge_keeps_its_robot_and_judges_no_other(tmp_path: Path) -> None:
     with pytest.raises(MismatchError, match=r"trained for robot 'my-arm', .* has 'their-arm'"):
         judge_store(loaded, other)
     slow = EpisodeStore.open(recorded(tmp_path / "slow", replace(ARM, control_hz=15.0)))
-    with pytest.raises(MismatchError, match=r"frames a second 10\.0, .* has 5\.0"):
+    with pytest.raises(MismatchError, match=r"frames per second 10\.0, .* has 5\.0"):
         judge_store(loaded, slow)
     assert len(judge_store(judge(None), other)) == 3
 

@@ -139,8 +139,8 @@ def test_whole_chunks_are_imagined_as_ever_and_shorter_ones_alike_in_any_batch(
 def test_only_what_was_executed_is_remembered(imagination: Imagination) -> None:
     starts = suite_of(imagination._starts, chunks=1, name="s").starts
     poses = np.repeat(imagination.reset(starts, range(len(starts))).poses, 3, axis=1)
-    frames, _ = imagination.dreamer.step(poses, range(len(starts)))
-    bank = imagination.dreamer.rollouts.banks[0]
+    frames, _ = imagination.frame_rollouts.step(poses, range(len(starts)))
+    bank = imagination.frame_rollouts.rollouts.banks[0]
     assert frames.shape[1] == 3 and len(bank.poses) == 4
     assert np.array_equal(bank.poses[1:], poses[0])
 

@@ -361,7 +361,7 @@ def test_disagreements_are_found_before_the_first_step(tmp_path: Path) -> None:
     assert len(store) == 0
 
 
-class Dreaming(ToyWorld):
+class Imagined(ToyWorld):
     """Says where its time goes, as imagination does."""
 
     def step(self, chunk: ActionChunk, rows: Sequence[int]) -> WorldStep:
@@ -375,7 +375,7 @@ class Dreaming(ToyWorld):
 
 def test_each_chunk_keeps_its_log(tmp_path: Path) -> None:
     store = new_store(tmp_path)
-    world = Dreaming(robot=ROBOT, truth=False)
+    world = Imagined(robot=ROBOT, truth=False)
     report = run(
         world, ToyPolicy(robot=ROBOT), make_suite(chunks=2), store, batch=4, progress=False
     )

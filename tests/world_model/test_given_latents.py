@@ -89,11 +89,11 @@ def test_it_is_trained_and_replayed_on_given_latents(tmp_path, recorded):
     assert len(gains) == 2 and card["held_out"]["gain_db"] == max(gains)
     assert card["episodes"] == 1, "the one held out is not trained on"
     world = Imagination.open(tmp_path / "world-model", recorded, ROBOT)
-    dreams = imagine_replays(world, recorded, tmp_path / "own", chunks=2, progress=False)
-    dream = dreams.by_key("own/s0")
-    assert dream.frames.shape == (9, 3, 16, 32, 3)
-    assert np.allclose(dream.poses, recorded.by_key("e0").poses[:9], atol=1e-6)
-    assert np.abs(dream.frames[0].astype(int) - recorded.by_key("e0").frames[0]).mean() < 20
+    imagined = imagine_replays(world, recorded, tmp_path / "own", chunks=2, progress=False)
+    one = imagined.by_key("own/s0")
+    assert one.frames.shape == (9, 3, 16, 32, 3)
+    assert np.allclose(one.poses, recorded.by_key("e0").poses[:9], atol=1e-6)
+    assert np.abs(one.frames[0].astype(int) - recorded.by_key("e0").frames[0]).mean() < 20
 
 
 def test_a_run_killed_between_its_own_replays_goes_on_as_if_it_had_not_been(

@@ -67,15 +67,16 @@ def autoencoder() -> Autoencoder:
 
 
 def dream(rows: list[int], chunks: int = 3) -> np.ndarray:
-    """Frames of the rollouts ``rows`` of four, dreamt together."""
+    """Frames of the rollouts ``rows`` of four, imagined together."""
     rng = np.random.default_rng(0)
     frames = rng.integers(0, 255, (4, 2, 16, 16, 3), dtype=np.uint8)
     poses = np.cumsum(rng.normal(0, 0.02, (4, 1 + 4 * chunks, 4)), axis=1).astype(np.float32)
     poses += np.array([0, 0.6, 0.2, 0], np.float32)
-    dreamer = FrameRollouts(model(), autoencoder())
-    dreamer.reset(frames[rows], poses[rows, 0], [100 + r for r in rows])
+    frame_rollouts = FrameRollouts(model(), autoencoder())
+    frame_rollouts.reset(frames[rows], poses[rows, 0], [100 + r for r in rows])
     seen = [
-        dreamer.step(poses[rows, 1 + 4 * k : 5 + 4 * k], range(len(rows)))[0] for k in range(chunks)
+        frame_rollouts.step(poses[rows, 1 + 4 * k : 5 + 4 * k], range(len(rows)))[0]
+        for k in range(chunks)
     ]
     return np.concatenate(seen, axis=1)
 
@@ -89,12 +90,12 @@ def test_a_batch_of_four_equals_four_batches_of_one():
 
 
 def test_rows_may_leave_the_batch():
-    dreamer = FrameRollouts(model(), autoencoder())
+    frame_rollouts = FrameRollouts(model(), autoencoder())
     frames = np.zeros((3, 2, 16, 16, 3), np.uint8)
     poses = np.full((3, 5, 4), 0.3, np.float32)
-    dreamer.reset(frames, poses[:, 0], [1, 2, 3])
-    dreamer.step(poses[:, 1:], [0, 1, 2])
-    later, info = dreamer.step(poses[[0, 2], 1:], [0, 2])
+    frame_rollouts.reset(frames, poses[:, 0], [1, 2, 3])
+    frame_rollouts.step(poses[:, 1:], [0, 1, 2])
+    later, info = frame_rollouts.step(poses[[0, 2], 1:], [0, 2])
     assert later.shape[0] == 2 and info[0]["retrieved"][0] == 0 and info[0]["nfe"] == 3
 
 
@@ -118,12 +119,14 @@ def test_save_and_load_give_the_same_function(tmp_path):
 
 
 def test_wrong_views_and_poses_are_named():
-    dreamer = FrameRollouts(model(), autoencoder())
+    frame_rollouts = FrameRollouts(model(), autoencoder())
     with pytest.raises(MismatchError, match="3 views"):
-        dreamer.reset(np.zeros((1, 3, 16, 16, 3), np.uint8), np.zeros((1, 4), np.float32), [0])
-    dreamer.reset(np.zeros((1, 2, 16, 16, 3), np.uint8), np.zeros((1, 4), np.float32), [0])
+        frame_rollouts.reset(
+            np.zeros((1, 3, 16, 16, 3), np.uint8), np.zeros((1, 4), np.float32), [0]
+        )
+    frame_rollouts.reset(np.zeros((1, 2, 16, 16, 3), np.uint8), np.zeros((1, 4), np.float32), [0])
     with pytest.raises(MismatchError, match="4 frames"):
-        dreamer.step(np.zeros((1, 5, 4), np.float32), [0])
+        frame_rollouts.step(np.zeros((1, 5, 4), np.float32), [0])
 
 
 def test_geometry_says_where_the_hand_and_the_table_are():

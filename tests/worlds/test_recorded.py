@@ -130,8 +130,8 @@ def test_start_states_of_a_store(store: EpisodeStore) -> None:
     [
         ({"name": "other"}, "has robot 'toy', robot 'other' has 'other'"),
         ({"image_size": (32, 32)}, r"has image size \(24, 32\)"),
-        ({"steps_per_frame": 1}, "has control steps a frame 2"),
-        ({"control_hz": 40.0}, "has frames a second 10.0"),
+        ({"steps_per_frame": 1}, "has control steps per frame 2"),
+        ({"control_hz": 40.0}, "has frames per second 10.0"),
         ({"pose_names": ("a", "b", "c", "d")}, "has pose names"),
     ],
 )

@@ -58,7 +58,7 @@ def measured_table(report: dict[str, Any]) -> str:
     return (
         f"Measured: {bench['size']} size on {bench['device_name']}, {bench['dtype']}, torch "
         f"{bench['torch']}, {bench['threads']} threads.\n{unfinished}\n{_markdown(rows)}\n"
-        "rows: evaluations of the backbone a rollout, both branches of guidance counted. Errors "
+        "rows: evaluations of the backbone per rollout, both branches of guidance counted. Errors "
         "are against the published schedule in float32; the weights are random, so for other "
         "schedules they say little. A rollout is "
         f"{report['interactions_a_rollout']} interactions, without policy and files.\n"

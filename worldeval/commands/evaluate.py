@@ -42,7 +42,7 @@ class Evaluate:
     """With --until-sure: probability of any wrong decision, at most."""
     round: int = 8
     """With --until-sure: start states before each look at the order, rounded up until every task
-    has had its turn."""
+    has run."""
     stage: Annotated[StageOptions, tyro.conf.arg(name="")] = field(default_factory=StageOptions)
 
     def run(self) -> None:

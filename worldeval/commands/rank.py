@@ -11,7 +11,7 @@ import tyro
 
 @dataclass(frozen=True, kw_only=True)
 class Rank:
-    """Rank the policies of judged rollouts, and tell how far to believe the order.
+    """Rank the policies of judged rollouts, and say how far the order can be believed.
 
     Prints the leaderboard and writes leaderboard.json and report.html: success rates with
     intervals; letters (policies that share one cannot be told apart); how many rollouts would
@@ -35,7 +35,7 @@ class Rank:
     a folder of rollouts in a world that knows. Measures how well imagination and truth agree."""
     again: Path | None = None
     """The same policies, imagined with another seed and judged: a folder of rollouts or a verdict
-    table. Tells whether the order holds when chance falls otherwise."""
+    table. Shows whether the order holds with other randomness."""
     real: Path | None = None
     """A few true trials (CSV as spreadsheets save it, or parquet; columns policy, task, start_id,
     and success, 1 or 0, or outcome), of start states chosen without looking at outcomes. Gives
@@ -51,7 +51,7 @@ class Rank:
     """Refuse policies that were not imagined from the same start states, instead of comparing them
     by their counts."""
     alpha: float = 0.05
-    """Chance of telling any two equal policies apart by mistake."""
+    """Probability of calling any two equal policies different by mistake."""
     correction: Literal["holm", "bonferroni", "none"] = "holm"
     """For the many pairs that are compared; none makes alpha that of each single pair."""
     confidence: float = 0.95

@@ -13,7 +13,7 @@ class Verify:
     """Read everything in a store of episodes and name what is damaged (exit code 1 if anything).
 
     Checksums of films and tables, every picture and number, the index and the counts. What is no
-    damage but good to know is told as a note.
+    damage but good to know is reported as a note.
 
     For example:
       worldeval store verify recordings/training

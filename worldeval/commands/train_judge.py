@@ -114,7 +114,7 @@ def train_on_stores(
 
 
 def instructions_of(stores: Sequence[EpisodeStore], robot: str) -> dict[str, tuple[str, ...]]:
-    """Task -> what is said for it: all phrasings in Meta-World, else those of the stores."""
+    """Task -> its instructions: all phrasings in Meta-World, else those of the stores."""
     from worldeval.worlds.sawyer import ROBOT, TASKS
 
     if robot == ROBOT.name:

@@ -15,7 +15,8 @@ from worldeval.learning.config import CARRIED_OUT
 
 @dataclass(frozen=True, kw_only=True)
 class TrainTrust:
-    """Train what tells when imagination has left reality: reading motion back from frames.
+    """Train the detector of rollouts in which imagination has left reality (is out of
+    distribution): it reads motion back from frames.
 
     A small network learns to read the commanded motion from true frames, view by view. Its errors
     on the validation stores, and how true poses, latents, sharpness and changes are spread there,

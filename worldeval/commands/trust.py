@@ -21,8 +21,8 @@ if TYPE_CHECKING:
 class Trust:
     """Tell which imagined rollouts not to believe: signals that imagination has left reality.
 
-    Writes trust.parquet (one row a rollout) and trust-chunks.parquet (one row a chunk) beside the
-    verdicts of each store. With a calibration, rollouts past its threshold are not trusted, and
+    Writes trust.parquet (one row per rollout) and trust-chunks.parquet (one row per chunk) beside
+    the verdicts of each store. With a calibration, rollouts past its threshold are not trusted, and
     `worldeval rank` shows the rates with and without them. With --against, it measures instead what
     each signal is worth; with --out too, it chooses weights and threshold and writes trust.json.
 
@@ -52,7 +52,7 @@ class Trust:
     out: Path | None = None
     """With --against: folder for trust.json and trust.md."""
     share: float = 0.2
-    """With --out: share of the rollouts that shall not be trusted."""
+    """With --out: share of the rollouts to distrust."""
     judge: str | None = None
     """Who judges second imaginations; the shipped judge, if not given."""
     autoencoder: Path | None = None

@@ -2,7 +2,7 @@
 
 Enters: paths. Leaves: twelve hexadecimal digits that change when the content does, and stay when it
 is only copied, moved, or merged into fewer files. Checkpoints and stores say themselves what they
-hold, so gigabytes of them are not read; what else there is, is read, once a process.
+hold, so gigabytes of them are not read; what else there is, is read, once per process.
 """
 
 from __future__ import annotations

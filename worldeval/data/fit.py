@@ -34,8 +34,8 @@ def check_store(
     joints = layout.joint_names if robot.joint_names else ()
     names = (("action names", layout.action_names, robot.action_names),)
     speeds = (
-        ("control steps a frame", layout.steps_per_frame, robot.steps_per_frame),
-        ("frames a second", float(layout.fps), float(robot.frame_hz)),
+        ("control steps per frame", layout.steps_per_frame, robot.steps_per_frame),
+        ("frames per second", float(layout.fps), float(robot.frame_hz)),
     )
     for what, found, wanted in (
         ("robot", layout.robot_type, robot.name),
@@ -96,7 +96,7 @@ def check_made_for(
     """Raise MismatchError unless ``made``, trained for the robot ``kept``, is for ``data`` too.
 
     made: what it is called in the sentence, such as "judge runs/judge". kept: None for what kept no
-    robot, of which nothing can be said. data: a store, or the robot that it shall serve. rates:
+    robot, of which nothing can be said. data: a store, or the robot that it is to serve. rates:
     whether it looks at motion from frame to frame, so that frames must follow as fast.
     """
     if kept is None:
@@ -111,7 +111,7 @@ def check_made_for(
     for what, ours, theirs in (
         ("robot", kept.name, name),
         ("pose names", kept.pose_names, poses),
-        ("frames a second", kept.frame_hz, kept.frame_hz if same_rate else rate),
+        ("frames per second", kept.frame_hz, kept.frame_hz if same_rate else rate),
     ):
         if ours != theirs:
             raise MismatchError(

@@ -17,7 +17,7 @@ from worldeval.data.store.checksums import check_unchanged
 from worldeval.errors import StoreError
 
 MOST_ROWS = 10_000_000
-"""Of a small table and of an episode: four days at 30 frames a second."""
+"""Of a small table and of an episode: four days at 30 frames per second."""
 
 
 @contextmanager

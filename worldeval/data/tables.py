@@ -317,7 +317,7 @@ def read_verdict_table(path: Path) -> pd.DataFrame:
 
 
 def read_truth_table(path: Path) -> pd.DataFrame:
-    """What truly happened, of a file (parquet or text): one row a rollout, which is named by CELL
+    """What truly happened, of a file (parquet or text): one row per rollout, which is named by CELL
     or KEY, its ``outcome`` (from success, if need be), world, judge and probability if there."""
     import pandas as pd
 

@@ -237,7 +237,7 @@ def join_mp4(sources: Sequence[str | Path], target: str | Path, fps: float) -> N
 
 def _rate(fps: float) -> Fraction:
     if not fps > 0:
-        raise ConfigError(f"fps is {fps!r}, expected a positive number of frames a second")
+        raise ConfigError(f"fps is {fps!r}, expected a positive number of frames per second")
     return Fraction(fps).limit_denominator(1001)
 
 

@@ -1,7 +1,7 @@
 """Many processes at work on a list of jobs, results in the order of the list.
 
 Enters: a function of a module (processes are spawned, so it must be importable), jobs, a number of
-processes. Leaves: results one after the other; at most three jobs a process are ahead of them, so
+processes. Leaves: results one after the other; at most three jobs per process are ahead of them, so
 memory stays bounded. A killed parent takes its workers along; Ctrl-C reaches the parent alone.
 """
 

@@ -1,9 +1,9 @@
 """The whole circle in one command: imagine, judge, rank, and compare with what truly happened.
 
 Enters: the shipped world, candidates, judge, suite and true results (``shipped.py``), and policies
-that the user brings. Leaves, in ``out``: a store of imagined rollouts a policy, their verdicts and
-whether to trust them, ``leaderboard.json`` with rates corrected for the judge's errors, videos of
-imagined beside true rollouts, and ``report.html``. Every part that is there already, made by the
+that the user brings. Leaves, in ``out``: a store of imagined rollouts per policy, their verdicts
+and whether to trust them, ``leaderboard.json`` with rates corrected for the judge's errors, videos
+of imagined beside true rollouts, and ``report.html``. Every part that is there already, made by the
 same weights from the same start states, is kept: so an interrupted demo goes on, ``full`` extends a
 short one, and a changed policy is rolled out anew.
 """

@@ -160,7 +160,8 @@ def read_weights(words: str) -> Weights:
     path = Path(words)
     if path.suffix.lower() != ".json":
         raise ConfigError(
-            f"weights is {words!r}, expected rollouts, equal, or a .json file with a weight a task"
+            f"weights is {words!r}, expected rollouts, equal, or a .json file with a "
+            "weight per task"
         )
     try:
         content = load_json(path)

@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from worldeval.motion.adapters import Adapter
     from worldeval.robots import RobotSpec
     from worldeval.types import World
-    from worldeval.world_model.interfaces import DreamConfig
+    from worldeval.world_model.interfaces import LatentModelConfig
 
 IMAGINATION = "imagination"
 
@@ -114,17 +114,17 @@ def open_imagination(
         sampler = replace(sampler, solver=options.solver)
     if options.sampler_steps is not None:
         sampler = replace(sampler, steps=options.sampler_steps)
-    dreamer = FrameRollouts(
+    frame_rollouts = FrameRollouts(
         model,
         codec,
         memory=options.memory,
         sampler=sampler,
         device=device,
     )
-    return Imagination(dreamer, robot_of(model.config, options), starts)
+    return Imagination(frame_rollouts, robot_of(model.config, options), starts)
 
 
-def robot_of(config: DreamConfig, options: ImaginationOptions) -> RobotSpec:
+def robot_of(config: LatentModelConfig, options: ImaginationOptions) -> RobotSpec:
     """The robot that a world model was trained for, commanded as ``options`` say.
 
     Raises MismatchError for a robot of another name, poses or rate in ``options``.

@@ -44,7 +44,7 @@ class StoppingRule:
     alpha: float = 0.05
     """Probability of any wrong decision, at most."""
     round_starts: int = 8
-    """Start states in a round; rounded up until every task has had its turn."""
+    """Start states in a round; rounded up until every task has run."""
     seed: int = 0
     """Of the order in which the start states of a task come."""
 

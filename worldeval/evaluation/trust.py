@@ -1,4 +1,4 @@
-"""Tables of trust on disk: beside the rollouts whose dreams they doubt.
+"""Tables of trust on disk: beside the rollouts that they doubt.
 
 Enters: folders of judged rollouts, a trust checkpoint, and the settings of second imaginations.
 Leaves: trust.parquet and trust-chunks.parquet in each store. Signals that were measured already
@@ -83,7 +83,7 @@ def check_world_model(folder: Path, options: ImaginationOptions) -> None:
     if made is not None and made != given:
         raise MismatchError(
             f"{folder} was imagined by world model {made}, {options.folder} is {given}; give the "
-            "same with --world-model, or second imaginations tell of another dream"
+            "same with --world-model, or the second rollouts are imagined by another model"
         )
     places = [place for place in (folder, folder.parent) if (place / MANIFEST).is_file()]
     settings = read_manifest(places[0])["config"].get("imagination") if places else None

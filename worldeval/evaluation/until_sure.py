@@ -120,7 +120,7 @@ class SureReport:
             chance = f"{1 - self.rule.alpha:.0%}"
             said += [
                 f"Policies were stopped when sure (start states of {self.starts}: {counts}). "
-                f"Decided, right with a chance of {chance} or more: {self.ranking}.",
+                f"Decided, right with a probability of {chance} or more: {self.ranking}.",
                 "A policy was stopped at a moment when it looked far from others: its rate is "
                 "biased towards the decision, so differences look larger than they are, and "
                 "intervals, tests and letters that suppose a fixed number of rollouts are too sure;"
@@ -162,7 +162,7 @@ class SureReport:
             what = f"{len(self.decisions)} of {pairs} pairs are decided"
         lines = [
             self.ranking,
-            f"{what}, right with a chance of {1 - self.rule.alpha:.0%} or more, after "
+            f"{what}, right with a probability of {1 - self.rule.alpha:.0%} or more, after "
             f"{self.rollouts} of {self.possible} rollouts: {self.saved} saved "
             f"({self.saved / self.possible:.0%}).",
         ]

@@ -26,7 +26,7 @@ from worldeval.errors import MismatchError, StartStateError, WorldError
 from worldeval.learning.out_of_memory import free
 from worldeval.robots import RobotSpec
 from worldeval.types import ActionChunk, StartState, WorldStep
-from worldeval.world_model.interfaces import DreamModel
+from worldeval.world_model.interfaces import LatentModel
 from worldeval.world_model.latent_rollout import FrameRollouts, RolloutState
 from worldeval.world_model.latents import LatentCache
 from worldeval.world_model.loading import open_world_model
@@ -52,17 +52,21 @@ class Imagination:
 
     name = "imagination"
 
-    def __init__(self, dreamer: FrameRollouts, robot: RobotSpec, starts: EpisodeStore) -> None:
-        check_robot(dreamer.model, robot)
-        check_store(starts, robot, actions=False, rates=len(dreamer.model.config.frame_rates) == 1)
+    def __init__(
+        self, frame_rollouts: FrameRollouts, robot: RobotSpec, starts: EpisodeStore
+    ) -> None:
+        check_robot(frame_rollouts.model, robot)
+        check_store(
+            starts, robot, actions=False, rates=len(frame_rollouts.model.config.frame_rates) == 1
+        )
         self.robot = robot
-        self.dreamer = dreamer
-        self.frames_per_step = dreamer.model.config.future
+        self.frame_rollouts = frame_rollouts
+        self.frames_per_step = frame_rollouts.model.config.future
         self._most = 0  # rollouts at once that memory allows, once it has run out
         self._starts = starts
         table = starts.metadata()
         self._keys = [str(key) for key in table["key"]]
-        named = dreamer.model.config.latents
+        named = frame_rollouts.model.config.latents
         self._latents = LatentCache(starts.root, named) if named else None
         self._digests: dict[str, str] = {}
         self._known = [str(name) for name in table.get("start_id", table["key"])]
@@ -85,15 +89,15 @@ class Imagination:
     ) -> Imagination:
         """From checkpoint folders. ``autoencoder`` defaults to the sibling folder of that name."""
         model, codec = open_world_model(world_model, autoencoder)
-        dreamer = FrameRollouts(
+        frame_rollouts = FrameRollouts(
             model, codec, memory=memory, sampler=sampler, device=device or default_device()
         )
         store = starts if isinstance(starts, EpisodeStore) else EpisodeStore.open(starts)
-        return cls(dreamer, robot, store)
+        return cls(frame_rollouts, robot, store)
 
     def reset(self, starts: Sequence[StartState], seeds: Sequence[int]) -> WorldStep:
         first = [self._start(start) for start in starts]
-        self.dreamer.reset(**self._arguments(first, starts, seeds))
+        self.frame_rollouts.reset(**self._arguments(first, starts, seeds))
         return self._began(first)
 
     def reset_rows(
@@ -101,7 +105,7 @@ class Imagination:
     ) -> WorldStep:
         """Begin the rollouts ``rows`` of the last reset anew; the others go on untouched."""
         first = [self._start(start) for start in starts]
-        self.dreamer.reset_rows(rows, **self._arguments(first, starts, seeds))
+        self.frame_rollouts.reset_rows(rows, **self._arguments(first, starts, seeds))
         return self._began(first)
 
     def _arguments(
@@ -129,7 +133,7 @@ class Imagination:
 
     def beside(self) -> Imagination:
         """Another world of the same weights and start states, whose rollouts are its own."""
-        mine, latent = self.dreamer, self.dreamer.rollouts
+        mine, latent = self.frame_rollouts, self.frame_rollouts.rollouts
         other = FrameRollouts(
             mine.model,
             mine.autoencoder,
@@ -190,14 +194,14 @@ class Imagination:
         )
 
     def _step(self, poses: np.ndarray, rows: list[int]) -> tuple[np.ndarray, list[dict[str, Any]]]:
-        """As the dreamer's, in as many parts as the GPU's memory needs; the result is the same."""
+        """``FrameRollouts.step`` in as many parts as the GPU's memory needs; equal."""
         most = self._most or len(rows)
         frames: list[np.ndarray] = []
         info: list[dict[str, Any]] = []
         while len(info) < len(rows):
             part = slice(len(info), len(info) + most)
             try:
-                some, told = self.dreamer.step(poses[part], rows[part])
+                some, told = self.frame_rollouts.step(poses[part], rows[part])
             except torch.OutOfMemoryError as error:
                 if most == 1:
                     raise WorldError(
@@ -220,11 +224,11 @@ class Imagination:
 
     def snapshot(self, row: int) -> RolloutState:
         """The rollout ``row`` as it is now: what it has seen, and its randomness."""
-        return self.dreamer.snapshot(row)
+        return self.frame_rollouts.snapshot(row)
 
     def restore(self, row: int, state: RolloutState, frames: int | None = None) -> None:
         """Go on with ``row`` from a snapshot, of which the first ``frames`` count (None: all)."""
-        self.dreamer.restore(row, state, frames)
+        self.frame_rollouts.restore(row, state, frames)
 
     def close(self) -> None:
         """Nothing is held that needs closing."""
@@ -235,7 +239,7 @@ def default_device() -> str:
     return "cuda" if torch.cuda.is_available() else "cpu"
 
 
-def check_robot(model: DreamModel, robot: RobotSpec) -> None:
+def check_robot(model: LatentModel, robot: RobotSpec) -> None:
     """Raise MismatchError naming the first thing in which model and robot disagree."""
     c = model.config
     rate = robot.frame_hz if robot.frame_hz in c.frame_rates else c.frame_hz

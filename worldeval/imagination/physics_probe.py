@@ -220,7 +220,7 @@ def _carried_out(
 
 
 def _imagined(world: Imagination, true: EpisodeStore, out: Path, chunks: int, batch: int) -> Pairs:
-    here = Imagination(world.dreamer, world.robot, true)
+    here = Imagination(world.frame_rollouts, world.robot, true)
     imagined = imagine_replays(here, true, out, chunks=chunks, batch=batch)
     table = imagined.metadata()
     place = {str(name): int(row) for row, name in zip(table.index, table["start_id"], strict=True)}
@@ -236,11 +236,11 @@ def _imagined(world: Imagination, true: EpisodeStore, out: Path, chunks: int, ba
 
 def _through(world: Imagination) -> Callable[[np.ndarray], np.ndarray]:
     """Frames (N, V, H, W, C) as the world's autoencoder gives them back."""
-    codec = world.dreamer.autoencoder
+    codec = world.frame_rollouts.autoencoder
 
     @torch.inference_mode()
     def decoded(frames: np.ndarray) -> np.ndarray:
-        video = torch.from_numpy(to_model(frames)).to(world.dreamer.device)
+        video = torch.from_numpy(to_model(frames)).to(world.frame_rollouts.device)
         return to_frames(codec.decode(codec.encode(video)).float().cpu().numpy())
 
     return decoded

@@ -1,4 +1,4 @@
-"""Replay of recorded episodes in imagination: how true is the dream, and does it obey?
+"""Replay of recorded episodes in imagination: how true is the imagined film, and does it obey?
 
 In: a store of recorded episodes and an ``Imagination``. Out: a store of imagined replays (through
 the one rollout engine, with the recording as the policy) and a ``ReplayReport``: PSNR and SSIM per
@@ -148,13 +148,13 @@ def fidelity(
         if any(key not in held[name] for name, key in keys.items()):
             continue
         truth = source.frames(int(index))
-        dreams = {name: imagined[name].by_key(key).frames for name, key in keys.items()}
-        length = min(len(truth), *(len(d) for d in dreams.values()))
+        frames_of = {name: imagined[name].by_key(key).frames for name, key in keys.items()}
+        length = min(len(truth), *(len(d) for d in frames_of.values()))
         report.add(
             str(row["key"]),
             start=truth[0],
             truth=truth[1:length],
-            imagined={name: d[1:length] for name, d in dreams.items()},
+            imagined={name: d[1:length] for name, d in frames_of.items()},
             task=str(row["task"]),
         )
     return report

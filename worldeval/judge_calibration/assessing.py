@@ -45,7 +45,7 @@ class AssessConfig:
     """How a judge is assessed."""
 
     precision: float = 0.95
-    """Share of verdicts that the abstaining threshold shall get right, both ways."""
+    """Share of verdicts that the abstaining threshold is to get right, both ways."""
     max_abstention: float = 0.25
     """Share of rollouts that it may leave undecided."""
     bins: int = 10

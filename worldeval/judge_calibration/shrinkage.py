@@ -20,7 +20,7 @@ The variance of m itself is that of a ratio of sums over groups (Cochran 1977, 6
     Var(m) = G / (G - 1) sum_i (x_i - m n_i)^2 / (sum n)^2
 
 m pools examples, not groups, on purpose: a policy that seldom fails fails narrowly and is judged
-wrongly more often then, and its few failures shall not speak for those of the others.
+wrongly more often then, and its few failures must not speak for those of the others.
 """
 
 from __future__ import annotations
@@ -53,7 +53,7 @@ class SharedRate:
         x, n = np.asarray(right, np.float64), np.asarray(total, np.float64)
         if x.shape != n.shape or (x < 0).any() or (x > n).any():
             raise DataError(
-                f"{list(right)} right of {list(total)}, expected 0 <= right <= total a group"
+                f"{list(right)} right of {list(total)}, expected 0 <= right <= total per group"
             )
         x, n = x[n > 0], n[n > 0]
         if not len(n):

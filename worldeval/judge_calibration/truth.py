@@ -117,7 +117,7 @@ def _refuse_twice(items: Sequence[Hashable], what: str) -> None:
     for item in items:
         if item in seen:
             raise DataError(
-                f"{what} has {first_of([item])} more than once; keep one outcome a rollout"
+                f"{what} has {first_of([item])} more than once; keep one outcome per rollout"
             )
         seen.add(item)
 

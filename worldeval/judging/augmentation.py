@@ -69,7 +69,7 @@ def augment(images: torch.Tensor, config: AugmentConfig, rng: np.random.Generato
     offset = offset + later * uniform(-config.drift, config.drift, *shape)
     images.mul_(gain).add_(offset)
     if config.noise:
-        # One pattern a step, of random strength and sign a sample: fresh ones would cost more
+        # One pattern per step, of random strength and sign a sample: fresh ones would cost more
         # time than the network.
         generator = torch.Generator(images.device).manual_seed(int(rng.integers(2**62)))
         noise = torch.randn(images.shape[1:], generator=generator, device=images.device) * later

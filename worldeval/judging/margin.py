@@ -1,7 +1,7 @@
 """``MarginJudge``: how near each frame is to success, in units of what still counts as success.
 
 Enters: episodes. Leaves: a graded score for every frame and verdicts. The network (``network.py``)
-answers one number a frame, the margin::
+answers one number per frame, the margin::
 
     m = log(limit / distance)      (0: exactly at the limit; positive: success; -0.7: twice too far)
 

@@ -1,4 +1,4 @@
-"""The learned judges' network: moments of an episode in, one or several numbers a frame out.
+"""The learned judges' network: moments of an episode in, one or several numbers per frame out.
 
 Enters, per sample: all views of the start frame, (optionally) of a frame a little earlier, and of
 the frame in question, the instruction as hashed words, and (optionally) the commanded pose now and

@@ -1,6 +1,6 @@
 """``Panel``: several judges that give one verdict.
 
-Enters: judges, or the tables that they have written. Leaves: one verdict a rollout, by one of
+Enters: judges, or the tables that they have written. Leaves: one verdict per rollout, by one of
 three rules::
 
     majority    what most of those say who decide

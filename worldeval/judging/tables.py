@@ -1,4 +1,4 @@
-"""Verdict tables: what judges say of the rollouts of a store, one row a rollout. No torch.
+"""Verdict tables: what judges say of the rollouts of a store, one row per rollout. No torch.
 
 Enters: a judge (``types.Judge``) and a store. Leaves: the table that rankings read, and the way
 back from a table to verdicts. Every judge keeps a table of its own beside the rollouts

@@ -1,9 +1,9 @@
 """How good a judge is on rollouts whose outcome is known, and its calibration on them.
 
-Enters: a judge and stores with true outcomes. Leaves: one scored row a rollout, the calibration in
-the judge, and a summary: counts per world, per task and for both, reliability, speed. A judge that
-decides about imagined rollouts has to be calibrated on imagined ones (replays of recorded actions
-with the recorded outcome): its errors there are other than on true video.
+Enters: a judge and stores with true outcomes. Leaves: one scored row per rollout, the calibration
+in the judge, and a summary: counts per world, per task and for both, reliability, speed. A judge
+that decides about imagined rollouts has to be calibrated on imagined ones (replays of recorded
+actions with the recorded outcome): its errors there are other than on true video.
 """
 
 from __future__ import annotations

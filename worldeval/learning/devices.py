@@ -14,5 +14,5 @@ def check_device(name: str | None) -> None:
     except (RuntimeError, AssertionError) as error:  # AssertionError: torch without CUDA
         raise ConfigError(
             f"device is {name!r}, which torch does not have here; use cpu, or cuda on a machine "
-            "with a GPU and torch for it (`worldeval doctor` tells)"
+            "with a GPU and torch for it (`worldeval doctor` shows what there is)"
         ) from error

@@ -2,7 +2,7 @@
 
 In: a module, a function that computes the loss of step ``i``, and how long. Out: trained and
 exponentially averaged (EMA) weights, ``metrics.jsonl``, and a state from which the same command
-goes on exactly, on one process or on many: the loss draws all chance for the global batch and
+goes on exactly, on one process or on many: the loss draws all randomness for the global batch and
 computes the rows of ``Loop.share``, gradients and metrics are averaged, the main process alone
 validates and writes. The loop keeps no hidden state: a step's data and noise are drawn from
 (seed, step), the learning rate is a function of the step, and the state file holds weights, EMA,

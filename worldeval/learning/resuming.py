@@ -48,7 +48,7 @@ def best_so_far(path: Path, name: str) -> float:
 def forget_rows_after(path: Path, step: int) -> None:
     """Drop the rows of steps that a kill undid, and the line that it cut.
 
-    They will be taken again, and no step shall be reported twice.
+    They will be taken again, and no step may be reported twice.
     """
     if not path.is_file():
         return

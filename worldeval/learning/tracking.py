@@ -29,7 +29,7 @@ class Trackers:
         place = folder.resolve()
         name = place.parent.name if place.name == "training" else place.name
         for library, module in self._modules.items():
-            # trackio knows a run by its name, wandb by an id, which shall not change on resuming
+            # trackio knows a run by its name, wandb by an id, which must not change on resuming
             own = {"id": hashlib.sha256(str(place).encode()).hexdigest()[:12], "dir": str(place)}
             module.init(
                 project=PROJECT,

@@ -1,4 +1,4 @@
-"""How a chunk of actions becomes the poses that condition a world model: one adapter a motion.
+"""How a chunk of actions becomes the poses that condition a world model: one adapter per motion.
 
 Enters: the newest pose (B, P), joints (B, J) of robots that have them, and actions (B, K, A) in the
 robot's action space. Leaves: poses (B, T, P) and joints (B, T, J) at the T = K / S frames, that is

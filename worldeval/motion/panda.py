@@ -97,9 +97,9 @@ def panda(
 ) -> RobotSpec:
     """DROID's Panda, controlled at 15 Hz, seen by three cameras of unknown geometry.
 
-    action_space: one of ``ACTION_SPACES``. steps_per_frame: 3 shows 5 frames a second, as DROID is
-    prepared for Ctrl-World; its policies were run at 2 and, for fast tasks, 3. pose_low, pose_high:
-    what a world model takes as -1 and 1: the percentiles with which it was trained.
+    action_space: one of ``ACTION_SPACES``. steps_per_frame: 3 shows 5 frames per second, as DROID
+    is prepared for Ctrl-World; its policies were run at 2 and, for fast tasks, 3. pose_low,
+    pose_high: what a world model takes as -1 and 1: the percentiles with which it was trained.
     """
     if action_space not in ACTION_SPACES:
         raise ConfigError(

@@ -124,8 +124,8 @@ def check_timing(spec: PolicySpec, robot: RobotSpec) -> None:
     raise MismatchError(
         f"policy {spec.name!r} has rate_hz {rate!r}, chunk {chunk!r} and execute {execute!r}, but "
         f"robot {robot.name!r} takes rate_hz {robot.control_hz:g} ({robot.steps_per_frame} control "
-        f"steps for each of its {robot.frame_hz:g} frames a second) and {steps}; {resample}correct "
-        "its spec"
+        f"steps for each of its {robot.frame_hz:g} frames per second) and {steps}; {resample}"
+        "correct its spec"
     )
 
 

@@ -1,7 +1,7 @@
 """A human at the keys as a policy, or a string of keys played to the end.
 
 Enters: for each chunk, a string of keys from ``keys(observation)``; by default a line typed at the
-terminal. ``keyboard?keys=llduco`` plays one key a chunk, then stands still. Leaves: a chunk in
+terminal. ``keyboard?keys=llduco`` plays one key per chunk, then stands still. Leaves: a chunk in
 which all keys of the string act at once::
 
     l r   left, right       f b   forward, back       u d   up, down       .   stand still
@@ -11,7 +11,7 @@ What they move depends on the robot's ``motion``:
 
 ==============================  ================================================================
 delta_position (Meta-World)     the hand by ``speed`` of its fastest; x right, y forward, z up
-absolute_pose, delta_pose       the hand by 2 cm a frame, so that a key moves it 8 cm in a chunk
+absolute_pose, delta_pose       the hand by 2 cm per frame, so that a key moves it 8 cm in a chunk
 (DROID's Panda)                 of 4, without turning; x forward, y left, z up
 ==============================  ================================================================
 
@@ -38,7 +38,7 @@ ARM_KEYS = {"l": (1, 1), "r": (1, -1), "b": (0, -1), "f": (0, 1), "d": (2, -1), 
 GRIPPER = {"o": 0, "c": 1}
 QUIT, STILL = "q", "."
 FRAME_M = 0.02
-"""Metres a frame for one key, where the pose is commanded."""
+"""Metres per frame for one key, where the pose is commanded."""
 MEANING = "type some of l r f b u d o c, . to stand still"
 
 
@@ -56,7 +56,7 @@ def read_line(observation: Observation) -> str:
 class KeyboardPolicy:
     """Turns keys into chunks; see the module docstring for the keys.
 
-    keys: asks for the keys of a chunk, or is all of them, one a chunk, for every rollout alike.
+    keys: asks for the keys of a chunk, or is all of them, one per chunk, for every rollout alike.
     speed: share of the fastest motion, where positions are commanded step by step.
     """
 

@@ -18,7 +18,7 @@ import numpy as np
 
 _GRID = 129
 _PEAKS = 3
-"""So many of the highest grid points are searched around: the chance has several maxima in pi."""
+"""So many of the highest grid points are searched around: there are several maxima in pi."""
 
 _ROUNDING = 1e-9
 
@@ -38,18 +38,18 @@ def barnard(
         extreme = statistics >= observed - _ROUNDING
     region = extreme.astype(np.float64)
 
-    def chance(angle: np.ndarray) -> np.ndarray:
+    def probability(angle: np.ndarray) -> np.ndarray:
         return ((_chances(trials_a, angle) @ region) * _chances(trials_b, angle)).sum(axis=1)
 
     # On this scale a binomial is as wide everywhere, so that an even grid misses no maximum.
     grid = np.linspace(0, math.pi / 2, _GRID)
-    found = chance(grid)
+    found = probability(grid)
     best = float(found.max())
     peaks, width = grid[np.argsort(found)[-_PEAKS:]], float(grid[1])
     for _ in range(4):
         near = peaks[:, None] + np.linspace(-width, width, 17)
         near = np.clip(near, 0, math.pi / 2)
-        found = chance(near.ravel()).reshape(near.shape)
+        found = probability(near.ravel()).reshape(near.shape)
         peaks, width = near[np.arange(_PEAKS), found.argmax(axis=1)], width / 8
         best = max(best, float(found.max()))
     return observed, min(1.0, best)

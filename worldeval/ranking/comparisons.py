@@ -32,7 +32,7 @@ _FLIPS = 9999
 
 @dataclass(frozen=True, kw_only=True)
 class TestResult:
-    """A test statistic and the chance of one at least as extreme if there is no difference."""
+    """A test statistic and the probability of one at least as extreme if there is no difference."""
 
     __test__ = False  # not a test class for pytest
 
@@ -73,10 +73,10 @@ def barnard_test(
 
     alternative: "less" asks whether a's rate is below b's, "greater" above.
 
-    Statistic: Wald's (p_a - p_b) / se, with the pooled variance for equal trials. p: the chance of
-    one as extreme at the common rate that makes it largest (Barnard, Nature 156, 1945). More
-    powerful than Fisher's test. Two samples without a failure, or without a success, give p = 1.
-    Raises DataError for no trials and for half successes, which no exact test knows.
+    Statistic: Wald's (p_a - p_b) / se, with the pooled variance for equal trials. p: the
+    probability of one as extreme at the common rate that makes it largest (Barnard, Nature 156,
+    1945). More powerful than Fisher's test. Two samples without a failure, or without a success,
+    give p = 1. Raises DataError for no trials and for half successes, which no exact test knows.
     """
     if alternative not in ALTERNATIVES:
         raise ConfigError(f"alternative is {alternative!r}, expected one of {list(ALTERNATIVES)}")

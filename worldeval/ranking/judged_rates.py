@@ -7,8 +7,8 @@ Rogan & Gladen (Am. J. Epidemiol. 107, 1978), with p the judged rate::
 
     rate = (p + specificity - 1) / (sensitivity + specificity - 1)
 
-and the interval of Lee et al. (arXiv 2511.21140), which carries the chance in the rollouts and in
-the calibration. For a policy on which the judge was not measured see peer_rates.py.
+and the interval of Lee et al. (arXiv 2511.21140), which carries the randomness of the rollouts and
+of the calibration. For a policy on which the judge was not measured see peer_rates.py.
 """
 
 from __future__ import annotations

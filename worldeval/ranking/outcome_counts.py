@@ -27,7 +27,7 @@ from worldeval.ranking.intervals import Interval, wilson_interval
 from worldeval.types import Outcome
 
 Weights = Literal["rollouts", "equal"] | Mapping[str, float]
-"""``rollouts``: all decided rollouts weigh the same; ``equal``: all tasks; or a weight a task."""
+"""``rollouts``: all decided rollouts weigh the same; ``equal``: all tasks; or a weight per task."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -130,7 +130,7 @@ def over_tasks(counts: Mapping[str, OutcomeCounts], weights: Weights) -> Outcome
         )
     rate = sum(w * counts[t].successes / counts[t].decided for t, w in weight.items()) / total
     spread = sum((w / total) ** 2 / counts[t].decided for t, w in weight.items())
-    # min: rounding shall not lift a rate of exactly 1 above it.
+    # min: rounding must not lift a rate of exactly 1 above it.
     return OutcomeCounts(**(vars(together) | {"weighted": (min(1.0, rate), 1 / spread)}))
 
 

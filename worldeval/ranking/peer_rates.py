@@ -21,7 +21,7 @@ Barber et al., Ann. Statist. 49, 2021)::
 
 r_g holds all that a new policy brings: other errors than those of the others, the bias of the clip,
 chance in the calibration. Squares are about 0, not about their mean, so that bias widens. extra is
-the chance in fewer rollouts than a calibrated policy had, p (1 - p) (1/n - 1/n_g) / skill^2.
+the randomness of fewer rollouts than a calibrated policy had, p (1 - p) (1/n - 1/n_g) / skill^2.
 It holds where the new policy is to the others as they are to each other; it is no promise for one
 of another kind, or for one chosen because it is extreme.
 """

@@ -15,8 +15,8 @@ def rollouts_needed(p1: float, p2: float, power: float = 0.8, alpha: float = 0.0
 
         h = 2 asin(sqrt(p2)) - 2 asin(sqrt(p1)),   n = 2 ((z_(1 - alpha/2) + z_power) / h)^2
 
-    power: the chance to find the difference if it is there. Policies that run from the same start
-    states often need fewer. Raises ConfigError for equal rates: no number separates these.
+    power: the probability to find the difference if it is there. Policies that run from the same
+    start states often need fewer. Raises ConfigError for equal rates: no number separates these.
 
     >>> rollouts_needed(0.5, 0.7)
     93

@@ -126,7 +126,7 @@ def prediction_powered_difference(
 
     The two are taken as independent, and their intervals squared and added (Newcombe 1998), which
     for "normal" is to add the variances. Policies that share start states, which are hard or easy
-    for both, differ by less chance than that: the interval is then on the safe side.
+    for both, differ by less randomness than that: the interval is then on the safe side.
     """
     of_a = prediction_powered_mean(*a, confidence, lam=lam, method=method)
     of_b = prediction_powered_mean(*b, confidence, lam=lam, method=method)

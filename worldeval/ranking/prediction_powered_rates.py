@@ -44,7 +44,7 @@ RIDGE_SLOPE, RIDGE_TASK, RIDGE_LEVEL = 1.0, 0.3, 0.01
 FEWEST_OTHERS, FEWEST_TRIALS = 3, 30
 """Policies and true trials from which g is learned; with fewer it is the imagined outcome."""
 FEWEST_FREE = 5
-"""Trials beyond one a policy that it takes to know whether imagination helps."""
+"""Trials beyond one per policy that it takes to know whether imagination helps."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -126,7 +126,8 @@ def prediction_powered_rates(
         ratio = 1 - explained + weight**2 * g[mine].var() / variance * n / mine.sum()
         effective = n / min(1.0, ratio)
         low, high = wilson_interval(estimate * effective, effective, confidence=confidence)
-        # Where no trial ever succeeded (or failed), no dream rules out that none ever will.
+        # Where no trial ever succeeded (or failed), no imagined rollout rules out that none ever
+        # will.
         low, high = (low if true.any() else 0.0), (1.0 if true.all() else high)
         rates[name] = PredictionPoweredRate(
             estimate=estimate,

@@ -81,13 +81,13 @@ def selection_regret(
 
 
 def _chosen_from(candidates: int, choices: int) -> np.ndarray:
-    """(M,) chance that the candidate at each place is the best of a random subset."""
-    chance = np.zeros(candidates)
+    """(M,) probability that the candidate at each place is the best of a random subset."""
+    probability = np.zeros(candidates)
     left = 1.0
     for place in range(candidates - choices + 1):
-        chance[place] = left * choices / (candidates - place)
-        left -= chance[place]
-    return chance
+        probability[place] = left * choices / (candidates - place)
+        left -= probability[place]
+    return probability
 
 
 def _regret(real: np.ndarray, predicted: np.ndarray, weights: np.ndarray) -> float:

@@ -2,8 +2,8 @@
 
 In: outcomes or scores in [0, 1] of both policies, start state by start state.
 Out: e-values: capital of a bet against "b is not better", whose expectation is at most 1 at any
-time if it is true. By Ville's inequality it ever reaches 1/alpha with a chance of at most alpha,
-so that stopping there is right whatever made one look.
+time if it is true. By Ville's inequality it ever reaches 1/alpha with a probability of at most
+alpha, so that stopping there is right whatever made one look.
 
 Two bets:
 

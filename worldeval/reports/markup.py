@@ -84,5 +84,5 @@ def card(label: str, value: str, meaning: str, small: str = "") -> str:
 
 
 def notes(sentences: Iterable[str]) -> str:
-    """Sentences that a reader shall not miss."""
+    """Sentences that a reader must not miss."""
     return "".join(f'<p class="notes">{prose(sentence)}</p>' for sentence in sentences)

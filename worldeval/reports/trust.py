@@ -41,7 +41,7 @@ def evaluation_report(evidence: Evidence, calibration: TrustCalibration | None) 
 
 
 def signals_table(measured: Sequence[Measured], calibration: TrustCalibration | None) -> str:
-    """One row a signal, best first, and what it counts for in ``calibration``."""
+    """One row per signal, best first, and what it counts for in ``calibration``."""
     rows = [
         "| signal | error of a chunk | error of a rollout | wrong against the policy "
         "| wrong against these actions | wrong successes | wrong failures | counts for |",
@@ -62,7 +62,7 @@ def signals_table(measured: Sequence[Measured], calibration: TrustCalibration | 
 
 
 def rates_table(rates: RateErrors) -> str:
-    """One row a policy: true rate, imagined rate of all rollouts and of the trusted ones."""
+    """One row per policy: true rate, imagined rate of all rollouts and of the trusted ones."""
     rows = ["| policy | true | imagined | trusted only |", "|---|---|---|---|"]
     for policy, values in sorted(rates.by_policy.items(), key=lambda item: -item[1][0]):
         rows.append(f"| {policy} | {' | '.join(map(_percent, values))} |")

@@ -59,15 +59,15 @@ def make_clips(
         key = rollout_key(chosen.policy, chosen.start_id)
         store = next(one for one in opened if key in one)
         name = re.sub(r"[^A-Za-z0-9.=-]", "_", f"{number:02d}-{key}")
-        dream = tiled(store.by_key(key).frames)
+        imagined = tiled(store.by_key(key).frames)
         path = folder / f"{name}-imagined.mp4"
-        write_mp4(path, dream, store.layout.fps)
+        write_mp4(path, imagined, store.layout.fps)
         true_path = None
         if true is not None and chosen.policy in recorded and key in true:
             fact = tiled(true.by_key(key).frames)
             true_path = folder / f"{name}-true.mp4"
             write_mp4(true_path, fact, store.layout.fps)
-            write_mp4(folder / f"{name}.mp4", beside(dream, fact), store.layout.fps)
+            write_mp4(folder / f"{name}.mp4", beside(imagined, fact), store.layout.fps)
         clips.append(
             Clip(
                 group=chosen.group,

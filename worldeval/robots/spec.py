@@ -102,7 +102,7 @@ class RobotSpec:
     """A robot as data.
 
     The pose is what conditions a world model: the commanded hand position (for some robots also
-    its roll, pitch and yaw) and the gripper, in that order, one row a frame.
+    its roll, pitch and yaw) and the gripper, in that order, one row per frame.
 
     pose_low, pose_high: what a world model takes as -1 and 1. Where motion is "delta_position" they
         are also the bounds at which the controller stops; elsewhere poses may leave them.

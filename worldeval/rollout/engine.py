@@ -75,7 +75,7 @@ def run(
 ) -> RunSummary:
     """Roll out every start state of the suite that the store does not hold yet.
 
-    batch: rollouts at once. seed: of all chance; the suite's own if None. adapter: turns chunks
+    batch: rollouts at once. seed: of all randomness; the suite's own if None. adapter: turns chunks
     into poses; that of the robot's ``motion`` if None. progress: whether to show how far it is, or
     the ``Progress`` of more than this run, to be told of it.
     Raises MismatchError or PolicyError if policy, world, suite and robot do not fit together,

@@ -134,7 +134,7 @@ class EnvRollouts:
         if self._reset_rows is not None:
             return self._reset_rows(rows, starts, seeds)
         # A world can only be reset as a whole: reset it and repeat what the others did. They
-        # come to the same frames again, because chance belongs to the rollout.
+        # come to the same frames again, because randomness belongs to the rollout.
         seen = self.world.reset([r.start for r in self.rows], [r.seed for r in self.rows])
         for t in range(max(len(r.past) for r in self.rows)):
             going = [i for i, r in enumerate(self.rows) if len(r.past) > t]

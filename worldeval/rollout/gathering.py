@@ -1,9 +1,9 @@
 """From the control steps that a policy executes to the whole frames that a world is stepped by.
 
 Enters: answers of any number of control steps for a batch of rollouts. Leaves: the same control
-steps in the same order, a whole number of frames at a time. With 3 control steps a frame, a policy
-that executes 8 moves the world by 2 frames and leaves 2 steps, then by 3 frames (2 + 8 = 9 + 1),
-and so on; one that executes single steps is asked three times for each frame.
+steps in the same order, a whole number of frames at a time. With 3 control steps per frame, a
+policy that executes 8 moves the world by 2 frames and leaves 2 steps, then by 3 frames (2 + 8 = 9 +
+1), and so on; one that executes single steps is asked three times for each frame.
 """
 
 from __future__ import annotations

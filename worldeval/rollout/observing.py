@@ -77,7 +77,7 @@ def check_step(step: WorldStep, rows: int, frames: int, robot: RobotSpec, world:
             raise WorldError(f"world {world!r} answered {name} that are not finite")
     if len(step.info) != rows:
         raise WorldError(
-            f"world {world!r} answered {len(step.info)} infos for {rows} rows, expected one a row"
+            f"world {world!r} answered {len(step.info)} infos for {rows} rows, expected one per row"
         )
 
 

@@ -21,7 +21,7 @@ FORMAT = "|{bar:12}| {desc}"
 class Progress:
     """Rollouts done of all, how fast, how long still, and what comes next.
 
-    total: rollouts that there shall be, those of before counted. at_most: it may end with fewer.
+    total: rollouts that there are to be, those of before counted. at_most: it may end with fewer.
     clock: seconds since whenever.
     """
 
@@ -94,7 +94,7 @@ class Progress:
 
     @property
     def speed(self) -> str:
-        """Frames a second; where that is below one, rollouts an hour. Empty while unknown."""
+        """Frames per second; where that is below one, rollouts an hour. Empty while unknown."""
         seconds = 0.0 if self._began_s is None else self._clock() - self._began_s
         if seconds <= 0 or not self._frames:
             return ""

@@ -32,7 +32,7 @@ def check_options(options: Mapping[str, Any] | None, known: Sequence[str]) -> No
 
 
 def start_ids(options: Mapping[str, Any] | None, count: int) -> list[str | None]:
-    """Where each of ``count`` rollouts shall begin; None for the next start state in turn.
+    """Where each of ``count`` rollouts begins; None for the next start state in turn.
 
     ``start_id`` and ``start_ids`` are one option under two names: a name for all rollouts, or one
     (or None) for each.
@@ -58,6 +58,6 @@ def start_ids(options: Mapping[str, Any] | None, count: int) -> list[str | None]
 def _listed(name: str, value: Any) -> Sequence[Any]:
     if isinstance(value, Mapping) or not hasattr(value, "__len__"):
         raise ConfigError(
-            f"{name} of reset is {value!r}, expected the names of start states, one a rollout"
+            f"{name} of reset is {value!r}, expected the names of start states, one per rollout"
         )
     return value

@@ -25,7 +25,7 @@ def check_held(
     store: EpisodeStore, policy: str, suite: Suite, world: World, *, seed: int | None = None
 ) -> None:
     """Raise ConfigError if ``store`` holds a rollout of ``policy`` from a start state of another
-    content than that of the same name in ``suite``. seed: of all chance; the suite's if None.
+    content than that of the same name in ``suite``. seed: of all randomness; the suite's if None.
 
     Of rollouts whose first frame an earlier version did not digest, a line is logged.
     """

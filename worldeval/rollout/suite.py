@@ -45,7 +45,7 @@ class Suite:
     robot: ``RobotSpec.name`` that the worlds must have.
     chunks: length of a rollout in chunks of the robot (``RobotSpec.chunk_steps`` control steps),
         also for policies that execute fewer steps at a time.
-    starts: in the order in which they are run. seed: of all chance in the rollouts.
+    starts: in the order in which they are run. seed: of all randomness in the rollouts.
     """
 
     name: str

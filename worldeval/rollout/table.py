@@ -1,7 +1,7 @@
 """Rollouts as tables: what the worlds themselves knew, in the form of a verdict table.
 
-Enters: a store of rollouts. Leaves: pandas tables that ranking and reports read, one row a rollout
-(``rollout_table``) or one row a chunk (``chunk_table``). No frames are read.
+Enters: a store of rollouts. Leaves: pandas tables that ranking and reports read, one row per
+rollout (``rollout_table``) or one row per chunk (``chunk_table``). No frames are read.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ TRUTH = "world"
 
 
 def rollout_table(store: EpisodeStore) -> pd.DataFrame:
-    """One row a rollout with the world's own outcome, in the order of the store.
+    """One row per rollout with the world's own outcome, in the order of the store.
 
     Columns: those of a verdict table (``judge`` is "world", ``probability`` is missing), then
     instruction, split, seed, steps (control steps), frames and error (text, empty if none).
@@ -64,7 +64,7 @@ def rollout_table(store: EpisodeStore) -> pd.DataFrame:
 
 
 def chunk_table(store: EpisodeStore) -> pd.DataFrame:
-    """One row a chunk: key, chunk, step, seconds by part, and whatever the world reported."""
+    """One row per chunk: key, chunk, step, seconds by part, and whatever the world reported."""
     rows: list[dict[str, Any]] = []
     rollouts = store.metadata()
     if "chunks" not in rollouts.columns:

@@ -1,6 +1,6 @@
 """The backbone: a spatio-temporal U-Net over all views of a clip at once. Knows no sigma schedule.
 
-In: per-frame, per-view feature maps (B, T, V, C_in, h, w) and one token a frame (B, T, E).
+In: per-frame, per-view feature maps (B, T, V, C_in, h, w) and one token per frame (B, T, E).
 Out: (B, T, V, C_out, h, w). Views share every weight and differ by an embedding and by what the
 geometry maps say, so any number of views up to ``max_views`` goes through one network. Convolutions
 see one view of one frame; a temporal mixing layer sees three neighbouring frames; at the coarse

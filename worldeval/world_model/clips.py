@@ -210,15 +210,15 @@ class ClipSource:
         kinds = rng.choice(len(self.share), p=self.share, size=count)[rows]
         own = (rng.random(count) < imagined_share)[rows]
         m, f = self.model.memory_slots, self.model.future
-        # one seed a clip, so that it does not depend on which others this process makes
+        # one seed per clip, so that it does not depend on which others this process makes
         seeds = rng.integers(2**62, size=count)[rows] if self.augmentation else [0] * len(picks)
         current, memory, valid, poses, future = [], [], [], [], []
         for pick, kind, drifted, seed in zip(picks, kinds, own, seeds, strict=True):
             episode, t = self.windows[pick]
             base, length = self.table.first[episode], self.table.lengths[episode]
-            track, chance = np.arange(t + 1 + f), np.random.default_rng(seed)
+            track, rng = np.arange(t + 1 + f), np.random.default_rng(seed)
             if self.augmentation:
-                track = self.augmentation.track(chance, length, t, f)
+                track = self.augmentation.track(rng, length, t, f)
             past, ahead = self.normal[base + track[:-f]], self.normal[base + track[-f:]]
             indices, good = retrieve(self.strategies[kind], past, ahead, m)
             shown = track[np.concatenate([indices, np.arange(len(past) - 1, len(track))])]
@@ -226,14 +226,14 @@ class ClipSource:
             if drifted and int(episode) in self.alternative:
                 clip[: m + 1] = self.alternative[int(episode)][shown[: m + 1]]
             if self.augmentation:
-                clip = self.augmentation.move(chance, clip)
+                clip = self.augmentation.move(rng, clip)
             current.append(clip[m])
             memory.append(clip[:m])
             valid.append(good)
             future.append(clip[m + 1 :])
             way = self.table.poses[base + shown]
             if self.augmentation and self.model.angles:
-                way = self.augmentation.stand(chance, way, self.model.angles)
+                way = self.augmentation.stand(rng, way, self.model.angles)
             poses.append(way)
         tensor = lambda parts: torch.from_numpy(np.stack(parts).astype(np.float32))  # noqa: E731
         context = Context(

@@ -1,9 +1,9 @@
-"""What tells the backbone where the hand goes: geometry maps and one token a frame.
+"""What tells the backbone where the hand goes: geometry maps and one token per frame.
 
 In: normalised or physical poses at each frame. Out: (1) geometry maps (B, T, V, G, h, w): for every
 calibrated view, where the commanded hand and its shadow on the table fall, and which point of the
 table each latent pixel looks at (this moves with the hand in the wrist view, and there it is what
-lets attention match a place seen before); (2) one token a frame (B, T, E) from its pose, its role
+lets attention match a place seen before); (2) one token per frame (B, T, E) from its pose, its role
 (memory, current, future or empty slot) and its noise level; poses with angles enter it as
 ``turned_poses`` has them, and cameras that are not calibrated have no maps. Frame-level
 conditioning as in Ctrl-World (arXiv 2510.10125, section 3.1), with feature-wise modulation in place
@@ -99,7 +99,7 @@ def warp_grids(
 ) -> np.ndarray:
     """Where each pixel at ``poses`` looked from ``current``, if all it sees lay at ``depth_m``.
 
-    poses: (B, T, P); current: (B, P), or (B, T, P) for one source a frame; physical.
+    poses: (B, T, P); current: (B, P), or (B, T, P) for one source per frame; physical.
     Returns (B, T, V, h, w, 2) float32 image coordinates (u, v) in [-1, 1], as
     ``torch.nn.functional.grid_sample`` takes them; 2, outside, where that point was behind the
     camera. For a fixed camera this is the identity. For one on the hand it is the homography that
@@ -150,7 +150,7 @@ def _gaussian(projected: np.ndarray, u: np.ndarray, v: np.ndarray, width: float)
 
 
 def turned_pose_width(pose_dim: int) -> tuple[int, int]:
-    """Numbers a frame that ``turned_poses`` makes of poses with three angles: own, relative."""
+    """Numbers per frame that ``turned_poses`` makes of poses with three angles: own, relative."""
     return pose_dim + 3, pose_dim + 3
 
 
@@ -189,9 +189,9 @@ def turned_poses(
 
 
 class FrameToken(nn.Module):
-    """One token a frame from its pose, its role and the noise level of its latent.
+    """One token per frame from its pose, its role and the noise level of its latent.
 
-    own, relative: numbers a frame of its pose and of that against the current one's.
+    own, relative: numbers per frame of its pose and of that against the current one's.
     """
 
     frequencies: Tensor

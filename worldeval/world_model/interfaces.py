@@ -1,4 +1,4 @@
-"""What the dreamer asks of a world model and of what turns its latents into frames.
+"""What a rollout asks of a world model and of what turns its latents into frames.
 
 The embedded model and Ctrl-World as published both answer; axes as in ``types.py``, h and w are
 those of a view's latent.
@@ -18,8 +18,8 @@ from worldeval.world_model.model import Context
 from worldeval.world_model.sampler import SamplerConfig
 
 
-class DreamConfig(Protocol):
-    """What the dreamer asks of a model's configuration; units and ranges as in WorldModelConfig."""
+class LatentModelConfig(Protocol):
+    """What a rollout asks of a model's configuration; units and ranges as in WorldModelConfig."""
 
     @property
     def robot(self) -> str: ...
@@ -61,11 +61,11 @@ class DreamConfig(Protocol):
         ...
 
 
-class DreamModel(Protocol):
+class LatentModel(Protocol):
     """A world model of any size: the embedded one, or Ctrl-World as published."""
 
     @property
-    def config(self) -> DreamConfig: ...
+    def config(self) -> LatentModelConfig: ...
 
     def imagine(
         self,
@@ -73,7 +73,7 @@ class DreamModel(Protocol):
         generators: Sequence[torch.Generator],
         sampler: SamplerConfig | None = None,
     ) -> Tensor:
-        """Latents (B, F, V, C, h, w) of the frames to come, one generator a rollout."""
+        """Latents (B, F, V, C, h, w) of the frames to come, one generator per rollout."""
         ...
 
     def evaluations(self, sampler: SamplerConfig) -> int:

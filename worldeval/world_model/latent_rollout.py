@@ -19,7 +19,7 @@ from torch import Tensor
 
 from worldeval.data.video import to_frames, to_model
 from worldeval.errors import MismatchError, WorldError
-from worldeval.world_model.interfaces import DreamModel, LatentCodec, StartCodec
+from worldeval.world_model.interfaces import LatentCodec, LatentModel, StartCodec
 from worldeval.world_model.memory import MemoryBank, Strategy, retrieve, strategy
 from worldeval.world_model.model import Context, degrade
 from worldeval.world_model.sampler import SamplerConfig
@@ -37,14 +37,14 @@ class RolloutState:
 
 
 class LatentRollouts:
-    """Memory and chance of a batch of imagined rollouts, and the next latents of any of them.
+    """Memory and randomness of a batch of imagined rollouts, and the next latents of any of them.
 
     memory: name of a strategy or a strategy; sampler: None takes the checkpoint's.
     """
 
     def __init__(
         self,
-        model: DreamModel,
+        model: LatentModel,
         *,
         memory: str | Strategy | None = None,
         sampler: SamplerConfig | None = None,
@@ -151,7 +151,7 @@ class FrameRollouts:
 
     def __init__(
         self,
-        model: DreamModel,
+        model: LatentModel,
         autoencoder: LatentCodec,
         *,
         memory: str | Strategy | None = None,
@@ -176,8 +176,8 @@ class FrameRollouts:
     ) -> None:
         """Begin a batch of rollouts.
 
-        frames: (B, V, H, W, C) uint8. poses: (B, P) physical. seeds: one a rollout.
-        instructions: one a rollout, for models that read them.
+        frames: (B, V, H, W, C) uint8. poses: (B, P) physical. seeds: one per rollout.
+        instructions: one per rollout, for models that read them.
         latents: (B, V, C, h, w) of the frames, where they are known and need not be encoded.
         """
         self.reset_rows(range(len(frames)), frames, poses, seeds, instructions, latents)
@@ -213,8 +213,8 @@ class FrameRollouts:
     ) -> tuple[np.ndarray, list[dict[str, Any]]]:
         """Imagine the frames at ``poses`` (B, T, P) physical, T <= F, for rollouts ``rows``.
 
-        Returns uint8 frames (B, T, V, H, W, C) and one dict a row. If it fails, for want of memory
-        for example, the rollouts are as they were and can be stepped again.
+        Returns uint8 frames (B, T, V, H, W, C) and one dict per row. If it fails, for want of
+        memory for example, the rollouts are as they were and can be stepped again.
         """
         began, rollouts = time.perf_counter(), self.rollouts
         states = [rollouts.generators[row].get_state() for row in rows]

@@ -1,7 +1,8 @@
 """Opens a world model of any size by its checkpoint folder, with the codec of its latents.
 
-Enters: folders. Leaves: a ``DreamModel`` and its ``LatentCodec`` (``interfaces.py``). The kind that
-stands in ``config.json`` says which class reads it; classes are imported only when they are needed.
+Enters: folders. Leaves: a ``LatentModel`` and its ``LatentCodec`` (``interfaces.py``). The kind
+that stands in ``config.json`` says which class reads it; classes are imported only when they are
+needed.
 """
 
 from __future__ import annotations
@@ -12,7 +13,7 @@ from typing import Any
 
 from worldeval.data import checkpoint
 from worldeval.errors import CheckpointError, ConfigError
-from worldeval.world_model.interfaces import DreamModel, LatentCodec
+from worldeval.world_model.interfaces import LatentCodec, LatentModel
 
 CTRL_WORLD = "ctrl-world"
 """The kind of checkpoint that brings its autoencoder along."""
@@ -29,7 +30,7 @@ def open_world_model(
     *,
     preset: str | None = None,
     bfloat16: bool = False,
-) -> tuple[DreamModel, LatentCodec]:
+) -> tuple[LatentModel, LatentCodec]:
     """The model in ``folder`` and its codec, by default that of the sibling folder "autoencoder".
 
     preset: of a Ctrl-World: "published" or "improved"; None takes what the checkpoint says.
@@ -68,7 +69,7 @@ def latents_of(codec: Path) -> str:
 
 def _open_ctrl_world(
     folder: Path, preset: str | None, bfloat16: bool
-) -> tuple[DreamModel, LatentCodec]:
+) -> tuple[LatentModel, LatentCodec]:
     import torch
 
     from worldeval.world_model.ctrl_world.autoencoder import SvdAutoencoder

@@ -1,7 +1,7 @@
 """Pose-conditioned memory: which past frames the world model looks at.
 
 In: the commanded poses of everything seen so far and of the frames to come. Out: indices into the
-past, one row a rollout, and which of them are real. Ctrl-World (arXiv 2510.10125, section 3.2)
+past, one row per rollout, and which of them are real. Ctrl-World (arXiv 2510.10125, section 3.2)
 takes fixed strided offsets and lets attention match poses; ``PoseRetrieval`` picks by pose, so that
 a place that was left long ago is found again however long ago it was.
 """
@@ -145,7 +145,7 @@ def retrieve(
 class MemoryBank:
     """Everything one rollout has seen, as latents with their poses.
 
-    Latents are (V, C, h, w) tensors in float32 (6 KiB a frame in the embedded world, 135 KiB at
+    Latents are (V, C, h, w) tensors in float32 (6 KiB per frame in the embedded world, 135 KiB at
     full size), in one block that doubles when it is full: thousands of small pieces would fragment
     the heap. Rounding them would come back at every chunk of a long rollout.
     """

@@ -296,7 +296,7 @@ class WorldModel(nn.Module):
         generators: Sequence[torch.Generator],
         sampler: SamplerConfig | None = None,
     ) -> Tensor:
-        """Latents (B, F, V, C, h, w) of the frames to come, one generator a rollout."""
+        """Latents (B, F, V, C, h, w) of the frames to come, one generator per rollout."""
         c = self.config
         sampler = sampler or c.sampler
         shape = (c.future, len(c.views), c.latent_channels, *c.latent_size)

@@ -108,7 +108,7 @@ def heun(denoise: Denoise, x: torch.Tensor, sigmas: Sequence[float]) -> torch.Te
 
 
 def dpmpp_2m(denoise: Denoise, x: torch.Tensor, sigmas: Sequence[float]) -> torch.Tensor:
-    """DPM-Solver++ 2M: second-order multistep in lambda = -log sigma, one evaluation a step."""
+    """DPM-Solver++ 2M: second-order multistep in lambda = -log sigma, one evaluation per step."""
     previous, previous_h = None, 0.0
     for sigma, following in zip(sigmas[:-1], sigmas[1:], strict=True):
         clean = denoise(x, sigma)

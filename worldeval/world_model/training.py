@@ -121,8 +121,9 @@ def clip_loss(
 ) -> tuple[Tensor, Tensor]:
     """EDM loss of ``rows`` of a global batch of ``count``; (scalar, mean error per view (V,)).
 
-    All chance is drawn for the global batch and then cut, so that the loss does not depend on how
-    many processes share it. expectation, relative, motion_weight: as in ``WorldModelTrainConfig``.
+    All randomness is drawn for the global batch and then cut, so that the loss does not depend on
+    how many processes share it. expectation, relative, motion_weight: as in
+    ``WorldModelTrainConfig``.
     """
 
     def normal(like: Tensor) -> Tensor:

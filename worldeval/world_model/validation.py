@@ -28,7 +28,7 @@ if TYPE_CHECKING:
 
 
 def replay_quality(
-    dreamer: FrameRollouts,
+    frame_rollouts: FrameRollouts,
     store: EpisodeStore,
     *,
     episodes: int = 8,
@@ -46,7 +46,7 @@ def replay_quality(
         store.episode(int(i))
         for i in np.unique(np.linspace(0, len(store) - 1, min(episodes, len(store))).astype(int))
     ]
-    config = dreamer.model.config
+    config = frame_rollouts.model.config
     future = config.future
     longest = min((e.length - 1) // future for e in picked)
     chunks = longest if chunks is None else min(chunks, longest)
@@ -58,10 +58,10 @@ def replay_quality(
     true = np.stack([e.frames[: chunks * future + 1] for e in picked])
     poses = np.stack([e.poses[: chunks * future + 1] for e in picked])
     texts = [e.instruction for e in picked]
-    dreamer.reset(true[:, 0], poses[:, 0], range(len(picked)), texts)
+    frame_rollouts.reset(true[:, 0], poses[:, 0], range(len(picked)), texts)
     rows = range(len(picked))
     parts = [
-        dreamer.step(poses[:, 1 + k * future : 1 + (k + 1) * future], rows)[0]
+        frame_rollouts.step(poses[:, 1 + k * future : 1 + (k + 1) * future], rows)[0]
         for k in range(chunks)
     ]
     imagined = np.concatenate(parts, axis=1)

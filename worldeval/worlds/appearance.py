@@ -4,7 +4,8 @@ What enters: MuJoCo models and their states. What leaves: pictures, (V, H, W, 3)
 
 Against stock Meta-World, materials lose texture, shadow and reflection: at 64 pixels a small
 model then spends its capacity on hand and object, and a frame renders ten times faster (about
-3.7 ms a view on one CPU core). Goals are drawn by us, all of them, for all tasks of the puck scene.
+3.7 ms per view on one CPU core). Goals are drawn by us, all of them, for all tasks of the puck
+scene.
 """
 
 from __future__ import annotations

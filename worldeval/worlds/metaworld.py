@@ -4,7 +4,7 @@ What enters: start states and chunks of actions for a batch of rollouts. What le
 three cameras, the commanded poses, and Meta-World's own success flag at every frame.
 
 A start state's seed decides everything (``worlds/simulation.py`` says what was changed against
-stock Meta-World), and physics has no chance of its own, so the seeds given to ``reset`` are not
+stock Meta-World), and physics has no randomness of its own, so the seeds given to ``reset`` are not
 used and a batch of four equals four batches of one, to the byte.
 """
 

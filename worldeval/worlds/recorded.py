@@ -94,7 +94,7 @@ class RecordedWorld:
     def reset_rows(
         self, rows: Sequence[int], starts: Sequence[StartState], seeds: Sequence[int]
     ) -> WorldStep:
-        """Begin other recordings in some rows; ``seeds`` are not used, nothing here is chance."""
+        """Begin other recordings in some rows; ``seeds`` are not used, nothing here is random."""
         for row, start in zip(rows, starts, strict=True):
             episode = self._store.episode(self._find(start.start_id))
             if self._truth and episode.success_at is None:

@@ -6,7 +6,7 @@ over the disc that the task names. Both discs are always visible and the start s
 which one is meant, so a policy must follow the instruction.
 
 It serves as the fake of tests and as a first world for a new policy: no simulator, no model, some
-thousand frames a second, the same protocol.
+thousand frames per second, the same protocol.
 
     world = ToyWorld()
     suite = Suite(name="toy", robot=world.robot.name, chunks=6, starts=toy_starts(count=3))
@@ -45,7 +45,7 @@ def toy_robot(
     steps_per_frame: int = 2,
     frames_per_chunk: int = 3,
 ) -> RobotSpec:
-    """A robot whose hand goes where it is told: 20 control steps a second, 2 cm each at most.
+    """A robot whose hand goes where it is told: 20 control steps per second, 2 cm each at most.
 
     views: any names; others than "top", "front" and "side" look along one of these axes.
     """
@@ -97,7 +97,7 @@ class ToyWorld:
 
     robot: see ``toy_robot``. truth: whether the success flag is given; without it the world looks
         as an imagined one does. jitter_m: standard deviation of a shake of the drawn dot, the
-        world's own chance, drawn from the rollout's seed. frames_per_step: the
+        world's own randomness, drawn from the rollout's seed. frames_per_step: the
         most frames that it can be stepped by, as of a world model.
     """
 
@@ -117,12 +117,12 @@ class ToyWorld:
         self._jitter_m = jitter_m
         self._starts: list[StartState] = []
         self._discs: list[dict[str, np.ndarray]] = []
-        self._chance: list[np.random.Generator] = []
+        self._rngs: list[np.random.Generator] = []
 
     def reset(self, starts: Sequence[StartState], seeds: Sequence[int]) -> WorldStep:
         self._starts = list(starts)
         self._discs = [{}] * len(starts)
-        self._chance = [np.random.default_rng(0)] * len(starts)
+        self._rngs = [np.random.default_rng(0)] * len(starts)
         return self.reset_rows(range(len(starts)), starts, seeds)
 
     def reset_rows(
@@ -138,7 +138,7 @@ class ToyWorld:
                 )
             self._starts[row] = start
             self._discs[row], pose = _scene(start.seed, self.robot)
-            self._chance[row] = np.random.default_rng(seed)
+            self._rngs[row] = np.random.default_rng(seed)
             poses.append(pose)
         return self._show(np.asarray(poses, np.float32)[:, None], rows)
 
@@ -152,12 +152,12 @@ class ToyWorld:
         return self._show(chunk.poses, rows)
 
     def close(self) -> None:
-        self._starts, self._discs, self._chance = [], [], []
+        self._starts, self._discs, self._rngs = [], [], []
 
     def _show(self, poses: np.ndarray, rows: Sequence[int]) -> WorldStep:
         frames, success = [], []
         for row, path in zip(rows, poses, strict=True):  # path: (T, P)
-            shake = self._chance[row].normal(0, self._jitter_m, (len(path), 3))
+            shake = self._rngs[row].normal(0, self._jitter_m, (len(path), 3))
             discs = self._discs[row]
             frames.append(
                 [
@@ -177,15 +177,15 @@ class ToyWorld:
 
 def _scene(seed: int, robot: RobotSpec) -> tuple[dict[str, np.ndarray], np.ndarray]:
     """Disc centres by task, and the start pose; both discs are well away from the hand."""
-    chance = np.random.default_rng(seed)
-    side = chance.choice([-1.0, 1.0])
+    rng = np.random.default_rng(seed)
+    side = rng.choice([-1.0, 1.0])
     discs = {}
     for sign, task in zip((side, -side), TASKS, strict=True):
-        centre = chance.uniform(-0.5, 0.5, 3) * HALF_WIDTH_M
-        centre[0] = sign * chance.uniform(0.55, 0.8) * HALF_WIDTH_M
+        centre = rng.uniform(-0.5, 0.5, 3) * HALF_WIDTH_M
+        centre[0] = sign * rng.uniform(0.55, 0.8) * HALF_WIDTH_M
         discs[task] = np.clip(centre, robot.pose_low[:3], robot.pose_high[:3])
     pose = np.zeros(robot.pose_dim)
-    pose[1:3] = chance.uniform(-0.2, 0.2, 2) * HALF_WIDTH_M
+    pose[1:3] = rng.uniform(-0.2, 0.2, 2) * HALF_WIDTH_M
     pose[-1] = -1.0
     return discs, pose
 
@@ -232,7 +232,7 @@ class ToyPolicy:
         self._robot = robot
         self._mistakes = mistakes
         self._clumsiness = clumsiness
-        self._chance: dict[str, np.random.Generator] = {}
+        self._rngs: dict[str, np.random.Generator] = {}
         self._confused: dict[str, bool] = {}
         self.spec = PolicySpec(
             name=name,
@@ -249,16 +249,16 @@ class ToyPolicy:
     def reset(
         self, rollout_ids: Sequence[str], instructions: Sequence[str], seeds: Sequence[int]
     ) -> None:
-        self._chance = {
+        self._rngs = {
             i: np.random.default_rng(seed) for i, seed in zip(rollout_ids, seeds, strict=True)
         }
-        self._confused = {i: chance.random() < self._mistakes for i, chance in self._chance.items()}
+        self._confused = {i: rng.random() < self._mistakes for i, rng in self._rngs.items()}
 
     def act(self, observations: Sequence[Observation]) -> np.ndarray:
         return np.stack([self._one(o) for o in observations]).astype(np.float32)
 
     def close(self) -> None:
-        self._chance, self._confused = {}, {}
+        self._rngs, self._confused = {}, {}
 
     def _one(self, observation: Observation) -> np.ndarray:
         confused = self._confused[observation.rollout_id]
@@ -275,9 +275,7 @@ class ToyPolicy:
         hand = observation.state["pose"][:3].astype(np.float64)
         actions = np.zeros((self.spec.chunk, self._robot.action_dim))
         actions[:, -1] = -1.0
-        noise = self._chance[observation.rollout_id].normal(
-            0, self._clumsiness, (self.spec.chunk, 3)
-        )
+        noise = self._rngs[observation.rollout_id].normal(0, self._clumsiness, (self.spec.chunk, 3))
         for k in range(self.spec.chunk):
             wanted = (np.array([x, y, z]) - hand) / self._robot.action_scale_m
             actions[k, :3] = np.clip(wanted + noise[k], -1, 1)

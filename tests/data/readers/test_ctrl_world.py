@@ -207,7 +207,7 @@ def test_videos_that_do_not_fit_are_refused_by_name(record_ctrl_world):
         raw.images((24, 32))
     for view in range(3):
         write_mp4(folder / f"{view}.mp4", np.zeros((7, 18, 32, 3), np.uint8), 10)
-    with pytest.raises(DataError, match=r"0\.mp4 has 10 frames a second, expected 5 or 15"):
+    with pytest.raises(DataError, match=r"0\.mp4 has 10 frames per second, expected 5 or 15"):
         raw.images((24, 32))
     (folder / "0.mp4").write_bytes(b"no video at all")
     with pytest.raises(DataError, match=r"0\.mp4 cannot be read as video"):

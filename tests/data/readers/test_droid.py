@@ -57,7 +57,7 @@ def test_images_inside_parquet_and_poses_from_joints(record_lerobot, row_of):
     [("droid_1_0_1", "droid_exterior_image"), ("droid_100", "droid_100")],
 )
 def test_rival_spellings_are_told_apart(record_lerobot, spelling, expected):
-    # Both say 10 frames a second in places; the recording was at 15 Hz all the same.
+    # Both say 10 frames per second in places; the recording was at 15 Hz all the same.
     root = record_lerobot("v3.0", views=RIVAL, spelling=spelling, fps=10)
     dataset = LeRobotDroid(root)
     raw = dataset.episode("1")
@@ -132,8 +132,8 @@ def edit_info(root, **changes) -> None:
     ("changes", "words"),
     [
         ({"codebase_version": "v4.0"}, "codebase_version 'v4.0'"),
-        ({"fps": None}, "says nothing of frames a second, expected 15"),
-        ({"fps": 30}, "says 30 frames a second, expected 15"),
+        ({"fps": None}, "says nothing of frames per second, expected 15"),
+        ({"fps": 30}, "says 30 frames per second, expected 15"),
         ({"splits": {"test": "0:2"}}, "no split 'train', only test"),
         ({"splits": {"train": "all"}}, "'all', expected 'first:end'"),
         ({"splits": ["train"]}, "splits are ['train']"),

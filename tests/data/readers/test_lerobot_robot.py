@@ -110,7 +110,7 @@ def test_several_rows_are_one_step_of_a_slower_robot(small: Path) -> None:
 @pytest.mark.parametrize("control_hz", (7.0, 20.0, 60.0, 50.0))
 def test_rates_that_do_not_fit_name_those_that_do(small: Path, control_hz: float) -> None:
     robot = replace(propose_robot(small).robot, control_hz=control_hz)
-    with pytest.raises(DataError, match=r"30 rows a second.*control_hz may be 30, 15, 10"):
+    with pytest.raises(DataError, match=r"30 rows per second.*control_hz may be 30, 15, 10"):
         LeRobotRobot(small, robot)
 
 
@@ -119,7 +119,7 @@ def test_relative_actions_are_not_gathered(small: Path) -> None:
     assert clock_of(30.0, robot, WHERE).rows_per_step == 1
     with pytest.raises(DataError, match="2 relative actions cannot become one"):
         clock_of(60.0, robot, WHERE)
-    with pytest.raises(DataError, match="nothing of frames a second"):
+    with pytest.raises(DataError, match="nothing of frames per second"):
         clock_of(None, robot, WHERE)
 
 
@@ -168,7 +168,7 @@ def test_key_map_says_odd_spellings(small: Path, tmp_path: Path) -> None:
     assert names == propose_robot(small, read_spelling(path)).robot.action_names
     for text, said in (
         ('{"gripper": 1}', "expected only"),
-        ('{"fps": 0}', "rows a second"),
+        ('{"fps": 0}', "rows per second"),
         ('{"views": ["a"]}', "views"),
         ("[", "JSON"),
     ):

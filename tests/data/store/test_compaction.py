@@ -32,7 +32,7 @@ def test_equal_content_in_fewer_files(store, episode, assert_same) -> None:
     assert [data.metadata.row_group(g).num_rows for g in range(4)] == lengths
     data.close()
     if store.layout.images == "video":
-        assert count(store, "mp4") == 2  # one a view
+        assert count(store, "mp4") == 2  # one per view
         rows = pq.read_table(store.root / "meta/episodes/chunk-000/file-000.parquet").to_pylist()
         key = "videos/observation.images.wrist"
         assert [r[f"{key}/from_timestamp"] for r in rows] == pytest.approx([0, 0.5, 0.6, 1.5])

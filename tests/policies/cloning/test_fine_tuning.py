@@ -181,7 +181,7 @@ def test_another_first_policy_is_another_training(
 @pytest.mark.parametrize(
     ("change", "said"),
     [
-        ({"control_hz": 20.0, "steps_per_frame": 4}, "steps a frame 2|rate_hz"),
+        ({"control_hz": 20.0, "steps_per_frame": 4}, "steps per frame 2|rate_hz"),
         ({"action_space": "joint-velocity"}, "action_space"),
         ({"action_high": (2.0,) * 4}, "action bounds"),
     ],

@@ -305,10 +305,10 @@ def test_the_dreamer_drives_it(model, autoencoder) -> None:
     poses = np.random.default_rng(1).uniform(0.3, 0.4, (1, 9, 7)).astype(np.float32)
     frames = []
     for _ in range(2):
-        dreamer = FrameRollouts(model, autoencoder)
-        dreamer.reset(start, poses[:, 0], [7], ["open the drawer"])
+        frame_rollouts = FrameRollouts(model, autoencoder)
+        frame_rollouts.reset(start, poses[:, 0], [7], ["open the drawer"])
         for first in (1, 5):
-            answer, info = dreamer.step(poses[:, first : first + 4], [0])
+            answer, info = frame_rollouts.step(poses[:, first : first + 4], [0])
             frames.append(answer)
     assert frames[0].shape == (1, 4, 3, 32, 64, 3) and frames[0].dtype == np.uint8
     assert np.array_equal(frames[0], frames[2]) and np.array_equal(frames[1], frames[3])

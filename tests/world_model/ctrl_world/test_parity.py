@@ -217,7 +217,7 @@ class KnownStart:
 
 @pytest.mark.parametrize("batch", [1, 2])
 def test_autoregressive_replay(model, case, expected, monkeypatch, batch) -> None:
-    """Through the dreamer and its memory, as ``worldeval replay`` runs it."""
+    """Through the frame rollouts and their memory, as ``worldeval replay`` runs it."""
     wanted = expected["replay_latents"]  # (interactions, F+1, C, H, W)
     first, poses = expected["replay_first"], expected["replay_poses"].numpy()
     low, high = (tuple(expected[f"pose_p{p}"].tolist()) for p in ("01", "99"))
@@ -228,10 +228,10 @@ def test_autoregressive_replay(model, case, expected, monkeypatch, batch) -> Non
         guidance=GuidanceConfig(low=1.0, high=weight),
     )
     future, v = model.config.future, len(model.config.views)
-    dreamer = FrameRollouts(
+    frame_rollouts = FrameRollouts(
         model, KnownStart(), memory=PublishedOffsets(offsets=tuple(case["history_offsets"]))
     )
-    dreamer.reset(
+    frame_rollouts.reset(
         np.zeros((batch, v, 8, 8, 3), np.uint8),
         np.repeat(poses[:1], batch, axis=0),
         seeds=range(batch),
@@ -250,7 +250,7 @@ def test_autoregressive_replay(model, case, expected, monkeypatch, batch) -> Non
         noise = split_views(expected[f"replay_noise_{i}"], v).repeat(batch, *[1] * 5)
         monkeypatch.setattr(CtrlWorld, "unit_noise", lambda self, generators, n=noise: n)
         ahead = poses[future * i + 1 : future * (i + 1) + 1]
-        dreamer.step(np.repeat(ahead[None], batch, axis=0), range(batch))
+        frame_rollouts.step(np.repeat(ahead[None], batch, axis=0), range(batch))
         for row in stack_views(sampled[-1]):
             assert error(row, latents) < REPLAY_TOLERANCE
 

@@ -144,7 +144,7 @@ class CtrlWorldDataset:
         if cartesian.ndim != 2 or cartesian.shape[1] != 6 or gripper.shape[1] != 1:
             raise DataError(
                 f"{path}: {_CARTESIAN} has shape {cartesian.shape} and {_GRIPPER} "
-                f"{gripper.shape}, expected (rows, 6) and one number a row"
+                f"{gripper.shape}, expected (rows, 6) and one number per row"
             )
         rows = np.concatenate([cartesian, gripper], axis=1)
         aligned = rows[::STEPS][: len(states)]
@@ -177,7 +177,7 @@ class CtrlWorldDataset:
         ending: str,
         where: Path,
     ) -> list[Path]:
-        """One file a view: as the annotation says, else where the layout has them."""
+        """One file per view: as the annotation says, else where the layout has them."""
         listed = notes.get(folder)
         if listed is None:
             base = self.root / folder / self.split / identity

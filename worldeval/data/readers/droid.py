@@ -42,7 +42,7 @@ class LeRobotDroid(LeRobotReader):
         if abs(hz - CONTROL_HZ) > 0.02 * CONTROL_HZ:
             said = f"{hz:g}" if hz else "nothing of"
             raise DataError(
-                f"{index.info_path} says {said} frames a second, expected "
+                f"{index.info_path} says {said} frames per second, expected "
                 f"{CONTROL_HZ:g}; if it was recorded at that rate all the same, say control_hz in "
                 "a key map"
             )

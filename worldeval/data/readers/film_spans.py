@@ -29,7 +29,7 @@ class FilmSpan:
 def contradictions(spans: Mapping[int, FilmSpan], rate_hz: float | None) -> dict[int, str]:
     """episode -> why its span is not to be believed.
 
-    rate_hz: rows a second by the clock of the dataset; None where that is unknown.
+    rate_hz: rows per second by the clock of the dataset; None where that is unknown.
     """
     wrong: dict[int, str] = {}
     for episode, span in spans.items():

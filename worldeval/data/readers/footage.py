@@ -104,7 +104,7 @@ class FilmPart:
 
 @dataclass(frozen=True, kw_only=True)
 class ImageColumn:
-    """Images inside parquet files: a column of encoded pictures, one row a frame.
+    """Images inside parquet files: a column of encoded pictures, one row per frame.
 
     order: row k of the episode is the order[k]-th of those found. root: of paths in the column.
     """
@@ -182,7 +182,7 @@ def frame_stride(footage: Footage) -> int:
         if abs(footage.hz - hz) < 0.02 * hz:
             return round(hz / FRAME_HZ)
     raise DataError(
-        f"{footage.path} has {footage.hz:.4g} frames a second, expected {FRAME_HZ:g} or "
+        f"{footage.path} has {footage.hz:.4g} frames per second, expected {FRAME_HZ:g} or "
         f"{CONTROL_HZ:g}"
     )
 

@@ -27,7 +27,7 @@ NO_ORDER = (
 class LeRobotReader:
     """The episodes of one split of a LeRobot dataset, by index (as text).
 
-    hz: rows a second by the robot's clock. notes: one sentence for each thing about the dataset
+    hz: rows per second by the robot's clock. notes: one sentence for each thing about the dataset
     that its user must know.
     """
 

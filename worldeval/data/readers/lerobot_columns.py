@@ -77,7 +77,7 @@ def read_spelling(path: Path) -> Spelling:
             raise ConfigError(f"key map {path}: {name} is {content[name]!r}, expected a column")
     fps = content.get("fps")
     if fps is not None and not (type(fps) in (int, float) and math.isfinite(fps) and fps > 0):
-        raise ConfigError(f"key map {path}: fps is {fps!r}, expected rows a second")
+        raise ConfigError(f"key map {path}: fps is {fps!r}, expected rows per second")
     return Spelling(
         views=content.get("views", {}),
         action=content.get("action"),

@@ -63,7 +63,7 @@ def propose_robot(root: str | Path, spelling: Spelling | None = None) -> Proposa
     hz = spelling.fps or index.fps
     if not hz:
         raise DataError(
-            f"{where} says nothing of frames a second; write fps there, or in a key map"
+            f"{where} says nothing of frames per second; write fps there, or in a key map"
         )
     views = spelling.views or {short_view(name): name for name in picture_features(features)}
     sizes = [size for name, size in picture_features(features).items() if name in views.values()]

@@ -2,11 +2,11 @@
 
 Enters: a folder with ``meta/info.json`` and a robot. Leaves: ``RobotEpisode``, with the clock of
 the robot. A dataset has one row an instant; the robot says how many control steps lie between two
-frames, so frame t is row R t for R rows a frame::
+frames, so frame t is row R t for R rows per frame::
 
-    row     0  1  2  3  4  5  6 ...     30 rows a second
+    row     0  1  2  3  4  5  6 ...     30 rows per second
     step    0  1  2  3  4  5  6 ...     control_hz = 30: the actions of these rows
-    frame   0                 1         steps_per_frame = 6: 5 frames a second
+    frame   0                 1         steps_per_frame = 6: 5 frames per second
 
 Row k's action is what was commanded at its instant and is carried out before row k + 1, so the
 actions of frame t are those of rows R t to R (t + 1) - 1.
@@ -41,7 +41,7 @@ _SAME = 0.02
 
 @dataclass(frozen=True, kw_only=True)
 class Clock:
-    """rows_per_step: rows of the dataset for one control step. steps: control steps a frame."""
+    """rows_per_step: rows of the dataset for one control step. steps: control steps per frame."""
 
     rows_per_step: int
     steps: int
@@ -56,24 +56,24 @@ class Clock:
 
 
 def clock_of(rows_hz: float | None, robot: RobotSpec, where: Path) -> Clock:
-    """Raises DataError with the rates that work, where rows are no whole number a step."""
+    """Raises DataError with the rates that work, where rows are no whole number per step."""
     if not rows_hz:
         raise DataError(
-            f"{where} says nothing of frames a second; write fps there, or in a key map"
+            f"{where} says nothing of frames per second; write fps there, or in a key map"
         )
     ratio = rows_hz / robot.control_hz
     rows = round(ratio)
     if rows < 1 or abs(ratio - rows) > _SAME * rows:
         good = ", ".join(f"{rows_hz / n:g}" for n in range(1, 6))
         raise DataError(
-            f"{where} has {rows_hz:g} rows a second, and robot {robot.name!r} takes "
-            f"{robot.control_hz:g} control steps a second, expected a whole number of rows for "
+            f"{where} has {rows_hz:g} rows per second, and robot {robot.name!r} takes "
+            f"{robot.control_hz:g} control steps per second, expected a whole number of rows for "
             f"each step: control_hz may be {good}, ..."
         )
     if rows > 1 and robot.motion not in ABSOLUTE_MOTIONS:
         raise DataError(
-            f"{where} has {rows_hz:g} rows a second and robot {robot.name!r} moves by "
-            f"{robot.motion!r} {robot.control_hz:g} times a second; {rows} relative actions "
+            f"{where} has {rows_hz:g} rows per second and robot {robot.name!r} moves by "
+            f"{robot.motion!r} {robot.control_hz:g} times per second; {rows} relative actions "
             f"cannot become one, so give it control_hz = {rows_hz:g}"
         )
     return Clock(rows_per_step=rows, steps=robot.steps_per_frame)

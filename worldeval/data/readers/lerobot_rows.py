@@ -70,7 +70,7 @@ class EpisodeRows:
         values = np.asarray(column.to_numpy(zero_copy_only=False), np.float64)
         if len(values) != len(self) * width:
             raise DataError(
-                f"{self.path}: {name!r} has {len(values) / len(self):g} numbers a row, expected "
+                f"{self.path}: {name!r} has {len(values) / len(self):g} numbers per row, expected "
                 f"{width}"
             )
         return values.reshape(-1, width)
@@ -87,7 +87,7 @@ class RowFinder:
     """Finds rows of episodes, also where the index points to a wrong file."""
 
     def __init__(self, index: LeRobotIndex, rates_hz: Sequence[float]) -> None:
-        """rates_hz: rows a second that timestamps may count."""
+        """rates_hz: rows per second that timestamps may count."""
         self.index, self.rates_hz = index, tuple(rates_hz)
         self._ranges: dict[Path, tuple[int, int] | None] | None = None
 
@@ -247,7 +247,7 @@ def _in_order(
 
 
 def _counted(table: pa.Table, name: str, path: Path) -> np.ndarray | None:
-    """A column of one finite number a row, (N,) float64; None if there is no such column."""
+    """A column of one finite number per row, (N,) float64; None if there is no such column."""
     if name not in table.column_names:
         return None
     column = table.column(name).combine_chunks()

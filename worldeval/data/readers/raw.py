@@ -27,7 +27,7 @@ from worldeval.motion.panda import VIEWS
 from worldeval.motion.rotations import angle_difference, wrap_angle
 
 STEPS = 3
-"""S: control rows a frame."""
+"""S: control rows per frame."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -39,7 +39,7 @@ class RawEpisode:
         R = Rz(yaw) Ry(pitch) Rx(roll), each wrapped into (-pi, pi].
     gripper: (N,) measured, 0 open to 1 closed. joint_position: (N, 7) rad, or None.
     actions: what was commanded, by DROID's names without "action." (``joint_velocity``, ...).
-    latents: files of published latents, one a view, or None.
+    latents: files of published latents, one per view, or None.
     instructions: different ones; none where nothing is known. notes: what was taken on trust.
     """
 

@@ -1,6 +1,6 @@
 """Frames of an episode coded beside the store by a worker, for the one writer to move into it.
 
-Enters: frames of all views. Leaves: an mp4 a view and their statistics. Coding takes ten times as
+Enters: frames of all views. Leaves: an mp4 per view and their statistics. Coding takes ten times as
 long as all else that is done for an episode, so it is what must not be left to one process.
 """
 
@@ -19,7 +19,7 @@ from worldeval.data.video import write_mp4
 
 @dataclass(frozen=True, kw_only=True)
 class CodedViews:
-    """files: one mp4 a view, in the order of the views. statistics: those of each view's frames."""
+    """files: one mp4 per view, in the order of the views. statistics: of each view's frames."""
 
     files: tuple[Path, ...]
     statistics: tuple[dict[str, np.ndarray], ...]

@@ -1,6 +1,6 @@
 """Episodes on disk: the one form of every episode, recorded or imagined.
 
-A store is a LeRobotDataset v3.0 (``data/store/layout.py``) with one data file and one mp4 a view
+A store is a LeRobotDataset v3.0 (``data/store/layout.py``) with one data file and one mp4 per view
 per episode until ``compact`` merges them. What enters and leaves is ``worldeval.types.Episode``.
 
 An episode exists once its row stands in the episodes parquet, which is replaced atomically after

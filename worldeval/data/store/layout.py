@@ -113,8 +113,16 @@ class StoreLayout:
                 f"fps is {_short(self.fps)}, expected a positive number, at most {MOST_FPS}"
             )
         for what, count, most in (
-            ("action numbers a frame", self.steps_per_frame * len(self.action_names), MOST_ACTIONS),
-            ("pixels a frame", len(self.views) * self.image_size[0] * self.image_size[1], MOST_PX),
+            (
+                "action numbers per frame",
+                self.steps_per_frame * len(self.action_names),
+                MOST_ACTIONS,
+            ),
+            (
+                "pixels per frame",
+                len(self.views) * self.image_size[0] * self.image_size[1],
+                MOST_PX,
+            ),
         ):
             if count > most:
                 raise ConfigError(f"there are {count} {what}, expected at most {most}")

@@ -23,7 +23,7 @@ from worldeval.errors import StoreError
 
 @dataclass(frozen=True, kw_only=True)
 class Table:
-    """One data file: the episodes in it, one a row group, and its own copy of the index."""
+    """One data file: the episodes in it, one per row group, and its own copy of the index."""
 
     name: str
     """Relative to the store."""

@@ -218,7 +218,7 @@ def _check_rows(
         return f"its frames are not numbered from 0 to {length - 1}"
     # float32 holds a time of hours to a thousandth of a second
     if not np.allclose(data["timestamp"].to_numpy(), frames / layout.fps, atol=TOLERANCE_S):
-        return f"its timestamps are not those of {layout.fps} frames a second"
+        return f"its timestamps are not those of {layout.fps} frames per second"
     numbers = set(data["task_index"].to_pylist())
     if tasks and (len(numbers) > 1 or tasks[min(numbers)] != row["tasks"][0]):
         return f"its rows name other instructions than the index, {row['tasks'][0]!r}"

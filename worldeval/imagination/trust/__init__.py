@@ -1,1 +1,1 @@
-"""When not to believe a dream: ``signals.py`` measures, ``calibration.py`` weighs."""
+"""When not to believe an imagined rollout: ``signals.py`` measures, ``calibration.py`` weighs."""

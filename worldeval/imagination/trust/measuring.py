@@ -96,16 +96,16 @@ def true_errors(
         for key in store.metadata()["key"]:
             if key not in place:
                 continue
-            dream, truth = store.by_key(key), place[key].by_key(key)
-            length = min(dream.length, truth.length)
-            if not np.allclose(dream.poses[:length], truth.poses[:length], atol=5e-3):
+            rollout, truth = store.by_key(key), place[key].by_key(key)
+            length = min(rollout.length, truth.length)
+            if not np.allclose(rollout.poses[:length], truth.poses[:length], atol=5e-3):
                 raise MismatchError(
                     f"rollout {key!r} was carried out with other actions than imagined; carry out "
                     "the imagined ones (`worldeval rollout --policy replay:STORE`)"
                 )
             for chunk, first in enumerate(range(1, length, frames_per_chunk)):
                 span = slice(first, min(first + frames_per_chunk, length))
-                level = psnr_db(truth.frames[span], dream.frames[span])
+                level = psnr_db(truth.frames[span], rollout.frames[span])
                 rows.append((key, chunk, 10 ** (-level / 10), level))
     table = pd.DataFrame(rows, columns=["key", "chunk", "mse", "psnr_db"])
     return table.astype({"chunk": int, "mse": float, "psnr_db": float})
@@ -131,7 +131,7 @@ def measure_signals(
     errors: pd.DataFrame | None = None,
     draws: int = DRAWS,
 ) -> list[Measured]:
-    """One row a signal, the best first. table: rollouts with key, task, start_id, outcome and
+    """One row per signal, the best first. table: rollouts with key, task, start_id, outcome and
     signals; wrong, wrong_actions: as ``wrong_verdicts`` answers; chunks, errors: signals and true
     errors of chunks."""
     clusters = start_states(table)

@@ -1,4 +1,4 @@
-"""The same actions imagined again with other seeds: how much of a dream is chance.
+"""The same actions imagined again with other seeds: how much of a rollout is random.
 
 Enters: a store of imagined rollouts and an ``Imagination`` that knows their start states. Leaves: a
 store of second imaginations under the same keys, made by the one rollout engine with the recorded

@@ -1,9 +1,10 @@
-"""When not to believe a dream: signals of a rollout and its chunks that imagination left reality.
+"""When not to believe an imagined rollout: signals of a rollout and its chunks that imagination
+left reality.
 
 Enters: imagined episodes, a ``Trust`` checkpoint (inverse dynamics and what is normal on true
 frames), and, where they were made, imaginations of the same actions with other seeds. Leaves: one
-row a chunk and one row a rollout, a column a signal. Each is larger where there is less to believe,
-and about 0 where all is as on true frames::
+row per chunk and one row per rollout, a column per signal. Each is larger where there is less to
+believe, and about 0 where all is as on true frames::
 
     motion           mean |read change - commanded change| / that on true frames - 1, from all views
     motion_<view>    the same from one view by itself
@@ -132,7 +133,7 @@ class Trust:
         )
 
     def measure(self, store: EpisodeStore) -> pd.DataFrame:
-        """Signals of the frames of a store's rollouts: one row a chunk, with its key.
+        """Signals of the frames of a store's rollouts: one row per chunk, with its key.
 
         Rollouts that ended with an error, or at their start, have no rows.
         """

@@ -1,4 +1,4 @@
-"""When the next request may be sent: so many a minute, and none while the server asks to wait.
+"""When the next request may be sent: so many per minute, and none while the server asks to wait.
 
 Enters: the limit, and what servers say in ``Retry-After``. Leaves: the right moment.
 """

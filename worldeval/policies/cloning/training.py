@@ -73,7 +73,9 @@ def train_policies(
     out = Path(out)
     missing = {name: c for name, c in configs.items() if not _finished(out / name, c)}
     if len({(*(s for s, _ in c.sources), c.verdicts) for c in missing.values()}) > 1:
-        raise ConfigError("the candidates name different stores, expected one; train them apart")
+        raise ConfigError(
+            "the candidates name different stores, expected one; train them separately"
+        )
     if missing:
         shared = _load(missing, robot, corruption, progress)
         for name, config in missing.items():

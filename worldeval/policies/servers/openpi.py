@@ -19,9 +19,9 @@ the robot's own bounds, 0.5 for DROID's [0, 1], or at ``gripper_at``; how many n
 is told at the end. How many steps H a chunk has
 is learnt by asking once with a made-up observation, which also lets a JAX server compile.
 
-A request carries all that its answer depends on, except the server's own chance: openpi draws the
-noise of a flow policy on the server, where no client can seed it, so a real pi0 answers otherwise
-when asked again.
+A request carries all that its answer depends on, except the server's own randomness: openpi draws
+the noise of a flow policy on the server, where no client can seed it, so a real pi0 answers
+otherwise when asked again.
 """
 
 from __future__ import annotations

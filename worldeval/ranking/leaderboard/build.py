@@ -98,7 +98,7 @@ def build_leaderboard(
     trust: columns policy, task, start_id, trusted, distrust; adds rates without the distrusted.
     again: verdicts on the same policies, imagined with another seed, for the stability.
     weights: ``rollouts`` (each decided rollout weighs the same), ``equal`` (each task), or a
-        weight a task; of the rates over tasks, the comparisons and the agreement.
+        weight per task; of the rates over tasks, the comparisons and the agreement.
     alpha, correction: policies are told apart where p, corrected for all pairs, is at most alpha.
     require_pairs: refuse policies that were not imagined from the same start states, instead of
         comparing them by counts.

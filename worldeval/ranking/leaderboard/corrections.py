@@ -15,7 +15,7 @@ from worldeval.ranking.outcome_counts import OutcomeCounts, Weights, over_tasks
 from worldeval.ranking.peer_rates import PeerErrors
 
 JudgeErrors = JudgeCalibration | Mapping[str, JudgeCalibration | PeerErrors]
-"""One for all policies, or one a policy; ``PeerErrors`` where only others were measured."""
+"""One for all policies, or one per policy; ``PeerErrors`` where only others were measured."""
 MEASURED_ON = {
     "own": "the policy itself",
     "others": "other policies, task by task",

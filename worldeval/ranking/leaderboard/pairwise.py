@@ -12,7 +12,7 @@ from functools import cached_property
 from typing import Any
 
 POWER = 0.8
-"""Chance with which a planned comparison shall find the difference."""
+"""Probability with which a planned comparison is to find the difference."""
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -1,7 +1,7 @@
 """Which policies can be told apart, and what it would take to tell the others.
 
 In: the outcome of every policy at every start state, and its rate.
-Out: ``Pairwise``: a test a pair, letters (policies that share one cannot be told apart), and
+Out: ``Pairwise``: a test per pair, letters (policies that share one cannot be told apart), and
 plans for neighbours in the ranking that share one.
 
 Policies that were imagined from the same start states are compared start by start

@@ -49,7 +49,7 @@ class Check:
     """The ranking against itself after one change.
 
     kendall, spearman: None below 3 policies, or where there is a ``reason``.
-    low, high: of Kendall, the middle 95 % of random halves; None for a change that has no chance.
+    low, high: of Kendall, the middle 95 % of random halves; None for a change without randomness.
     winner_kept: how often the first place is the same (a tie for it counts).
     turned: pairs told apart before that stand the other way round after.
     """
@@ -223,7 +223,7 @@ def _horizons(
     for part in HORIZONS:
         change = f"{part:g} of the horizon"
         if lacking or not successes:
-            reason = "the verdicts do not tell when a rollout was solved"
+            reason = "the verdicts do not say when a rollout was solved"
             checks.append(Check(change=change, reason=reason))
         elif part > 1 >= latest:
             reason = "no rollout was watched beyond the horizon"

@@ -41,7 +41,7 @@ _SIDE, _MARGIN = 400, 46
 
 
 def rates_svg(groups: Sequence[tuple[str, ErrorRates]], label: str) -> str:
-    """A row a group: both rates with their intervals on a line from 0 to 100 %."""
+    """A row per group: both rates with their intervals on a line from 0 to 100 %."""
     bottom = _TOP + _ROW * len(groups)
     parts = []
     for quarter in range(5):

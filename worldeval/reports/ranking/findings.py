@@ -23,7 +23,7 @@ NO_HELP = (
 def findings(board: Leaderboard) -> tuple[list[str], list[str]]:
     """What is said first: sentences about the order of the policies, and what the evidence allows.
 
-    Of the latter there is one paragraph a kind of evidence.
+    Of the latter there is one paragraph per kind of evidence.
     """
     if not board.ranked:
         return ["No policy has a decided rollout: nothing can be ranked."], []

@@ -1,4 +1,4 @@
-"""The interval plot: what is known of each policy's success rate, one lane a kind of knowledge.
+"""The interval plot: what is known of each policy's success rate, one lane per kind of knowledge.
 
 In: a ``Leaderboard``. Out: inline SVG, drawn with the page's CSS variables and font. Shapes differ
 beside the colours, so that neither colour vision nor a printer is needed to tell them apart.

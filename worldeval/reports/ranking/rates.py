@@ -23,9 +23,9 @@ from worldeval.reports.ranking.forest import forest_key, forest_svg
 def leaderboard_section(board: Leaderboard) -> str:
     hint = (
         f"Success rate over decided rollouts; {weighting(board)}. A rollout that the judge leaves "
-        f"undecided or that broke off with an error is not a failure and is counted apart. A bar "
-        f"is the {100 * board.confidence:.0f} % interval: where the rate lies, if more rollouts "
-        f"like these were made."
+        f"undecided or that broke off with an error is not a failure and is counted separately. A "
+        f"bar is the {100 * board.confidence:.0f} % interval: where the rate lies, if more "
+        f"rollouts like these were made."
     )
     if len(board.ranked) > 1:
         hint += " Policies that share a letter cannot be told apart."
@@ -190,7 +190,7 @@ def _signals(trust: TrustSummary) -> str:
         rows.append([escape(signal.signal), area, "yes" if signal.counts else "off"])
     here = "" if trust.auroc is None else f" Together they reach {trust.auroc:.2f} here."
     return (
-        '<details><summary>What the signals are worth</summary><p class="hint">Measured where '
+        '<details><summary>How useful the signals are</summary><p class="hint">Measured where '
         "trust was calibrated, on rollouts whose truth is known: how often a wrong verdict looks "
         "more doubtful than a right one (AUROC; 1: always, 0.5: a coin, below: it points the wrong "
         f"way). One that fails is off.{here}</p>{table(heads, rows)}</details>"

@@ -112,7 +112,10 @@ def _legend(board: Leaderboard) -> str:
     if len(board.ranked) > 1:
         words.append("Policies that share a letter cannot be told apart.")
     if any(row.joined is not None for row in board.policies):
-        words.append("joined: true rate from a few true trials and all imagined rollouts.")
+        words.append(
+            "joined: prediction-powered (PPI) estimate of the true rate, from a few true trials "
+            "and all imagined rollouts."
+        )
     if said := board.said_of_corrections:
         words.append(said)
     if any(row.trusted is not None for row in board.policies):

@@ -1,4 +1,4 @@
-"""Tokens of Ctrl-World: one a frame, from its pose and the instruction.
+"""Tokens of Ctrl-World: one per frame, from its pose and the instruction.
 
 In: normalised poses (B, T, P) and texts. Out: tokens (B, T, D): an MLP of the pose plus CLIP's
 embedding of the text, repeated to fill the width (arXiv 2510.10125, section 3.1; D is 1024 and

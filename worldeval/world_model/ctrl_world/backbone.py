@@ -1,7 +1,7 @@
-"""The backbone of Ctrl-World: Stable Video Diffusion's U-Net, one conditioning token a frame.
+"""The backbone of Ctrl-World: Stable Video Diffusion's U-Net, one conditioning token per frame.
 
 In: noisy latents with the current frame beside them ``sample (B, T, 8, H, W)``, the views stacked
-along H; ``c_noise (B,)``; one token a frame ``hidden (R, T, D)``; ``time_ids (B, 3)``. Out:
+along H; ``c_noise (B,)``; one token per frame ``hidden (R, T, D)``; ``time_ids (B, 3)``. Out:
 ``(R, T - first, 4, H, W)``, the network's raw output. R is B, or B times the branches of guidance,
 branch by branch (all unconditional rows, then all conditional ones): then ``sample``, ``c_noise``
 and ``time_ids`` are those that the branches share.
@@ -135,7 +135,7 @@ class PreparedBackbone:
         self._step = step
 
     def condition(self, hidden: Tensor, time_ids: Tensor) -> Conditioning:
-        """hidden (R, T, D), one token a frame; time_ids (B, 3); R a multiple of B."""
+        """hidden (R, T, D), one token per frame; time_ids (B, 3); R a multiple of B."""
         if hidden.ndim != 3 or time_ids.ndim != 2 or hidden.shape[0] % time_ids.shape[0]:
             raise MismatchError(
                 f"tokens are {tuple(hidden.shape)} and time ids {tuple(time_ids.shape)}; expected "
@@ -162,7 +162,8 @@ class PreparedBackbone:
         if sample.ndim != 5 or sample.shape[:2] != expected or c_noise.shape != expected[:1]:
             raise MismatchError(
                 f"sample is {tuple(sample.shape)} and c_noise {tuple(c_noise.shape)}; this "
-                f"conditioning expects {expected} rows and frames, five axes, and one c_noise a row"
+                f"conditioning expects {expected} rows and frames, five axes, and one c_noise "
+                "per row"
             )
         if not 0 <= first < expected[1]:
             raise MismatchError(f"first is {first}, expected a frame of 0..{expected[1] - 1}")

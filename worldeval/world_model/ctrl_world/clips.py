@@ -72,7 +72,7 @@ def read_episodes(
         ("robot", store.layout.robot_type, model.robot),
         ("views", store.layout.views, model.views),
         ("poses", len(store.layout.pose_names), len(model.pose_low)),
-        ("frames a second", float(store.layout.fps), model.frame_hz),
+        ("frames per second", float(store.layout.fps), model.frame_hz),
     ):
         if found != wanted:
             raise MismatchError(

@@ -92,7 +92,7 @@ class HeldOut:
         sampler = self.model.config.sampler
         if config.replay_steps is not None:
             sampler = replace(sampler, steps=config.replay_steps)
-        dreamer = FrameRollouts(
+        frame_rollouts = FrameRollouts(
             self.model,
             SvdAutoencoder.load(config.start_from),
             sampler=sampler,
@@ -102,7 +102,7 @@ class HeldOut:
         for number, folder in enumerate(config.validation):
             name = f"{step:07d}" + (f"-{number}" if number else "")
             quality = replay_quality(
-                dreamer,
+                frame_rollouts,
                 EpisodeStore.open(folder),
                 episodes=config.replays,
                 chunks=config.replay_chunks,

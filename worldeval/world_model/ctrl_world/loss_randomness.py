@@ -1,4 +1,4 @@
-"""The chance in a batch of training clips of Ctrl-World, apart from what it is used for.
+"""The randomness in a batch of training clips of Ctrl-World, apart from what it is used for.
 
 In: a generator and the size of the global batch. Out: ``LossDraws``, whose rows a process takes, so
 that a loss does not depend on how many processes share the batch. ``CtrlWorld.clip_loss`` uses it.
@@ -16,7 +16,8 @@ from worldeval.world_model.ctrl_world.config import CtrlWorldConfig
 
 @dataclass(frozen=True, kw_only=True)
 class LossDraws:
-    """All chance in a batch of training clips, so that it can be drawn for a whole global batch.
+    """All randomness in a batch of training clips, so that it can be drawn for a whole global
+    batch.
 
     current: (B,) uniform, times ``current_noise`` the noise level of the current frame.
     keep: (B,) uniform; tokens are dropped where it is not above ``token_drop``.

@@ -101,7 +101,7 @@ class CtrlWorld(nn.Module):
         return self
 
     def tokens(self, context: Context) -> Tensor:
-        """(B, T, D), one a frame."""
+        """(B, T, D), one per frame."""
         poses = torch.from_numpy(self.config.normalizer.normalize(context.poses))
         text = None
         if context.instructions is not None:
@@ -202,7 +202,7 @@ class CtrlWorld(nn.Module):
         generators: Sequence[torch.Generator],
         sampler: SamplerConfig | None = None,
     ) -> Tensor:
-        """Latents (B, F, V, C, h, w) of the frames to come, one generator a rollout."""
+        """Latents (B, F, V, C, h, w) of the frames to come, one generator per rollout."""
         noise = self.unit_noise(generators)
         return self.sample_clip(context, noise, sampler)[:, 1:]
 

@@ -6,8 +6,8 @@ to go on from. The backbone and the action encoder are trained; the autoencoder 
 are frozen, so latents come from the cache and each instruction is encoded once.
 
 The loss is EDM's on the present and the new frames, with noise on what conditions them
-(``CtrlWorld.clip_loss``). All its chance is drawn for the global batch and then cut, so that the
-loss does not depend on how many processes and micro-batches share it.
+(``CtrlWorld.clip_loss``). All its randomness is drawn for the global batch and then cut, so that
+the loss does not depend on how many processes and micro-batches share it.
 """
 
 from __future__ import annotations
@@ -143,7 +143,7 @@ def draw(
     rows: slice,
     device: torch.device,
 ) -> tuple[Context, Tensor, LossDraws]:
-    """``rows`` of a global batch of ``count`` clips and of the chance in their loss."""
+    """``rows`` of a global batch of ``count`` clips and of the randomness in their loss."""
     context, future = clips.draw(count, generator, rows)
     draws = LossDraws.draw(count, clips.model, generator).rows(rows)
     context = replace(

@@ -1,8 +1,8 @@
 """More clips from few recordings: other orders of their frames, views exchanged and moved.
 
 In: the length of an episode, a moment in it, the latents (T, V, C, h, w) and poses (T, P) of a
-clip. Out: which frames a clip has, and both of them changed. All chance comes from a generator that
-is given.
+clip. Out: which frames a clip has, and both of them changed. All randomness comes from a generator
+that is given.
 """
 
 from __future__ import annotations

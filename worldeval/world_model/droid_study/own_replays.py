@@ -122,7 +122,7 @@ class OwnReplays:
             e: replays[table.first[e] : table.first[e + 1]] for e in range(len(table.lengths))
         }
         self._made = due
-        self.loop.save()  # no state shall be older than the replays before these
+        self.loop.save()  # no state may be older than the replays before these
         self._path(due - 2 * self.every).unlink(missing_ok=True)
 
     def _make(self, path: Path, step: int) -> None:
