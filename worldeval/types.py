@@ -59,7 +59,7 @@ class Observation:
     """What one rollout shows a policy. Images are (H, W, 3) uint8 RGB, states (D,) float32.
 
     state: "pose" (P,) and, of a robot with joints, "joint_position" (J,) rad, "gripper_position"
-        (1,) and "cartesian_position" (P-1,): the pose in two parts, under the names of DROID.
+        (G,) and "cartesian_position" (P-G,): the pose in two parts, under the names of DROID.
     """
 
     images: Mapping[str, np.ndarray]

@@ -118,11 +118,12 @@ def test_the_robot_in_each_action_space(space: str) -> None:
 
 
 def test_cameras_of_real_data_cannot_be_projected_into() -> None:
-    from worldeval.world_model.conditioning import geometry_maps
+    from worldeval.world_model.conditioning import WorkspaceFrame, geometry_maps
 
     robot = panda.panda()
+    table = WorkspaceFrame(centre_m=(0.0, 0.0), half_m=0.5, height_m=0.0)
     with pytest.raises(ConfigError, match="'exterior_1' is uncalibrated"):
-        geometry_maps(np.zeros((1, 7), np.float32), robot.cameras, (4, 4))
+        geometry_maps(np.zeros((1, 7), np.float32), robot.cameras, (4, 4), table)
 
 
 def test_wrong_choices_are_named() -> None:

@@ -127,11 +127,14 @@ def test_what_the_keyboard_cannot_do_is_said_at_once(toy_robot: RobotSpec) -> No
         load_policy("keyboard?keys=lz", toy_robot)
     with pytest.raises(ConfigError, match="keys is 12"):
         load_policy("keyboard?keys=12", toy_robot)
-    with pytest.raises(ConfigError, match="6 actions, expected 4"):
+    with pytest.raises(ConfigError, match="6 actions, of which 0 are grippers, expected 3"):
         KeyboardPolicy(
             replace(
                 toy_robot,
                 action_names=tuple("abcdef"),
+                pose_names=tuple("abcdef"),
+                pose_low=(-1.0,) * 6,
+                pose_high=(1.0,) * 6,
                 action_low=(-1.0,) * 6,
                 action_high=(1.0,) * 6,
             )

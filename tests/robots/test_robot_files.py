@@ -55,8 +55,9 @@ def test_the_profiles_have_the_rates_views_and_grippers_of_their_data() -> None:
 def test_open_and_closed_are_the_bounds_of_the_gripper_wherever_it_stands() -> None:
     aloha = read_robot("aloha")
     first = replace(aloha, gripper_index=(0,))
-    assert (aloha.gripper_open, aloha.gripper_closed) == (1.0, 0.0)
-    assert (first.gripper_open, first.gripper_closed) == (first.action_high[0], first.action_low[0])
+    assert (aloha.grippers_open, aloha.grippers_closed) == ((1.0, 1.0), (0.0, 0.0))
+    assert first.grippers_open == (first.action_high[0],)
+    assert first.grippers_closed == (first.action_low[0],)
 
 
 @pytest.mark.parametrize("name", NAMES)

@@ -10,7 +10,12 @@ from worldeval.errors import CheckpointError, ConfigError, MismatchError
 from worldeval.robots import CameraSpec, RobotSpec
 from worldeval.world_model.autoencoder import Autoencoder, AutoencoderConfig
 from worldeval.world_model.backbone import Backbone, BackboneConfig
-from worldeval.world_model.conditioning import geometry_maps, nearest_memory, warp_grids
+from worldeval.world_model.conditioning import (
+    WorkspaceFrame,
+    geometry_maps,
+    nearest_memory,
+    warp_grids,
+)
 from worldeval.world_model.latent_rollout import FrameRollouts
 from worldeval.world_model.model import Context, WorldModel, WorldModelConfig
 
@@ -42,6 +47,7 @@ def robot(views: int = 2) -> RobotSpec:
         frames_per_chunk=4,
         image_size=(16, 16),
         cameras=tuple(cameras[:views]),
+        workspace_m=(0.0, 0.65, 0.35, 0.0),
     )
 
 
@@ -131,7 +137,7 @@ def test_wrong_views_and_poses_are_named():
 
 def test_geometry_says_where_the_hand_and_the_table_are():
     poses = np.array([[0.0, 0.6, 0.0, 1.0], [0.1, 0.6, 0.0, 1.0]], np.float32)
-    maps = geometry_maps(poses, robot().cameras, (9, 9))
+    maps = geometry_maps(poses, robot().cameras, (9, 9), WorkspaceFrame.of(robot()))
     top = maps[0, 0]  # straight above (0, 0.6): the hand is in the middle
     assert np.unravel_index(top[0].argmax(), (9, 9)) == (4, 4)
     assert np.allclose(top[0], top[2]), "on the table, the hand is its own shadow"

@@ -26,7 +26,7 @@ from worldeval.motion.sketch import sketched_poses
 from worldeval.motion.towards import actions_towards
 from worldeval.policies.checking import check_actions, check_policy
 from worldeval.policies.guard import Guarded, guarded
-from worldeval.policies.keyboard import actions_of_keys, check_keys
+from worldeval.policies.keyboard import actions_of_keys, check_keys, usual_gripper
 from worldeval.rollout.gathering import Gathered, frames_at_once
 from worldeval.rollout.observing import check_step, observe
 from worldeval.rollout.recording import START
@@ -343,7 +343,7 @@ class Drive:
         if len(step.actions):
             return float(step.actions[-1, -1, -1])
         by_pose = self.robot.motion in ("absolute_pose", "delta_pose")
-        return float(self.pose[-1]) if by_pose else self.robot.gripper_open
+        return usual_gripper(self.robot, self.pose if by_pose else None)
 
     def _path(self) -> list[Step]:
         path = [self._steps[self._now]]

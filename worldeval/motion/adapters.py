@@ -12,8 +12,8 @@ after control steps S, 2S, ... K, float32::
     joint_target     the action is the pose: targets of any number of joints, grippers among them
     joint_delta      pose += a, but grippers go where they are told; stopped at the robot's bounds
 
-Two arms are two poses one behind the other. Of joint_target and joint_delta grippers stand where
-the robot says, elsewhere a gripper is the last action of its arm. Where the pose is commanded and
+Two arms are two poses. Grippers stand where the robot says (``gripper_axes``, ``pose_grippers``),
+and go where they are told. Where the pose is commanded and
 joints are known, these are those nearest to the last ones that reach it
 (``panda.joints_for_pose``), so that a policy that reads joints can be run there too.
 Nothing is lost by executing fewer steps than a policy answered: each
@@ -76,9 +76,8 @@ def adapter_for(
     """The adapter of ``robot.motion``.
 
     learned: how the arm follows joint velocities, in place of integration.
-    gripper_most: gripper commands above it become it: Ctrl-World's runs limit how far the gripper
-        closes to what its tasks' objects allow (0.75 to 0.97). None: no limit but the robot's own.
-        Not for "delta_position".
+    gripper_most: no gripper is closed further: Ctrl-World's runs limit it to what its tasks'
+        objects allow (0.75 to 0.97). None: no limit but the robot's own. Not for "delta_position".
     """
     if learned is not None and robot.motion != "joint_velocity":
         raise ConfigError(
@@ -94,23 +93,10 @@ def adapter_for(
     if robot.motion in PLAIN_JOINTS:
         _refuse_limit(robot, gripper_most)
         return JointTarget(robot) if robot.motion == "joint_target" else JointDelta(robot)
-    by_pose = robot.motion in ("absolute_pose", "delta_pose")
-    arms = robot.pose_dim // 7 if by_pose and robot.pose_dim else 1
-    each = robot.action_dim // arms if arms else robot.action_dim
-    last = tuple(each * (arm + 1) - 1 for arm in range(arms))
-    if robot.gripper_axes not in ((), last):
-        raise ConfigError(
-            f"robot {robot.name!r} has actions {robot.action_names}, expected one gripper, as the "
-            f"last of them{'' if arms == 1 else ' for each arm'}; put it there"
-        )
-    low, high = robot.action_low[-1], robot.action_high[-1]
-    if gripper_most is not None and not low < gripper_most <= high:
-        raise ConfigError(
-            f"gripper_most is {gripper_most!r}, expected more than {low:g} and at most {high:g}, "
-            f"the bounds of the gripper of robot {robot.name!r}"
-        )
+    _check_limit(robot, gripper_most)
     if robot.motion == "delta_position":
-        _refuse_limit(robot, None if gripper_most == high else gripper_most)
+        at_bound = gripper_most in robot.grippers_closed
+        _refuse_limit(robot, None if at_bound else gripper_most)
         return DeltaPosition(robot)
     known = robot.joint_names in ((), panda.JOINTS)
     if not known and not (robot.kinematics == "panda" and robot.joint_dim == len(panda.JOINTS)):
@@ -119,27 +105,58 @@ def adapter_for(
             f"{panda.JOINTS}, the one arm whose kinematics are known here; name 7 joints that move "
             "like it with kinematics = 'panda', or command joints as 'joint_target'"
         )
-    if robot.pose_dim == 0 or robot.pose_dim % 7 or (robot.pose_dim > 7 and not by_pose):
-        raise ConfigError(
-            f"robot {robot.name!r} has poses {robot.pose_names}, expected x y z roll pitch yaw and "
-            f"gripper for motion {robot.motion!r}"
-        )
-    if by_pose and robot.action_dim != robot.pose_dim:
-        raise ConfigError(
-            f"robot {robot.name!r} has {robot.action_dim} actions and {robot.pose_dim} numbers in "
-            f"its pose, expected as many for motion {robot.motion!r}"
-        )
-    if arms > 1 and robot.joint_names:
-        raise ConfigError(
-            f"robot {robot.name!r} has {arms} arms and joint_names, but joints of one arm only can "
-            "be found from its pose; leave joint_names out"
-        )
+    _check_numbers(robot)
     if robot.motion in ("absolute_pose", "delta_pose"):
         kind = AbsolutePose if robot.motion == "absolute_pose" else DeltaPose
         return kind(robot, gripper_most)
     if robot.motion == "joint_position":
         return JointPosition(robot, gripper_most)
     return JointVelocity(robot, gripper_most, learned)
+
+
+def _check_numbers(robot: RobotSpec) -> None:
+    """Raise ConfigError unless the numbers of pose and action are those of hands and grippers."""
+    hands, grippers = len(robot.hands), len(robot.gripper_axes)
+    if not hands or grippers not in (0, hands) or robot.pose_dim != 6 * hands + grippers:
+        raise ConfigError(
+            f"robot {robot.name!r} has poses {robot.pose_names} and {grippers} grippers, expected "
+            f"x y z roll pitch yaw for each hand for motion {robot.motion!r}, and one gripper for "
+            "each or none; name grippers by gripper_index"
+        )
+    by_pose = robot.motion in ("absolute_pose", "delta_pose")
+    if by_pose and robot.action_dim != robot.pose_dim:
+        raise ConfigError(
+            f"robot {robot.name!r} has {robot.action_dim} actions and {robot.pose_dim} numbers in "
+            f"its pose, expected as many for motion {robot.motion!r}"
+        )
+    if not by_pose and (hands > 1 or len(robot.moving_axes) != len(panda.JOINTS)):
+        raise ConfigError(
+            f"robot {robot.name!r} has actions {robot.action_names}, expected {len(panda.JOINTS)} "
+            f"joints of one arm and its gripper, if any, for motion {robot.motion!r}"
+        )
+    if hands > 1 and robot.joint_names:
+        raise ConfigError(
+            f"robot {robot.name!r} has {hands} arms and joint_names, but joints of one arm only "
+            "can be found from its pose; leave joint_names out"
+        )
+
+
+def _check_limit(robot: RobotSpec, gripper_most: float | None) -> None:
+    if gripper_most is None:
+        return
+    if not robot.gripper_axes:
+        raise ConfigError(
+            f"gripper_most is {gripper_most!r}, but robot {robot.name!r} has no gripper; leave it "
+            "out"
+        )
+    for i, opened in zip(robot.gripper_axes, robot.grippers_open, strict=True):
+        low, high = robot.action_low[i], robot.action_high[i]
+        if not low <= gripper_most <= high or gripper_most == opened:
+            raise ConfigError(
+                f"gripper_most is {gripper_most!r}, expected a number from {low:g} to {high:g}, "
+                f"the bounds of {robot.action_names[i]!r} of robot {robot.name!r}, other than "
+                f"{opened:g}, where it is open"
+            )
 
 
 def _refuse_limit(robot: RobotSpec, gripper_most: float | None) -> None:
@@ -181,11 +198,13 @@ class AbsolutePose:
     def advance(
         self, pose: np.ndarray, joints: np.ndarray | None, actions: np.ndarray
     ) -> tuple[np.ndarray, np.ndarray | None]:
-        poses = np.array(at_frames(self.robot, actions), np.float32)
-        arms = poses.reshape(*poses.shape[:-1], -1, 7)  # a view: what changes there changes here
-        arms[..., 3:6] = wrap_angle(arms[..., 3:6])
-        arms[..., -1] = _limited(arms[..., -1], self.gripper_most)
-        return poses, _joints_along(poses, joints)
+        robot = self.robot
+        poses = np.array(at_frames(robot, actions), np.float32)
+        turns = [i for hand in robot.hands for i in hand[3:]]
+        poses[..., turns] = wrap_angle(poses[..., turns])
+        grippers = list(robot.pose_grippers)
+        poses[..., grippers] = _limited(robot, poses[..., grippers], self.gripper_most)
+        return poses, _joints_along(robot, poses, joints)
 
 
 @dataclass(frozen=True)
@@ -200,20 +219,24 @@ class DeltaPose:
     ) -> tuple[np.ndarray, np.ndarray | None]:
         at_frames(self.robot, actions)
         robot = self.robot
-        steps = np.reshape(actions, (*np.shape(actions)[:2], -1, 7))  # (B, K, arms, 7)
-        start = np.reshape(np.asarray(pose, np.float64), (len(pose), -1, 7))
-        place, turn = start[..., :3], matrix_from_euler(start[..., 3:6])
+        hands, grippers = np.array(robot.hands), list(robot.pose_grippers)
+        steps = np.asarray(actions)[..., hands]  # (B, K, arms, 6)
+        start = np.asarray(pose, np.float64)[..., hands]
+        place, turn = start[..., :3], matrix_from_euler(start[..., 3:])
         matrix = matrix_from_euler if robot.rotation == "euler" else matrix_from_rotation_vector
         poses = []
         for k in range(steps.shape[1]):
             place = place + steps[:, k, :, :3] * robot.action_scale_m
-            turn = matrix(steps[:, k, :, 3:6] * robot.action_scale_rad) @ turn
+            turn = matrix(steps[:, k, :, 3:] * robot.action_scale_rad) @ turn
             if (k + 1) % robot.steps_per_frame == 0:
-                grip = _limited(steps[:, k, :, -1:], self.gripper_most)
-                arms = np.concatenate([place, euler_from_matrix(turn), grip], -1)
-                poses.append(arms.reshape(len(arms), -1))
+                ahead = np.empty((len(place), robot.pose_dim))
+                ahead[:, hands] = np.concatenate([place, euler_from_matrix(turn)], -1)
+                ahead[:, grippers] = _limited(
+                    robot, np.asarray(actions)[:, k, grippers], self.gripper_most
+                )
+                poses.append(ahead)
         stacked = np.stack(poses, 1).astype(np.float32)
-        return stacked, _joints_along(stacked, joints)
+        return stacked, _joints_along(robot, stacked, joints)
 
 
 @dataclass(frozen=True)
@@ -226,7 +249,7 @@ class JointPosition:
     def advance(
         self, pose: np.ndarray, joints: np.ndarray | None, actions: np.ndarray
     ) -> tuple[np.ndarray, np.ndarray | None]:
-        return _arm(at_frames(self.robot, actions), self.gripper_most)
+        return _arm(self.robot, at_frames(self.robot, actions), self.gripper_most)
 
 
 @dataclass(frozen=True)
@@ -245,18 +268,17 @@ class JointVelocity:
                 f"robot {self.robot.name!r} is moved by joint velocities, but the world gave no "
                 "joint positions; use a store that has them, or another action space"
             )
-        velocity = np.asarray(actions, np.float64)[..., :-1]
+        moving = list(self.robot.moving_axes)
+        commanded = np.array(actions, np.float64)
+        velocity = commanded[..., moving]
         if self.learned is None:
             start = np.asarray(joints, np.float64)[:, None]
             angles = start + VELOCITY_STEP_RAD * np.cumsum(velocity, axis=1)
         else:
             angles = self.learned.along(joints, velocity)
         # Within the limits all along: joints at a stop leave it as soon as they are turned back.
-        angles = np.clip(angles, panda.JOINT_LOW_RAD, panda.JOINT_HIGH_RAD)
-        return _arm(
-            at_frames(self.robot, np.concatenate([angles, actions[..., -1:]], -1)),
-            self.gripper_most,
-        )
+        commanded[..., moving] = np.clip(angles, panda.JOINT_LOW_RAD, panda.JOINT_HIGH_RAD)
+        return _arm(self.robot, at_frames(self.robot, commanded), self.gripper_most)
 
 
 @dataclass(frozen=True)
@@ -307,22 +329,33 @@ def at_frames(robot: RobotSpec, values: np.ndarray) -> np.ndarray:
     return values[:, steps - 1 :: steps]
 
 
-def _arm(angles: np.ndarray, gripper_most: float | None) -> tuple[np.ndarray, np.ndarray]:
-    """Joints and gripper (B, T, 8) -> poses (B, T, 7), joints (B, T, 7)."""
-    joints = np.asarray(angles[..., :-1], np.float32)
-    grip = _limited(angles[..., -1:], gripper_most)
-    poses = np.concatenate([panda.forward_pose(joints), grip], -1)
+def _arm(
+    robot: RobotSpec, commanded: np.ndarray, gripper_most: float | None
+) -> tuple[np.ndarray, np.ndarray]:
+    """Joints and gripper in the order of the actions (B, T, A) -> poses (B, T, P), joints
+    (B, T, J)."""
+    joints = np.asarray(commanded[..., list(robot.moving_axes)], np.float32)
+    poses = np.empty((*commanded.shape[:-1], robot.pose_dim))
+    poses[..., list(robot.hands[0])] = panda.forward_pose(joints)
+    grip = _limited(robot, commanded[..., list(robot.gripper_axes)], gripper_most)
+    poses[..., list(robot.pose_grippers)] = grip
     return poses.astype(np.float32), joints
 
 
-def _limited(grip: np.ndarray, most: float | None) -> np.ndarray:
-    return grip if most is None else np.minimum(grip, most)
+def _limited(robot: RobotSpec, grip: np.ndarray, most: float | None) -> np.ndarray:
+    """Grippers (..., G) closed as far as ``most`` at most."""
+    if most is None:
+        return grip
+    closes_upwards = robot.gripper_sense == "close_positive"
+    return np.minimum(grip, most) if closes_upwards else np.maximum(grip, most)
 
 
-def _joints_along(poses: np.ndarray, joints: np.ndarray | None) -> np.ndarray | None:
+def _joints_along(
+    robot: RobotSpec, poses: np.ndarray, joints: np.ndarray | None
+) -> np.ndarray | None:
     if joints is None:
         return None
-    found = [np.asarray(joints, np.float64)]
+    found, hand = [np.asarray(joints, np.float64)], list(robot.hands[0])
     for t in range(poses.shape[1]):
-        found.append(panda.joints_for_pose(poses[:, t, :6], found[-1]))
+        found.append(panda.joints_for_pose(poses[:, t, hand], found[-1]))
     return np.stack(found[1:], axis=1).astype(np.float32)

@@ -37,16 +37,17 @@ def state_keys(robot: RobotSpec) -> tuple[str, ...]:
     return (POSE, JOINTS, GRIPPER, CARTESIAN) if robot.joint_names else (POSE,)
 
 
-def states(pose: np.ndarray, joints: np.ndarray | None) -> dict[str, np.ndarray]:
+def states(robot: RobotSpec, pose: np.ndarray, joints: np.ndarray | None) -> dict[str, np.ndarray]:
     """Every state that there is for a pose (P,) and joints (J,), float32 copies."""
     pose = np.array(pose, np.float32)
     if joints is None:
         return {POSE: pose}
+    grippers = list(robot.pose_grippers)
     return {
         POSE: pose,
         JOINTS: np.array(joints, np.float32),
-        GRIPPER: pose[-1:].copy(),
-        CARTESIAN: pose[:-1].copy(),
+        GRIPPER: pose[grippers],
+        CARTESIAN: np.delete(pose, grippers),
     }
 
 
@@ -189,7 +190,7 @@ def try_policy(policy: Policy, robot: RobotSpec, *, batch: int = 2) -> np.ndarra
             images={
                 name: rng.integers(0, 256, (height, width, 3), np.uint8) for name in spec.cameras
             },
-            state={k: v for k, v in states(pose, joints).items() if k in spec.state_keys},
+            state={k: v for k, v in states(robot, pose, joints).items() if k in spec.state_keys},
             instruction="try this policy",
             rollout_id=name,
             step=0,

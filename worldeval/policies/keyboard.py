@@ -98,6 +98,8 @@ class KeyboardPolicy:
         for key in keys.lower():
             if key not in self._known and key not in GRIPPER and key != STILL:
                 raise ConfigError(f"keys is {keys!r}, in which {key!r} has no meaning; {MEANING}")
+            if key in GRIPPER:
+                _need_gripper(self._robot, key)
 
         def play(observation: Observation) -> str:
             number = observation.step // self.spec.execute
@@ -108,7 +110,7 @@ class KeyboardPolicy:
     def _chunk(self, observation: Observation, typed: str) -> np.ndarray:
         rollout = observation.rollout_id
         pose = observation.state.get(POSE)
-        usual = self._robot.gripper_open if pose is None else float(pose[-1])
+        usual = usual_gripper(self._robot, pose)
         actions, self._gripper[rollout] = actions_of_keys(
             self._robot,
             typed,
@@ -119,12 +121,20 @@ class KeyboardPolicy:
         return actions
 
 
+def usual_gripper(robot: RobotSpec, pose: np.ndarray | None) -> float:
+    """Where the gripper is, or open where that is not shown; 0 of a robot without one."""
+    if not robot.gripper_axes:
+        return 0.0
+    return robot.grippers_open[0] if pose is None else float(pose[robot.pose_grippers[0]])
+
+
 def actions_of_keys(
     robot: RobotSpec, typed: str, *, pose: np.ndarray | None, gripper: float, speed: float = 0.5
 ) -> tuple[np.ndarray, float]:
     """The chunk (K, A) float32 for all keys of ``typed`` at once, and the gripper's command in it.
 
-    pose: (P,), needed where poses are commanded. gripper: the command that holds until now.
+    pose: (P,), needed where poses are commanded. gripper: the command that holds until now, of a
+    robot that has one.
     Raises PolicyError for a key without a meaning, KeyboardInterrupt for "q".
     """
     by_pose = robot.motion in ("absolute_pose", "delta_pose")
@@ -134,23 +144,25 @@ def actions_of_keys(
         if key == QUIT:
             raise KeyboardInterrupt("the keyboard policy was asked to quit")
         if key in GRIPPER:
-            gripper = robot.gripper_closed if GRIPPER[key] else robot.gripper_open
+            _need_gripper(robot, key)
+            gripper = (robot.grippers_closed if GRIPPER[key] else robot.grippers_open)[0]
         elif key in known:
             axis, sign = known[key]
             motion[axis] += sign
         elif key != STILL and not key.isspace():
             raise PolicyError(f"key {key!r} has no meaning; {MEANING}, {QUIT} to quit")
     steps = np.zeros((robot.chunk_steps, robot.action_dim), np.float32)
+    way = list(robot.hands[0][:3])
     if by_pose:
         step_m = motion * (FRAME_M / robot.steps_per_frame)
         if robot.motion == "absolute_pose":
             steps[:] = pose
-            steps[:, :3] += step_m * np.arange(1, len(steps) + 1, dtype=np.float32)[:, None]
+            steps[:, way] += step_m * np.arange(1, len(steps) + 1, dtype=np.float32)[:, None]
         else:
-            steps[:, :3] = step_m
+            steps[:, way] = step_m / robot.action_scale_m
     else:
-        steps[:, :3] = motion * speed
-    steps[:, -1] = gripper
+        steps[:, way] = motion * speed
+    steps[:, list(robot.gripper_axes)] = gripper
     return np.clip(steps, robot.action_low, robot.action_high).astype(np.float32), gripper
 
 
@@ -161,9 +173,18 @@ def check_keys(robot: RobotSpec) -> None:
             f"robot {robot.name!r} is commanded by {robot.motion!r}, the keyboard moves hands; "
             "choose the action space absolute_pose (--action-space absolute_pose)"
         )
-    expected = 7 if robot.motion in ("absolute_pose", "delta_pose") else 4
-    if robot.action_dim != expected:
+    numbers = 6 if robot.motion in ("absolute_pose", "delta_pose") else 3
+    one_hand = len(robot.hands) == 1 and robot.action_dim == robot.pose_dim
+    if not one_hand or len(robot.moving_axes) != numbers or len(robot.gripper_axes) > 1:
         raise ConfigError(
-            f"robot {robot.name!r} has {robot.action_dim} actions, expected {expected} for "
-            f"motion {robot.motion!r}; the keyboard drives no other"
+            f"robot {robot.name!r} has {robot.action_dim} actions, of which "
+            f"{len(robot.gripper_axes)} are grippers, expected {numbers} for motion "
+            f"{robot.motion!r} and one gripper or none; the keyboard drives no other"
+        )
+
+
+def _need_gripper(robot: RobotSpec, key: str) -> None:
+    if not robot.gripper_axes:
+        raise ConfigError(
+            f"key {key!r} is for a gripper, which robot {robot.name!r} has not; leave it out"
         )

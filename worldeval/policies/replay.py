@@ -139,7 +139,7 @@ class ReplayPolicy:
             chunk[len(recorded) :, held] = steps[-1, held]
         else:
             grippers = list(self._robot.gripper_axes)
-            chunk[:, grippers] = np.asarray(self._robot.action_low, np.float32)[grippers]
+            chunk[:, grippers] = self._robot.grippers_open
         return chunk
 
 

@@ -51,8 +51,9 @@ class ZeroPolicy:
     def __init__(self, robot: RobotSpec, *, name: str = "zero") -> None:
         self._where = ABSOLUTE.get(robot.motion, ())
         self.spec = blind_spec(name, robot, state_keys=self._where)
+        self._robot = robot
         self._still = np.zeros(robot.action_dim, np.float32)
-        self._still[list(robot.gripper_axes) or [-1]] = robot.gripper_open
+        self._still[list(robot.gripper_axes)] = robot.grippers_open
 
     def reset(
         self, rollout_ids: Sequence[str], instructions: Sequence[str], seeds: Sequence[int]
@@ -65,7 +66,13 @@ class ZeroPolicy:
     def _held(self, observation: Observation) -> np.ndarray:
         if not self._where:
             return self._still
-        return np.concatenate([observation.state[key] for key in self._where])
+        if self._where == (POSE,):  # its numbers are those of the actions
+            return observation.state[POSE]
+        joints, grippers = (observation.state[key] for key in self._where)
+        held = np.empty(self._robot.action_dim, np.float32)
+        held[list(self._robot.moving_axes)] = joints
+        held[list(self._robot.gripper_axes)] = grippers
+        return held
 
     def close(self) -> None:
         """Nothing to release."""
@@ -133,6 +140,7 @@ class RandomPolicy:
         low = np.asarray(self._robot.action_low)
         high = np.asarray(self._robot.action_high)
         reach = np.full(wave.shape[-1], self._speed)
-        reach[-1] = 1.0
-        wave[:, -1] = np.where(wave[:, -1] > 0, 1.0, -1.0)  # a gripper is open or closed
+        grippers = list(self._robot.gripper_axes)
+        reach[grippers] = 1.0
+        wave[:, grippers] = np.where(wave[:, grippers] > 0, 1.0, -1.0)  # open or closed
         return ((low + high) / 2 + wave * reach * (high - low) / 2).astype(np.float32)

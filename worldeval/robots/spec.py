@@ -101,15 +101,18 @@ class CameraSpec:
 class RobotSpec:
     """A robot as data.
 
-    The pose is what conditions a world model: the commanded hand position (for some robots also
-    its roll, pitch and yaw) and the gripper, in that order, one row per frame.
+    The pose is what conditions a world model, one row per frame: the commanded joints, or of each
+    hand its position (for some robots also its roll, pitch and yaw). Grippers may stand anywhere
+    among them; a pose with as many numbers as the actions has their order.
 
     pose_low, pose_high: what a world model takes as -1 and 1. Where motion is "delta_position" they
         are also the bounds at which the controller stops; elsewhere poses may leave them.
     motion: how a chunk of actions becomes poses, see ``worldeval/motion/adapters.py``.
     joint_names: of a robot whose joints are known at every frame; () for others.
-    gripper_index: places of the actions that move a gripper, two for two arms; None for those with
-        "grip" in their name.
+    gripper_index: places of the actions that move a gripper, two for two arms, () for none; None
+        for those with "grip" in their name.
+    gripper_sense: "close_positive": a gripper closes towards its higher bound; "close_negative":
+        towards its lower one.
     action_scale_rad: radians of commanded turn for an action of 1, where motion is "delta_pose".
     rotation: what the three turning numbers of a "delta_pose" are: "euler" (roll, pitch, yaw about
         the base's axes) or "rotation_vector" (axis times angle).
@@ -212,24 +215,41 @@ class RobotSpec:
         return tuple(range(self.action_dim)) if everything else self.gripper_axes
 
     @property
-    def gripper_open(self) -> float:
-        """The command for an open gripper; at its other bound it is closed."""
+    def grippers_open(self) -> tuple[float, ...]:
+        """The command for each open gripper; at its other bound it is closed."""
         bounds = self.action_low if self.gripper_sense == "close_positive" else self.action_high
-        return bounds[self._gripper]
+        return tuple(bounds[i] for i in self.gripper_axes)
 
     @property
-    def gripper_closed(self) -> float:
-        """The command for a closed gripper."""
+    def grippers_closed(self) -> tuple[float, ...]:
+        """The command for each closed gripper."""
         bounds = self.action_high if self.gripper_sense == "close_positive" else self.action_low
-        return bounds[self._gripper]
+        return tuple(bounds[i] for i in self.gripper_axes)
 
     @property
-    def _gripper(self) -> int:
-        return self.gripper_axes[0] if self.gripper_axes else -1
+    def pose_grippers(self) -> tuple[int, ...]:
+        """Places of the grippers in the pose, in the order of ``gripper_axes``."""
+        if self.pose_dim == self.action_dim:  # then the pose has the order of the actions
+            return self.gripper_axes
+        named = tuple(i for i, name in enumerate(self.pose_names) if "grip" in name.lower())
+        count = len(self.gripper_axes)
+        return named if len(named) == count else tuple(range(self.pose_dim - count, self.pose_dim))
+
+    @property
+    def hands(self) -> tuple[tuple[int, ...], ...]:
+        """Of each hand: places in the pose of its x, y, z (m) and, where it turns, of its roll,
+        pitch and yaw (rad). () where the pose is joints."""
+        if self.motion in PLAIN_JOINTS:
+            return ()
+        moving = [i for i in range(self.pose_dim) if i not in self.pose_grippers]
+        each = 3 if self.motion == "delta_position" else 6
+        return tuple(tuple(moving[k : k + each]) for k in range(0, len(moving) - each + 1, each))
 
     @property
     def angles(self) -> tuple[int, ...]:
         """Places of roll, pitch and yaw in the pose; () for a pose without an orientation."""
+        if self.motion in PLAIN_JOINTS:  # a joint may be called wrist_roll_rad
+            return ()
         found = tuple(
             i for i, name in enumerate(self.pose_names) if name.endswith(_TURNS) and i >= 3
         )
@@ -253,15 +273,17 @@ class RobotSpec:
 
         pose: (..., P) at the start; actions: (..., K, A) with K a multiple of S.
         Returns (..., K / S, P). The hand is clipped to its bounds at every control step, as the
-        controller does; the gripper component is the last command, clipped.
+        controller does; grippers are where the last command says, clipped.
         """
+        grippers = list(self.gripper_axes)
+        moving = list(self.moving_axes)
         low, high = np.asarray(self.pose_low), np.asarray(self.pose_high)
         current = np.asarray(pose, np.float64).copy()
         clipped = np.clip(actions, self.action_low, self.action_high)
         poses = []
         for k in range(actions.shape[-2]):
-            current[..., :-1] += clipped[..., k, :-1] * self.action_scale_m
-            current[..., -1] = clipped[..., k, -1]
+            current[..., moving] += clipped[..., k, moving] * self.action_scale_m
+            current[..., grippers] = clipped[..., k, grippers]
             current = np.clip(current, low, high)
             if (k + 1) % self.steps_per_frame == 0:
                 poses.append(current.copy())
@@ -301,12 +323,24 @@ def _check_shape(robot: RobotSpec) -> None:
                 f"gripper_index has {place}, expected 0 to {robot.action_dim - 1}, the places of "
                 f"its {robot.action_dim} actions"
             )
+    if len(set(robot.gripper_axes)) != len(robot.gripper_axes):
+        refuse(f"gripper_index is {robot.gripper_index}, expected each place once")
     if robot.rotation not in ROTATIONS:
         refuse(f"rotation is {robot.rotation!r}, expected one of {ROTATIONS}")
-    if robot.motion in PLAIN_JOINTS and robot.action_dim != robot.pose_dim:
+    one_by_one = (*PLAIN_JOINTS, "delta_position")
+    if robot.motion in one_by_one and robot.action_dim != robot.pose_dim:
         refuse(
             f"motion is {robot.motion!r}, of which each action moves one number of the pose, but "
             f"there are {robot.action_dim} actions and {robot.pose_dim} pose_names; give as many"
+        )
+    named = tuple(i for i, name in enumerate(robot.pose_names) if "grip" in name.lower())
+    as_many = robot.pose_dim == robot.action_dim and len(named) == len(robot.gripper_axes)
+    if as_many and not all(
+        i in robot.gripper_axes or "grip" in robot.action_names[i].lower() for i in named
+    ):
+        refuse(
+            f"its grippers are at {robot.gripper_axes} among the actions {robot.action_names} and "
+            f"at {named} among pose_names {robot.pose_names}; give both the same order"
         )
     if robot.motion in PLAIN_JOINTS and robot.joint_dim not in (0, robot.pose_dim):
         refuse(

@@ -31,7 +31,7 @@ def observe(
         images={
             view: resize(frame[robot.views.index(view)], spec.image_size) for view in spec.cameras
         },
-        state={k: v for k, v in states(pose, joints).items() if k in spec.state_keys},
+        state={k: v for k, v in states(robot, pose, joints).items() if k in spec.state_keys},
         instruction=start.instruction,
         rollout_id=start.start_id,
         step=step,

@@ -194,7 +194,7 @@ class ClipSource:
         self.table, self.latents, self.model = table, latents, model
         self.augmentation = augmentation if augmentation and augmentation.changes else None
         self.windows = window_starts([int(n) for n in table.lengths], model.future)
-        self.strategies = [strategy(name) for name, _ in mix]
+        self.strategies = [strategy(name, model.spec) for name, _ in mix]
         share = np.asarray([s for _, s in mix], np.float64)
         self.share = share / share.sum()
         self.normal = model.normalizer.normalize(table.poses)

@@ -21,8 +21,9 @@ import torch
 from torch import Tensor, nn
 
 from worldeval.data.normalize import BoundNormalizer
+from worldeval.errors import ConfigError
 from worldeval.motion.rotations import matrix_from_euler, rotation_vector
-from worldeval.robots import CameraSpec
+from worldeval.robots import CameraSpec, RobotSpec
 
 GEOMETRY_CHANNELS = 6
 ROLES = ("empty", "memory", "current", "future")
@@ -32,51 +33,93 @@ PER_WAY_M, PER_TURN_RAD = 8.0, 2.0
 
 @dataclass(frozen=True, kw_only=True)
 class WorkspaceFrame:
-    """Centre and half-width of the part of the table that maps to [-1, 1] in geometry maps.
+    """Centre and half-width of the part of the table that maps to [-1, 1] in geometry maps."""
 
-    The values are those of Meta-World's table: of the models whose checkpoints name no workspace.
-    """
-
-    centre_m: tuple[float, float] = (0.0, 0.65)
-    half_m: float = 0.35
-    height_m: float = 0.0
+    centre_m: tuple[float, float]
+    half_m: float
+    height_m: float
     """Of the table, in the base frame."""
 
     @classmethod
-    def of(cls, workspace_m: tuple[float, float, float, float] | None) -> WorkspaceFrame:
-        """The frame of ``RobotSpec.workspace_m``."""
-        if workspace_m is None:
-            return cls()
-        x, y, half, height = workspace_m
+    def of(cls, robot: RobotSpec) -> WorkspaceFrame:
+        """The frame of ``RobotSpec.workspace_m``; ConfigError for a robot that names none."""
+        if robot.workspace_m is None:
+            raise ConfigError(
+                f"robot {robot.name!r} names no workspace_m, so what of the table its cameras see "
+                "cannot be shown to a model; give it, or use a model without geometry maps"
+            )
+        x, y, half, height = robot.workspace_m
         return cls(centre_m=(x, y), half_m=half, height_m=height)
+
+
+@dataclass(frozen=True, kw_only=True)
+class PoseParts:
+    """Which numbers of a pose are hands, and which are grippers with which sense.
+
+    The default is that of checkpoints which keep no robot: x, y, z first, the gripper last, -1
+    open and 1 closed.
+    """
+
+    hands: tuple[tuple[int, ...], ...] = ((0, 1, 2),)
+    """Places of x, y, z."""
+    grippers: tuple[int, ...] = (-1,)
+    opened: tuple[float, ...] = (-1.0,)
+    closed: tuple[float, ...] = (1.0,)
+
+    @classmethod
+    def of(cls, robot: RobotSpec | None) -> PoseParts:
+        if robot is None:
+            return cls()
+        return cls(
+            hands=tuple(hand[:3] for hand in robot.hands),
+            grippers=robot.pose_grippers,
+            opened=robot.grippers_open,
+            closed=robot.grippers_closed,
+        )
+
+    @property
+    def hand(self) -> list[int]:
+        """Places of x, y, z of the hand that carries the cameras: the first."""
+        return list(self.hands[0])
+
+    def closing(self, poses: np.ndarray) -> np.ndarray:
+        """(..., P) -> (..., G): -1 open to 1 closed."""
+        opened, closed = np.array(self.opened), np.array(self.closed)
+        middle, half = (opened + closed) / 2, (closed - opened) / 2
+        scaled: np.ndarray = ((poses[..., list(self.grippers)] - middle) / half).astype(np.float32)
+        return scaled
 
 
 def geometry_maps(
     poses: np.ndarray,
     cameras: Sequence[CameraSpec],
     size: tuple[int, int],
-    workspace: WorkspaceFrame = WorkspaceFrame(),
+    workspace: WorkspaceFrame,
+    parts: PoseParts = PoseParts(),
 ) -> np.ndarray:
-    """(..., P) physical poses (x, y, z, ..., gripper) -> (..., V, 6, h, w) float32.
+    """(..., P) physical poses -> (..., V, 6, h, w) float32.
 
-    Channels: Gaussian at the hand; the same times the gripper command; Gaussian at the hand's
-    shadow on the table; table x and y under each pixel (clipped to +-2, 0 above the horizon); 1
-    where the table is seen.
+    Channels: Gaussian at the hands; the same times how far each is closed (-1 to 1; 0 without a
+    gripper); Gaussian at the hands' shadows on the table; table x and y under each pixel (clipped
+    to +-2, 0 above the horizon); 1 where the table is seen.
     """
     lead = poses.shape[:-1]
     flat = poses.reshape(-1, poses.shape[-1]).astype(np.float32)  # (N, P)
-    hand, grip = flat[:, :3], flat[:, -1]
-    shadow = hand * np.array([1, 1, 0], np.float32) + np.array(
-        [0, 0, workspace.height_m], np.float32
-    )
+    hand, grips = flat[:, parts.hand], parts.closing(flat)
+    floor = np.array([0, 0, workspace.height_m], np.float32)
     h, w = size
     v, u = np.meshgrid((np.arange(h) + 0.5) / h, (np.arange(w) + 0.5) / w, indexing="ij")
     out = np.zeros((len(flat), len(cameras), GEOMETRY_CHANNELS, h, w), np.float32)
     for i, camera in enumerate(cameras):
-        at_hand = _gaussian(camera.project(hand, hand), u, v, 0.09)  # (N, h, w)
-        out[:, i, 0] = at_hand
-        out[:, i, 1] = at_hand * grip[:, None, None]
-        out[:, i, 2] = _gaussian(camera.project(shadow, hand), u, v, 0.09)
+        for number, places in enumerate(parts.hands):
+            each = flat[:, list(places)]
+            shadow = each * np.array([1, 1, 0], np.float32) + floor
+            at_hand = _gaussian(camera.project(each, hand), u, v, 0.09)  # (N, h, w)
+            out[:, i, 0] = np.maximum(out[:, i, 0], at_hand)
+            if number < grips.shape[-1]:
+                out[:, i, 1] += at_hand * grips[:, number, None, None]
+            at_shadow = _gaussian(camera.project(shadow, hand), u, v, 0.09)
+            out[:, i, 2] = np.maximum(out[:, i, 2], at_shadow)
         rays = _rays(camera, u, v)
         centre = camera.centre_m(hand)  # (N, 3)
         down = np.where(rays[..., 2] < -1e-3, -rays[..., 2], np.inf)
@@ -96,6 +139,7 @@ def warp_grids(
     cameras: Sequence[CameraSpec],
     size: tuple[int, int],
     depth_m: float,
+    parts: PoseParts = PoseParts(),
 ) -> np.ndarray:
     """Where each pixel at ``poses`` looked from ``current``, if all it sees lay at ``depth_m``.
 
@@ -106,9 +150,9 @@ def warp_grids(
     the plane induces (Hartley & Zisserman, section 13.1).
     """
     b, t = poses.shape[:2]
-    hand = poses[..., None, None, :3].astype(np.float32)  # (B, T, 1, 1, 3)
+    hand = poses[..., None, None, parts.hand].astype(np.float32)  # (B, T, 1, 1, 3)
     source = current[:, None] if current.ndim == 2 else current
-    before = source[:, :, None, None, :3].astype(np.float32)  # (B, 1 or T, 1, 1, 3)
+    before = source[:, :, None, None, parts.hand].astype(np.float32)  # (B, 1 or T, 1, 1, 3)
     h, w = size
     v, u = np.meshgrid((np.arange(h) + 0.5) / h, (np.arange(w) + 0.5) / w, indexing="ij")
     out = np.empty((b, t, len(cameras), h, w, 2), np.float32)
@@ -122,12 +166,14 @@ def warp_grids(
     return out
 
 
-def nearest_memory(poses: np.ndarray, slots: int, valid: np.ndarray) -> np.ndarray:
+def nearest_memory(
+    poses: np.ndarray, slots: int, valid: np.ndarray, parts: PoseParts = PoseParts()
+) -> np.ndarray:
     """For each frame of a clip the memory slot whose hand was nearest, (B, T) int64.
 
     poses: (B, T, P) physical, memory first; valid: (B, slots) bool. -1 where no slot is filled.
     """
-    hands = poses[..., :3].astype(np.float32)
+    hands = poses[..., parts.hand].astype(np.float32)
     apart = np.linalg.norm(hands[:, :, None] - hands[:, None, :slots], axis=-1)  # (B, T, M)
     apart = np.where(valid[:, None], apart, np.inf)
     some = np.any(valid, axis=1)[:, None]
@@ -155,11 +201,15 @@ def turned_pose_width(pose_dim: int) -> tuple[int, int]:
 
 
 def turned_poses(
-    poses: np.ndarray, current: int, angles: Sequence[int], normalizer: BoundNormalizer
+    poses: np.ndarray,
+    current: int,
+    angles: Sequence[int],
+    normalizer: BoundNormalizer,
+    parts: PoseParts = PoseParts(),
 ) -> tuple[np.ndarray, np.ndarray]:
     """Poses of a hand that turns, without the jump of an angle from pi to -pi.
 
-    poses: (B, T, P) physical, the first three the hand's position in metres; angles: the places of
+    poses: (B, T, P) physical, the hand's position in metres; angles: the places of
     roll, pitch and yaw about fixed axes (R = Rz Ry Rx); current: index of the current frame.
     Returns (B, T, P+3): the normalised rest, sine and cosine of the angles; and (B, T, P+3)
     relative to the current frame: the difference of the rest, the way of the hand as the hand of
@@ -169,10 +219,10 @@ def turned_poses(
     angles = list(angles)
     rest = [i for i in range(poses.shape[-1]) if i not in angles]
     normal = normalizer.normalize(poses)[..., rest]
-    turn = poses[..., angles].astype(np.float64)
+    place, turn = poses[..., parts.hand], poses[..., angles].astype(np.float64)
     rotation = matrix_from_euler(turn)  # (B, T, 3, 3)
     back = rotation[:, current].swapaxes(-1, -2)[:, None]  # (B, 1, 3, 3)
-    way = (back @ (poses[..., :3] - poses[:, current : current + 1, :3])[..., None])[..., 0]
+    way = (back @ (place - place[:, current : current + 1])[..., None])[..., 0]
     turned = rotation_vector(back @ rotation)
     own = np.concatenate([normal, np.sin(turn), np.cos(turn)], -1)
     apart = (poses - poses[:, current : current + 1])[..., rest]  # not clipped, as normal is

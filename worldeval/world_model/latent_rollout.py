@@ -55,7 +55,7 @@ class LatentRollouts:
         self.sampler = sampler or model.config.sampler
         chosen = model.config.memory if memory is None else memory
         self.memory_name = chosen if isinstance(chosen, str) else type(chosen).__name__
-        self.choose = strategy(chosen) if isinstance(chosen, str) else chosen
+        self.choose = strategy(chosen, model.config.spec) if isinstance(chosen, str) else chosen
         self.banks: dict[int, MemoryBank] = {}
         self.generators: dict[int, torch.Generator] = {}
         self._instructions: dict[int, str] = {}

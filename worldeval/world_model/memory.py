@@ -9,12 +9,13 @@ a place that was left long ago is found again however long ago it was.
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import torch
 
 from worldeval.errors import ConfigError
+from worldeval.robots import RobotSpec
 
 Strategy = Callable[[np.ndarray, np.ndarray, int], list[int]]
 """(past poses (n, P) normalised, the last being the current frame; future poses (T, P); slots)
@@ -78,12 +79,14 @@ class PoseRetrieval:
     recent: how many frames back the one recency slot looks.
     min_gap: nearest frames must be at least this many frames older than the current one (closer
         ones add nothing to the current frame) and this far from each other.
-    gripper_weight: weight of the last pose component in the distance.
+    gripper_weight: weight of each gripper in the distance.
+    grippers: places of the grippers in the pose.
     """
 
     recent: int = 4
     min_gap: int = 4
     gripper_weight: float = 0.15
+    grippers: tuple[int, ...] = (-1,)
 
     def __call__(self, past: np.ndarray, future: np.ndarray, slots: int) -> list[int]:
         current = len(past) - 1
@@ -94,7 +97,7 @@ class PoseRetrieval:
         if slots > 1 and recent > 0:
             chosen.append(recent)
         weight = np.ones(past.shape[1])
-        weight[-1] = self.gripper_weight
+        weight[list(self.grippers)] = self.gripper_weight
         # distance to the nearest of the poses to come, (n,)
         apart = (np.abs(past[:, None] - future[None]) ** 2 @ weight).min(axis=1)
         for candidate in np.argsort(apart, kind="stable"):
@@ -117,13 +120,17 @@ STRATEGIES: dict[str, Strategy] = {
 }
 
 
-def strategy(name: str) -> Strategy:
-    """A strategy by name; raises ConfigError naming the known ones."""
+def strategy(name: str, robot: RobotSpec | None = None) -> Strategy:
+    """A strategy by name, for the poses of ``robot``; None: of one whose gripper is the last
+    number. Raises ConfigError naming the known ones."""
     if name not in STRATEGIES:
         raise ConfigError(
             f"memory strategy {name!r} is unknown, expected one of {list(STRATEGIES)}"
         )
-    return STRATEGIES[name]
+    found = STRATEGIES[name]
+    if robot is not None and isinstance(found, PoseRetrieval):
+        return replace(found, grippers=robot.pose_grippers)
+    return found
 
 
 def retrieve(

@@ -9,8 +9,10 @@ from drifting; its level is told to the network, so sampling can ask for "nearly
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -23,7 +25,7 @@ from worldeval.data import checkpoint
 from worldeval.data.normalize import BoundNormalizer
 from worldeval.errors import ConfigError, MismatchError
 from worldeval.learning.weights import filled
-from worldeval.robots import CameraSpec, RobotSpec
+from worldeval.robots import CameraSpec, RobotSpec, read_robot
 from worldeval.settings import settings_from
 from worldeval.world_model.autoencoder import LARGEST_SIDE
 from worldeval.world_model.backbone import Backbone, BackboneConfig
@@ -31,6 +33,7 @@ from worldeval.world_model.conditioning import (
     GEOMETRY_CHANNELS,
     ROLES,
     FrameToken,
+    PoseParts,
     WorkspaceFrame,
     geometry_maps,
     nearest_memory,
@@ -41,7 +44,11 @@ from worldeval.world_model.conditioning import (
 from worldeval.world_model.denoiser import DenoiserConfig, precondition
 from worldeval.world_model.sampler import SamplerConfig, sample
 
+log = logging.getLogger(__name__)
+
 KIND = "world-model"
+SAWYER = "metaworld-sawyer"
+"""Whose table the geometry maps of checkpoints that keep no robot show."""
 ANCHORS = ("current", "zero")
 
 
@@ -126,10 +133,19 @@ class WorldModelConfig:
             **settings,
         )
 
-    @property
+    @cached_property
     def workspace(self) -> WorkspaceFrame:
-        """The part of the table that its geometry maps show."""
-        return WorkspaceFrame.of(None if self.spec is None else self.spec.workspace_m)
+        """The part of the table that its geometry maps show.
+
+        Checkpoints that keep no robot were all trained with that of the Sawyer, whatever their
+        robot; ConfigError for a robot that names none.
+        """
+        return WorkspaceFrame.of(read_robot(SAWYER) if self.spec is None else self.spec)
+
+    @cached_property
+    def parts(self) -> PoseParts:
+        """Which numbers of its poses are hands and grippers."""
+        return PoseParts.of(self.spec)
 
     @property
     def frames(self) -> int:
@@ -214,7 +230,7 @@ class WorldModel(nn.Module):
         device = context.current.device
         b, m, t = len(context.current), c.memory_slots, c.frames
         if c.angles:
-            own, apart = turned_poses(context.poses, m, c.angles, c.normalizer)
+            own, apart = turned_poses(context.poses, m, c.angles, c.normalizer, c.parts)
             poses, relative = torch.from_numpy(own).to(device), torch.from_numpy(apart).to(device)
         else:
             poses = torch.from_numpy(c.normalizer.normalize(context.poses)).to(device)
@@ -228,7 +244,7 @@ class WorldModel(nn.Module):
         repeated = context.current[:, None].expand(b, t, *context.current.shape[1:])
         fixed = [repeated]
         if c.geometry:
-            maps = geometry_maps(context.poses, c.cameras, c.latent_size, c.workspace)
+            maps = geometry_maps(context.poses, c.cameras, c.latent_size, c.workspace, c.parts)
             fixed.append(torch.from_numpy(maps).to(device))
         fixed += self._warped(context.poses, context.poses[:, m], repeated)
         if c.warp_memory:
@@ -248,7 +264,10 @@ class WorldModel(nn.Module):
     def _remembered(self, context: Context) -> tuple[np.ndarray, Tensor]:
         """Of every frame's nearest memory: its pose (B, T, P) and latents (B, T, V, C, h, w)."""
         nearest = nearest_memory(
-            context.poses, self.config.memory_slots, context.valid.cpu().numpy()
+            context.poses,
+            self.config.memory_slots,
+            context.valid.cpu().numpy(),
+            self.config.parts,
         )
         rows = np.arange(len(nearest))[:, None]
         found = torch.from_numpy(nearest).to(context.memory.device)
@@ -262,7 +281,7 @@ class WorldModel(nn.Module):
         c = self.config
         warped = []
         for depth_m in c.warp_depths_m:
-            grids = warp_grids(poses, origin, c.cameras, c.latent_size, depth_m)
+            grids = warp_grids(poses, origin, c.cameras, c.latent_size, depth_m, c.parts)
             warped.append(
                 F.grid_sample(
                     seen.flatten(0, 2),
@@ -332,6 +351,13 @@ class WorldModel(nn.Module):
         with checkpoint.fitting(folder):
             settings = WorldModelConfig.from_json(config)
             model = filled(lambda: cls(settings), tensors, folder)
+        if settings.spec is None and settings.geometry and settings.robot != SAWYER:
+            log.warning(
+                "%s keeps no robot: as it was trained, its geometry maps show %s the table of %s",
+                folder,
+                settings.robot,
+                SAWYER,
+            )
         return model.eval().requires_grad_(False)
 
 

@@ -211,7 +211,9 @@ def train_world_model(
         more = _latents_of_store(config, stores[folder], autoencoder, digest, out, name=name)
         table, latents = joined(table, more[0]), np.concatenate([latents, more[1]])
     torch.manual_seed(config.loop.seed)
-    calibrated = all(camera.mount != "uncalibrated" for camera in robot.cameras)
+    # What a camera sees is told from where the hand is.
+    placed = all(camera.mount != "uncalibrated" for camera in robot.cameras)
+    calibrated = placed and bool(robot.hands)
     settings = WorldModelConfig.for_robot(
         robot,
         latent_channels=autoencoder.config.latent_channels,

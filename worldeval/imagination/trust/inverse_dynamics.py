@@ -26,7 +26,8 @@ from worldeval.world_model.autoencoder import Residual
 
 TOGETHER = "together"
 """Name of the reading from all views at once, beside the names of the views."""
-ANGLES = ("roll", "pitch", "yaw")
+ANGLES = ("roll_rad", "pitch_rad", "yaw_rad")
+"""How the names of angles in a pose end; a joint called wrist_roll.pos is in its own units."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -68,9 +69,9 @@ class InverseDynamicsConfig:
 
 
 def pose_difference(to: np.ndarray, since: np.ndarray, pose_names: tuple[str, ...]) -> np.ndarray:
-    """``to - since`` for poses (..., P); angles (named roll, pitch, yaw) by the shortest turn."""
+    """``to - since`` for poses (..., P); angles (see ``ANGLES``) by the shortest turn."""
     change = np.asarray(to, np.float64) - np.asarray(since, np.float64)
-    angular = [any(word in name for word in ANGLES) for name in pose_names]
+    angular = [name.endswith(ANGLES) for name in pose_names]
     if any(angular):
         turned = angle_difference(np.asarray(to)[..., angular], np.asarray(since)[..., angular])
         change[..., angular] = turned

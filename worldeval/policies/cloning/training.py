@@ -230,7 +230,8 @@ class _Training:
         images = blur(jitter(images, rng, config.jitter), rng, config.blur_share)
         poses = self._poses(drawn.poses)
         poses += self._tensor(rng.normal(0, 1, drawn.poses.shape)) * config.state_noise
-        poses[:, -1] *= self._tensor(rng.random(len(rows)) >= config.gripper_dropout)
+        told = self._tensor(rng.random(len(rows)) >= config.gripper_dropout)
+        poses[:, list(self.data.robot.pose_grippers)] *= told[:, None]
         text = torch.from_numpy(drawn.texts).to(self.device)
         weights = self.word_weights[text]
         kept = self._tensor(rng.random(weights.shape) >= config.word_dropout)

@@ -180,7 +180,7 @@ def made_up(robot: RobotSpec, spec: PolicySpec) -> Observation:
     rng = np.random.default_rng(0)
     height, width = robot.image_size
     pose = np.mean([robot.pose_low, robot.pose_high], axis=0)
-    shown = states(pose, np.zeros(len(robot.joint_names)) if robot.joint_names else None)
+    shown = states(robot, pose, np.zeros(len(robot.joint_names)) if robot.joint_names else None)
     return Observation(
         images={c: rng.integers(0, 256, (height, width, 3), np.uint8) for c in spec.cameras},
         state={key: shown[key] for key in spec.state_keys},
