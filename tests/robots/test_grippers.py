@@ -175,8 +175,11 @@ def seen(pose: np.ndarray) -> Observation:
 
 def test_keys_move_the_hand_and_the_gripper_wherever_they_stand() -> None:
     robot = ordered(SAWYER, FIRST)
-    chunk = KeyboardPolicy(robot, keys="fc").act([seen(np.zeros(4))])[0]
+    blind = Observation(images={}, state={}, instruction="", rollout_id="a", step=0)
+    chunk = KeyboardPolicy(robot, keys="f").act([blind])[0]
     np.testing.assert_allclose(chunk[0], [-1, 0, 0.5, 0])
+    closed = KeyboardPolicy(robot, keys="c").act([blind])[0]
+    np.testing.assert_allclose(closed[0], [1, 0, 0, 0])
     none = ordered(SAWYER, [0, 1, 2])
     np.testing.assert_allclose(
         KeyboardPolicy(none, keys="f").act([seen(np.zeros(3))])[0][0], [0, 0.5, 0]

@@ -340,8 +340,8 @@ class Drive:
     def _gripper(self) -> float:
         """The gripper's last command, since the pose holds it; open before there was one."""
         step = self._steps[self._now]
-        if len(step.actions):
-            return float(step.actions[-1, -1, -1])
+        if len(step.actions) and self.robot.gripper_axes:
+            return float(step.actions[-1, -1, self.robot.gripper_axes[0]])
         by_pose = self.robot.motion in ("absolute_pose", "delta_pose")
         return usual_gripper(self.robot, self.pose if by_pose else None)
 
