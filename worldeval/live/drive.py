@@ -22,7 +22,7 @@ import numpy as np
 from worldeval.errors import ConfigError
 from worldeval.live.moments import Moment, Step, episode_of
 from worldeval.motion.adapters import Adapter, adapter_for
-from worldeval.motion.sketch import sketched_poses
+from worldeval.motion.sketch import drawn, exterior_views, sketched_poses
 from worldeval.motion.towards import actions_towards
 from worldeval.policies.checking import check_actions, check_policy
 from worldeval.policies.guard import Guarded, guarded
@@ -126,6 +126,15 @@ class Drive:
     def poses(self) -> np.ndarray:
         """(T+1, P) from the start to now."""
         return np.concatenate([step.poses for step in self._path()])
+
+    @property
+    def exterior_views(self) -> tuple[str, ...]:
+        """Views on which a path can be drawn."""
+        return exterior_views(self.robot)
+
+    def drawn(self, view: str, poses: np.ndarray) -> np.ndarray:
+        """Where hands at poses (N, P) appear on an exterior view, (N, 2) in [0, 1]."""
+        return drawn(self.robot, view, poses)
 
     def new_frames(self, number: int) -> np.ndarray:
         """The frames of one moment, (T, V, H, W, 3) uint8."""

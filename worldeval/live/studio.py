@@ -83,6 +83,16 @@ class Studio:
         world = self._world.beside()
         return Drive(world, start, seed=seed, adapter=adapter_of(self.robot, self._options))
 
+    @property
+    def shipped_policies(self) -> dict[str, str]:
+        """Name -> URI of the policies that come with worldeval, where they are of this robot."""
+        from worldeval import shipped
+        from worldeval.worlds.sawyer import ROBOT
+
+        if self.robot.name != ROBOT.name:
+            return {}
+        return {name: str(folder) for name, folder in shipped.policies().items()}
+
     def policy(self, uri: str) -> Policy:
         """A policy for one drive, as `worldeval rollout --policy` names it."""
         from worldeval.policies.loading import load_policy
