@@ -224,7 +224,7 @@ def page(worlds: Worlds, state: State) -> str:
         for key, word, name in PADS
     )
     policies = "".join(
-        f'<option{" selected" if name == "full" else ""}>{escape(name)}</option>'
+        f"<option{' selected' if name == 'full' else ''}>{escape(name)}</option>"
         for name in studio.shipped_policies
     )
     hand_over = (
