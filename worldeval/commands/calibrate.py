@@ -48,6 +48,10 @@ class Calibrate:
     for several."""
     judge: str | None = None
     """Name of the judge, where several have judged; the one asked last, if not given."""
+    families: Path | None = None
+    """population.json, or its folder, that says of which family each policy is. Corrections are
+    tried on whole families left out, and where they do not help these, rankings do not show them
+    for policies that are not calibrated."""
     config: Annotated[AssessConfig, tyro.conf.arg(name="")] = field(default_factory=AssessConfig)
 
     def run(self) -> None:
@@ -74,6 +78,11 @@ class Calibrate:
             world_model=world_model_of(self.folder),
             config=self.config,
         )
+        if self.families is not None:
+            from worldeval.judge_calibration.families import measured_on_families
+            from worldeval.policies.population import families_of
+
+            assessment = measured_on_families(assessment, families_of(self.families))
         write_manifest(
             self.out, command="calibrate", config=self, seed=self.config.seed, allow_changes=True
         )

@@ -53,6 +53,12 @@ class Trust:
     """With --against: folder for trust.json and trust.md."""
     share: float = 0.2
     """With --out: share of the rollouts to distrust."""
+    families: Path | None = None
+    """With --out: population.json, or its folder, that says of which family each policy is. Whole
+    families are held out, and where doubt does not help these, rankings do not show it."""
+    promise: float | None = None
+    """With --out: most wrong verdicts among the rollouts that are kept (0.1), with 90 %
+    confidence, in place of --share; where that cannot be promised, none is kept."""
     judge: str | None = None
     """Who judges second imaginations; the shipped judge, if not given."""
     autoencoder: Path | None = None
@@ -75,6 +81,10 @@ class Trust:
 
         if self.seeds < 0:
             raise ConfigError(f"seeds is {self.seeds}, expected 0 or more")
+        if self.out is None and (self.families is not None or self.promise is not None):
+            raise ConfigError("--families and --promise are for a calibration; give --out too")
+        if self.promise is not None and not 0 < self.promise < 1:
+            raise ConfigError(f"promise is {self.promise}, expected more than 0 and less than 1")
         if self.against is None and (self.out is not None or self.acted is not None):
             raise ConfigError(
                 "--out and --acted are for measuring signals, which needs the truth; give "
@@ -109,7 +119,9 @@ class Trust:
             told.append(measuring.write(signals, place, calibration))
             said = "no calibration, so none is distrusted"
             if calibration is not None:
-                said = f"{int((~told[-1]['trusted']).sum())} not trusted"
+                said = f"{int((told[-1]['trusted'] == False).sum())} not trusted"  # noqa: E712
+                if calibration.helps is False:
+                    said = "whom to trust is not told: it does not help families that are unseen"
             print(f"{place / TRUST}: {len(signals)} rollouts, {said}")
         if truth is None:
             return
@@ -139,6 +151,7 @@ class Trust:
         from worldeval.evaluation.opening import world_model_of
         from worldeval.evaluation.trust import FILE
         from worldeval.imagination.trust.calibration import calibrate_trust
+        from worldeval.policies.population import families_of
         from worldeval.reports.trust import calibration_report
 
         write_manifest(out, command="trust", config=self, seed=0, allow_changes=True)
@@ -147,6 +160,8 @@ class Trust:
             world_model=world_model_of(self.folder),
             instrument=instrument,
             share=self.share,
+            families=None if self.families is None else families_of(self.families),
+            promised=self.promise,
         )
         text = calibration_report(calibration)
         write_atomically(out / "trust.md", text + "\n")

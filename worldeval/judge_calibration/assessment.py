@@ -58,6 +58,8 @@ class Assessment:
     reliability, thresholds: None and empty for a judge that gives no probabilities.
     raters: how far several who judged the same rollouts agree; None without others.
     notes: sentences that a reader should know.
+    helps_families: whether correcting the rates of a family of policies by the errors on others
+        brings them nearer to the truth; None where that was not measured.
     """
 
     judge: str
@@ -69,6 +71,7 @@ class Assessment:
     thresholds: tuple[Threshold, ...] = ()
     raters: RaterAgreement | None = None
     notes: tuple[str, ...] = field(default=())
+    helps_families: bool | None = None
 
     def __post_init__(self) -> None:
         if not self.cells:
@@ -138,18 +141,23 @@ class Assessment:
         Any other policy gets those of all that were, task by task (``PeerErrors``), or, if these
         are fewer than three, m with the spread between policies in its uncertainty.
 
+        Where that was measured not to help families that were left out (``helps_families``), a
+        policy that was not calibrated is absent from the answer.
+
         worlds, tasks: only what was calibrated there; default all. A policy on which the judge is
         no better than a coin (sensitivity + specificity <= 1) is absent from the answer: its rate
         cannot be corrected. Raises DataError where one of the two outcomes was never seen.
         """
         shared = self._shared(worlds, tasks)
-        peers = self._peers(worlds, tasks)
+        peers = self.confusions(worlds, tasks)
         answer: dict[str, JudgeCalibration | PeerErrors] = {}
         for name in policies:
             own = self.counts(worlds=worlds, policy=name, tasks=tasks)
             hit = shared[0].of(own.true_positive, positives(own))
             rejected = shared[1].of(own.true_negative, negatives(own))
             if hit.mean + rejected.mean <= 1:
+                continue
+            if name not in peers and self.helps_families is False:
                 continue
             if name not in peers and len(peers) >= LEAST_PEERS:
                 answer[name] = PeerErrors(peers=peers)
@@ -163,8 +171,8 @@ class Assessment:
                 )
         return answer
 
-    def _peers(
-        self, worlds: Collection[str] | None, tasks: Collection[str] | None
+    def confusions(
+        self, worlds: Collection[str] | None = None, tasks: Collection[str] | None = None
     ) -> dict[str, dict[str, Confusion]]:
         """By policy and task, of the policies with a decided rollout."""
         peers: dict[str, dict[str, Confusion]] = {}
@@ -267,6 +275,7 @@ class Assessment:
             "thresholds": [asdict(threshold) for threshold in self.thresholds],
             "raters": None if self.raters is None else asdict(self.raters),
             "notes": list(self.notes),
+            "helps_families": self.helps_families,
         }
 
     def save(self, place: str | Path) -> Path:
@@ -317,7 +326,11 @@ class Assessment:
                 raise ValueError(f"the cell {key} stands there twice")
             cells[key] = Counts(**numbers)
         table, raters = content["reliability"], content["raters"]
-        facts = settings_from(_Facts, {name: content[name] for name in _FACTS})
+        # A file of an earlier version does not say what was measured on families.
+        optional = [name for name in ("helps_families",) if name not in content]
+        facts = settings_from(
+            _Facts, {name: content[name] for name in _FACTS if name not in optional}
+        )
         found = cls(
             cells=cells,
             reliability=None if table is None else Reliability.from_dict(table),
@@ -344,6 +357,7 @@ class _Facts:
     confidence: float
     thresholds: tuple[Threshold, ...]
     notes: tuple[str, ...]
+    helps_families: bool | None = None
 
 
 _FACTS = tuple(f.name for f in fields(_Facts))

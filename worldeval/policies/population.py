@@ -174,6 +174,11 @@ def read_population(path: str | Path, role: str | None = None) -> list[Member]:
     return [member for member in members if member.role == role]
 
 
+def families_of(path: str | Path) -> dict[str, str]:
+    """Policy -> family, of all members of a population."""
+    return {member.name: member.family for member in read_population(path)}
+
+
 def _text(value: Any) -> str:
     return quote(value if isinstance(value, str) else json.dumps(value, separators=(",", ":")))
 

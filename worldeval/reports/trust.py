@@ -20,23 +20,44 @@ from worldeval.metrics.roc import Area
 
 
 def calibration_report(calibration: TrustCalibration) -> str:
-    """What was measured where the weights were fitted, each policy held out in turn."""
+    """What was measured where the weights were fitted, each policy or family held out in turn."""
+    held_out = "family" if calibration.measured_on == "families" else "policy"
     rates = RateErrors(**calibration.held_out["rates"])
     return "\n\n".join(
         [
-            f"Distrust (all signals that count, each policy by weights fitted without it): AUROC "
-            f'{calibration.held_out["auroc"]:.3f} of "this verdict is wrong".',
+            f"Distrust (all signals that count, each {held_out} by weights fitted without it): "
+            f'AUROC {calibration.held_out["auroc"]:.3f} of "this verdict is wrong".',
             signals_table(calibration.measured, calibration),
             rates_table(rates),
+            *([] if calibration.promise is None else [calibration.promise.sentence]),
+            _HELPS[calibration.helps],
         ]
     )
+
+
+_HELPS = {
+    True: "Leaving out distrusted rollouts brings the rates of families that were held out nearer "
+    "to the truth.",
+    False: "Leaving out distrusted rollouts does not bring the rates of families that were held "
+    "out nearer to the truth: rankings do not show them.",
+    None: "Whether this helps families of policies that nobody has seen is not known; it takes "
+    "--families, three or more of them, and rollouts that are kept.",
+}
 
 
 def evaluation_report(evidence: Evidence, calibration: TrustCalibration | None) -> str:
     """What signals, weights and threshold are worth on rollouts other than they were fitted to."""
     parts = [signals_table(evidence.measure(), calibration)]
     if calibration is not None:
-        parts.append(rates_table(rate_errors(evidence.table, evidence.truth)))
+        table = evidence.table
+        parts.append(
+            rates_table(
+                rate_errors(
+                    table.assign(trusted=~(table["distrust"] > calibration.threshold)),
+                    evidence.truth,
+                )
+            )
+        )
     return "\n\n".join(parts)
 
 
@@ -67,8 +88,8 @@ def rates_table(rates: RateErrors) -> str:
     for policy, values in sorted(rates.by_policy.items(), key=lambda item: -item[1][0]):
         rows.append(f"| {policy} | {' | '.join(map(_percent, values))} |")
     rows.append(
-        f"| mean absolute error, {rates.removed} rollouts removed | | {rates.all_rollouts:.2f} "
-        f"| {rates.kept:.2f} |"
+        f"| mean absolute error, {rates.removed} rollouts removed | | "
+        f"{_number(rates.all_rollouts)} | {_number(rates.kept)} |"
     )
     return "\n".join(rows)
 
@@ -90,7 +111,7 @@ def _area(area: Area | None) -> str:
 
 
 def _number(value: float | None) -> str:
-    return "-" if value is None else f"{value:.2f}"
+    return "-" if value is None or value != value else f"{value:.2f}"
 
 
 def _percent(value: float | None) -> str:

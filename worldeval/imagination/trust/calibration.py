@@ -3,8 +3,10 @@
 Enters: rollouts with signals and verdicts, and what truly happened from the same start states.
 Leaves: a ``TrustCalibration``. The threshold is the distrust beyond which the least trusted
 ``share`` of the calibration's rollouts lie, as they are seen by weights fitted without their own
-policy. What the doubt is worth is told by ``RateErrors``: the mean absolute error, over policies,
-of the imagined rates with and without the rollouts that are not trusted.
+policy, or, where families are known, without its own family (``promise.py``). What the doubt is
+worth is told by ``RateErrors``: the mean absolute error, over policies, of the imagined rates with
+and without the rollouts that are not trusted. Where it does not help unseen families, nobody is
+told whom to trust.
 """
 
 from __future__ import annotations
@@ -35,7 +37,9 @@ from worldeval.imagination.trust.measuring import (
     measure_signals,
     wrong_verdicts,
 )
+from worldeval.imagination.trust.promise import Promise, make_promise
 from worldeval.imagination.trust.signals import NAMES
+from worldeval.judge_calibration.families import helps_rates
 from worldeval.metrics.roc import Area, auroc
 from worldeval.settings import settings_from
 from worldeval.types import Outcome
@@ -45,6 +49,9 @@ NOT_SIGNALS = (*NAMES, "judge", "outcome", "distrust", "trusted")
 PENALTY = 10.0
 SHARE = 0.2
 """Of the rollouts, those that are not trusted."""
+MEASURED_ON = ("policies", "families")
+KEEPS_NONE = 0.0
+"""A threshold beyond which every verdict lies: no distrust is 0."""
 COUNTS = 0.005
 """A signal with less weight than this, for either verdict, is told to be off."""
 
@@ -76,15 +83,25 @@ class TrustCalibration:
     held_out: Mapping[str, Any] = field(default_factory=dict)
     """AUROC of the combination, each policy by weights fitted without it; rates as well."""
     measured: tuple[Measured, ...] = ()
+    measured_on: str = "policies"
+    """Whether "held out" means whole "families", or single "policies"."""
+    helps: bool | None = None
+    """Whether the rates without distrusted rollouts are nearer to the truth for families that were
+    held out; None where that was not measured."""
+    promise: Promise | None = None
+    """What can be said of the rollouts that are kept; None where it was not asked."""
 
     def apply(self, table: pd.DataFrame) -> pd.DataFrame:
         """The rollouts with ``distrust`` (NaN without a verdict) and ``trusted``; what is exactly
         at the threshold is trusted, and so is a rollout without a verdict, which counts nowhere.
+        Where doubt does not help unseen families, ``trusted`` is unknown throughout.
 
         ``attrs["worth"]`` tells readers of the table what each signal was worth.
         """
         distrust = self.combination.distrust(table)
         table = table.assign(distrust=distrust, trusted=~(distrust > self.threshold))
+        if self.helps is False:
+            table["trusted"] = pd.array([pd.NA] * len(table), dtype="boolean")
         table.attrs["worth"] = [self._worth(m) for m in self.measured if m.signal != "distrust"]
         return table
 
@@ -156,7 +173,10 @@ class TrustCalibration:
             }
             if set(verdicts) != set(DECIDED):
                 raise ValueError(f"it has weights for {sorted(verdicts)}, expected {DECIDED}")
-            facts = settings_from(_Facts, {name: content[name] for name in _FACTS})
+            # A file of an earlier version does not say what was measured on families.
+            facts = settings_from(
+                _Facts, {name: content[name] for name in _FACTS if name in content}
+            )
             return cls(
                 combination=Combination(verdicts=verdicts),
                 measured=tuple(_measured(row) for row in content["measured"]),
@@ -179,6 +199,9 @@ class _Facts:
     instrument: str
     judges: tuple[str, ...]
     held_out: Mapping[str, Any]
+    measured_on: str = "policies"
+    helps: bool | None = None
+    promise: Promise | None = None
 
     def __post_init__(self) -> None:
         if not 0 <= self.threshold <= 1 or not 0 < self.share < 1:
@@ -186,6 +209,8 @@ class _Facts:
                 f"threshold is {self.threshold} and share {self.share}, expected 0 to 1 and more "
                 "than 0 to less than 1"
             )
+        if self.measured_on not in MEASURED_ON:
+            raise ConfigError(f"measured_on is {self.measured_on!r}, expected {MEASURED_ON}")
 
 
 _FACTS = tuple(f.name for f in fields(_Facts))
@@ -236,9 +261,14 @@ def calibrate_trust(
     instrument: str,
     share: float = SHARE,
     penalty: float = PENALTY,
+    families: Mapping[str, str] | None = None,
+    promised: float | None = None,
 ) -> TrustCalibration:
     """Measure every signal, fit the weights of those that are on, choose the threshold.
 
+    families: policy -> family, which is held out as a whole; a policy that is not named is a family
+    of its own. promised: share of wrong verdicts among kept rollouts that the threshold keeps to,
+    in place of ``share``; where none does, nothing is kept.
     Raises DataError without a wrong and a right verdict or with fewer than two policies.
     """
     if not 0 < share < 1:
@@ -248,6 +278,7 @@ def calibrate_trust(
     labels = wrong[known] == 1
     rows = table[known].reset_index(drop=True)
     policies = rows["policy"].to_numpy()
+    groups = np.array([(families or {}).get(name, name) for name in policies])
     if labels.all() or not labels.any() or len(set(policies)) < 2:
         raise DataError(
             f"{int(labels.sum())} of {len(labels)} verdicts of {len(set(policies))} policies are "
@@ -259,8 +290,11 @@ def calibrate_trust(
     def choose(some: pd.DataFrame, labels: np.ndarray) -> Mapping[str, Sequence[str]]:
         return {verdict: counting(some, labels, signals, verdict) for verdict in DECIDED}
 
-    distrust = held_out_distrust(rows, labels, choose, policies, penalty=penalty)
+    distrust = held_out_distrust(rows, labels, choose, groups, penalty=penalty)
+    promise = make_promise(distrust, labels, groups, most_wrong=promised or Promise().most_wrong)
     threshold = threshold_for(distrust, share)
+    if promised is not None:
+        threshold = KEEPS_NONE if promise.threshold is None else promise.threshold
     rates = rate_errors(rows.assign(trusted=~(distrust > threshold)), evidence.truth)
     return TrustCalibration(
         combination=fit_combination(rows, labels, choose(rows, labels), penalty=penalty),
@@ -271,6 +305,9 @@ def calibrate_trust(
         judges=tuple(sorted(set(table["judge"]))),
         held_out={"auroc": auroc(distrust, labels), "rates": finite(rates)},
         measured=tuple(measured),
+        measured_on=MEASURED_ON[families is not None],
+        helps=None if families is None else helps_rates(rates.by_policy, families),
+        promise=promise,
     )
 
 
@@ -303,7 +340,9 @@ def rate_errors(table: pd.DataFrame, truth: pd.DataFrame) -> RateErrors:
         by_policy[str(policy)] = (rates[0], rates[1], rates[2])
     values = np.array(list(by_policy.values())).reshape(-1, 3)
     with_rate = np.isfinite(values).all(1)
-    errors = np.abs(values[with_rate, 1:] - values[with_rate, :1]).mean(0)
+    errors = np.array([np.nan, np.nan])
+    if with_rate.any():
+        errors = np.abs(values[with_rate, 1:] - values[with_rate, :1]).mean(0)
     return RateErrors(
         all_rollouts=float(errors[0]),
         kept=float(errors[1]),
