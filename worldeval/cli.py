@@ -56,6 +56,10 @@ VERBS = {
     "evaluate": ("evaluate:Evaluate", "roll out, judge and rank policies, in one folder"),
     "rollout": ("rollout:Rollout", "run policies from a suite's start states in a world"),
     "probe": ("probe:Probe", "measure whether the imagined arm does what was commanded"),
+    "carry-out": (
+        "carry_out:CarryOut",
+        "what imagined actions truly do: carried out, and labelled",
+    ),
     "replay": ("replay:Replay", "imagine recorded episodes again and measure the difference"),
     "judge": ("judge:JudgeVerb", "give a verdict on every rollout of a folder"),
     "calibrate": ("calibrate:Calibrate", "how often a judge is right, per policy and per task"),

@@ -18,7 +18,7 @@ def distances_of(episode: Episode) -> tuple[np.ndarray, float]:
     extra = episode.extra
     distances = np.full(episode.length, np.nan, np.float32)
     if extra.get("goal_distance_m") is not None:
-        distances[:] = np.asarray(extra["goal_distance_m"], np.float32)
+        distances[:] = np.asarray(extra["goal_distance_m"], np.float32)  # None: not measured
         return distances, float(extra["success_distance_m"])
     first, limit = 1, 1.0
     for chunk in json.loads(extra.get("chunks") or "[]"):

@@ -90,10 +90,13 @@ def imagine_replays(
 
 
 def with_truth(imagined: EpisodeStore, source: EpisodeStore, index: int) -> Episode:
-    """An imagined replay of its own actions, with what truly came of them as its outcome."""
+    """An imagined rollout with what truly came of its actions as its outcome: of the same rollout
+    carried out (it has the same key), or of the recording that a replay is named after."""
     episode = imagined.episode(index)
     table = source.metadata()
-    rows = table.index[origins(table) == episode.extra["start_id"]]
+    rows = table.index[table["key"] == episode.key]
+    if not len(rows):
+        rows = table.index[origins(table) == episode.extra["start_id"]]
     if len(rows) != 1:
         raise DataError(
             f"replay {episode.key!r} begins at {episode.extra['start_id']!r}, of which "
@@ -105,7 +108,10 @@ def with_truth(imagined: EpisodeStore, source: EpisodeStore, index: int) -> Epis
     distances, limit = distances_of(truth)
     extra = dict(episode.extra)
     if np.isfinite(distances).any():
-        extra |= {"goal_distance_m": distances[:length], "success_distance_m": limit}
+        extra |= {
+            "goal_distance_m": [float(d) if np.isfinite(d) else None for d in distances[:length]],
+            "success_distance_m": limit,
+        }
     return replace(
         episode,
         extra=extra,
