@@ -58,7 +58,7 @@ VERBS = {
     "probe": ("probe:Probe", "measure whether the imagined arm does what was commanded"),
     "carry-out": (
         "carry_out:CarryOut",
-        "what imagined actions truly do: carried out, and labelled",
+        "what imagined actions truly do, as labels of the rollouts",
     ),
     "replay": ("replay:Replay", "imagine recorded episodes again and measure the difference"),
     "judge": ("judge:JudgeVerb", "give a verdict on every rollout of a folder"),

@@ -34,8 +34,8 @@ def carry_out(
 ) -> EpisodeStore:
     """Carry out the actions of all rollouts of ``imagined`` in ``world``; resumable.
 
-    Writes OUT/carried, what came of them, and OUT/labelled, the imagined rollouts with that as their
-    outcome, which is returned. Raises DataError for a store that holds no rollouts, MismatchError
+    Writes OUT/carried, what came of them, and OUT/labelled, the imagined rollouts with that as
+    their outcome, which is returned. Raises DataError for a store that holds no rollouts, MismatchError
     for another robot's.
     """
     table = imagined.metadata()
