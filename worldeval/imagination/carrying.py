@@ -35,8 +35,8 @@ def carry_out(
     """Carry out the actions of all rollouts of ``imagined`` in ``world``; resumable.
 
     Writes OUT/carried, what came of them, and OUT/labelled, the imagined rollouts with that as
-    their outcome, which is returned. Raises DataError for a store that holds no rollouts, MismatchError
-    for another robot's.
+    their outcome, which is returned. Raises DataError for a store that holds no rollouts,
+    MismatchError for another robot's.
     """
     table = imagined.metadata()
     missing = [name for name in NEEDED if name not in table.columns]
