@@ -76,7 +76,7 @@ def test_rates_letters_and_plans(runs: Path, capsys: pytest.CaptureFixture[str])
 def test_against_the_truth(runs: Path) -> None:
     truth = runs.parent / "truth.parquet"
     verdicts(RATES, seed=1).assign(world="metaworld").to_parquet(truth)
-    board = rank(runs, "--against", str(truth))
+    board = rank(runs, "--truth", str(truth))
     assert board["agreement"]["policies"] == 3
     assert board["agreement"]["warnings"], "three policies cannot support a correlation"
 
@@ -307,3 +307,18 @@ def test_another_seed_and_times_of_success_reach_the_stability(runs: Path, tmp_p
     assert ["good", "bad"] in turned["another seed"]
     assert ["good", "bad"] in turned["0.5 of the horizon"]
     assert found["stable"] is False and "Not stable" in (out / "report.html").read_text()
+
+
+def test_options_of_earlier_versions_work_or_say_what_took_their_place(
+    runs: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    truth = runs.parent / "truth.parquet"
+    verdicts(RATES, seed=1).assign(world="metaworld").to_parquet(truth)
+    now = rank(runs, "--truth", str(truth))
+    assert rank(runs, f"--against={truth}") == rank(runs, "--against", str(truth)) == now
+    for gone in ("--stop-when-sure", "--stop_when_sure=best"):
+        said = refused(runs, capsys, gone)
+        assert "worldeval evaluate --until-sure" in said and "no --stop" in said
+    assert cli.main(["rank", "--help"]) == 0
+    told = capsys.readouterr().out
+    assert "--truth" in told and "--against" not in told

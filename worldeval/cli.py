@@ -199,8 +199,10 @@ def _run(verb: str, options: list[str]) -> int:
     import tyro
 
     from worldeval.commands.ranges import check_values, check_words
+    from worldeval.commands.renamed import as_today
 
     check_words(options)
+    options = as_today(verb, options)
     module, name = VERBS[verb][0].split(":")
     kind = getattr(import_module(f"worldeval.commands.{module}"), name)
     # A flag has no --no- twin to clutter the help.

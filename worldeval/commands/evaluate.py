@@ -35,6 +35,13 @@ class Evaluate:
     that knows. Measures how well imagination and truth agree."""
     no_trust: bool = False
     """Do not measure which imagined rollouts are not to be believed."""
+    no_controls: bool = False
+    """Do not roll out the controls. They are, in imagination: random, still and, where --starts
+    holds recorded successes, expert and mirrored actions, from two start states a task. They do not
+    rank; a task where they go otherwise than in truth is marked as not to be believed."""
+    seed: tyro.conf.UseAppendAction[tuple[int, ...]] = ()
+    """Of all randomness; the suite's, if not given. Give a second one to roll everything out again
+    with it: the ranking then says whether its order holds."""
     until_sure: Literal["order", "best"] | None = None
     """Stop rolling out when this is decided: every pair (order), or only which policy is the best,
     which takes far fewer rollouts."""
@@ -55,6 +62,8 @@ class Evaluate:
             judge=self.judge,
             truth=self.truth,
             trust=not self.no_trust,
+            controls=not self.no_controls,
+            seeds=self.seed,
             until_sure=self.until_sure,
             alpha=self.alpha,
             round_starts=self.round,

@@ -22,7 +22,7 @@ class Rank:
 
     For example:
       worldeval rank runs/mine --out runs/mine-ranked
-      worldeval rank runs/mine --against runs/truth --out runs/mine-ranked
+      worldeval rank runs/mine --truth runs/truth --out runs/mine-ranked
       worldeval rank runs/mine --real trials.csv --calibration runs/calibrated --out runs/ranked
     """
 
@@ -30,7 +30,7 @@ class Rank:
     """Folder of rollouts, judged by `worldeval judge`."""
     out: Path
     """Folder to write the leaderboard to."""
-    against: Path | None = None
+    truth: Path | None = None
     """What truly happened from the same start states: a table (CSV or parquet, as for --real), or
     a folder of rollouts in a world that knows. Measures how well imagination and truth agree."""
     again: Path | None = None
@@ -81,7 +81,7 @@ class Rank:
             errors = judge_errors(self.calibration, imagined, self.folder)
         board = build_leaderboard(
             imagined,
-            None if self.against is None else read_truth(self.against),
+            None if self.truth is None else read_truth(self.truth),
             real=None if self.real is None else read_truth_table(self.real),
             judge_errors=errors,
             trust=read_trust(self.folder),

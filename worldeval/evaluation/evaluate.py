@@ -14,110 +14,167 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from worldeval.errors import ConfigError
 from worldeval.evaluation.evaluation import Evaluation
-from worldeval.evaluation.opening import IMAGINATION, ImaginationOptions
+from worldeval.evaluation.given import Given, as_list
+from worldeval.evaluation.opening import IMAGINATION
+from worldeval.evaluation.ranked import OTHER_SEED
 from worldeval.evaluation.stage import StageOptions
+from worldeval.settings import settings_from
 
 if TYPE_CHECKING:
+    import pandas as pd
+
     from worldeval.evaluation.stopping import StoppingRule
+    from worldeval.types import Judge
 
 Goal = Literal["order", "best"]
 
 
 def evaluate(
-    policies: str | Path | Sequence[str | Path],
+    policies: Given | Sequence[Given],
     *,
     out: str | Path,
     suite: str | Path | None = None,
     world: str = IMAGINATION,
     world_model: str | Path | None = None,
-    judge: str | Path | None = None,
-    truth: str | Path | None = None,
+    starts: str | Path | None = None,
+    robot: str | None = None,
+    memory: str | None = None,
+    solver: str | None = None,
+    sampler_steps: int | None = None,
+    judge: Judge | str | Path | None = None,
+    truth: pd.DataFrame | str | Path | None = None,
     trust: bool = True,
+    controls: bool = True,
     until_sure: bool | Goal = False,
     alpha: float = 0.05,
     chunks: int | None = None,
     tasks: str | Sequence[str] = (),
     per_task: int | None = None,
+    seeds: int | Sequence[int] = (),
+    isolate: bool = False,
     batch: int = 8,
     threads: int = 2,
     device: str | None = None,
 ) -> Evaluation:
     """Roll out, judge and rank policies in a world; resumes what ``out`` holds already.
 
-    policies: what acts, as for `worldeval rollout`: checkpoint folders, "python:mine.py:Mine", ...
+    policies: what acts: as for `worldeval rollout` (checkpoint folders, "python:mine.py:Mine"...),
+    a policy object, or a class that makes one of the robot; one or several.
     suite: JSON file of the start states; the shipped one if None. world: "imagination",
-    "metaworld", "toy", or a world of your own: its entry point's name, or "module:attr".
-    world_model: a checkpoint; the shipped one if None.
-    judge: as for `worldeval judge`; if None the shipped judge in imagination, elsewhere the world.
-    truth: what truly happened from the same start states, to measure agreement with.
+    "metaworld", "toy", or one of your own. world_model, starts, robot, memory, solver,
+    sampler_steps, device: how to imagine, as for `worldeval rollout`.
+    judge: as for `worldeval judge`, or an object; if None the shipped judge in imagination,
+    elsewhere the world. truth: what truly happened from the same start states (a table, its file,
+    or a folder of rollouts), to measure agreement with.
     trust: tell which imagined rollouts not to believe, where the shipped calibration fits.
+    controls: imagine random, still and, where ``starts`` holds recorded successes, expert and
+    mirrored actions too, from two start states a task: they tell on which tasks not to believe it.
     until_sure: stop as soon as the "order" (or True), or only the "best", is decided with an error
     probability of at most ``alpha``. chunks, tasks, per_task: a part of the suite.
+    seeds: of all randomness; the suite's if none is given. With a second one everything is rolled
+    out again, and the ranking says whether its order holds.
+    isolate: run each policy in a process of its own.
 
     Raises ConfigError, MismatchError, PolicyError, ... in one sentence that says what to do.
     """
-    stage = StageOptions(
-        world=world,
-        suite=None if suite is None else Path(suite),
-        chunks=chunks,
-        task=(tasks,) if isinstance(tasks, str) else tuple(tasks),
-        per_task=per_task,
-        imagination=ImaginationOptions(
-            world_model=None if world_model is None else Path(world_model), device=device
-        ),
-        batch=batch,
-        threads=threads,
+    imagination = {
+        "world_model": _path(world_model, "world_model"),
+        "starts": _path(starts, "starts"),
+        "robot": robot,
+        "memory": memory,
+        "solver": solver,
+        "sampler_steps": sampler_steps,
+        "device": device,
+    }
+    stage = settings_from(
+        StageOptions,
+        {
+            "world": world,
+            "suite": _path(suite, "suite"),
+            "chunks": chunks,
+            "task": (tasks,) if isinstance(tasks, str) else tasks,
+            "per_task": per_task,
+            "imagination": imagination,
+            "guard": {"isolate": isolate},
+            "batch": batch,
+            "threads": threads,
+        },
     )
-    named = [policies] if isinstance(policies, (str, Path)) else list(policies)
-    goal: Goal | None = ("order" if until_sure is True else until_sure) or None
+    goal = ("order" if until_sure is True else until_sure) or None
+    if goal not in (None, "order", "best"):
+        raise ConfigError(f"until_sure is {until_sure!r}, expected 'order', 'best' or False")
+    folder = _path(out, "out")
+    if folder is None:
+        raise ConfigError("out is None, expected the folder to write the evaluation to")
     return evaluate_stage(
         stage,
-        [str(policy) for policy in named],
-        Path(out),
-        judge=None if judge is None else str(judge),
-        truth=None if truth is None else Path(truth),
+        as_list(policies),
+        folder,
+        judge=judge,
+        truth=truth,
         trust=trust,
+        controls=controls,
         until_sure=goal,
         alpha=alpha,
+        seeds=(seeds,) if isinstance(seeds, int) else tuple(seeds),
     )
+
+
+def _path(value: Any, name: str) -> Path | None:
+    """``value`` as a path; ConfigError if it is none."""
+    if value is None or isinstance(value, Path):
+        return value
+    if not isinstance(value, str) or not value:
+        raise ConfigError(f"{name} is {value!r:.60}, expected a path")
+    return Path(value)
 
 
 def evaluate_stage(
     options: StageOptions,
-    policies: Sequence[str],
+    policies: Sequence[Given],
     out: Path,
     *,
-    judge: str | None = None,
-    truth: Path | None = None,
+    judge: Judge | str | Path | None = None,
+    truth: pd.DataFrame | str | Path | None = None,
     trust: bool = True,
+    controls: bool = True,
     until_sure: Goal | None = None,
     alpha: float = 0.05,
     round_starts: int = 8,
+    seeds: Sequence[int] = (),
     verb: Any = None,
 ) -> Evaluation:
     """``evaluate`` with all options of the stage. verb: the options as given, for run.json."""
-    from worldeval.evaluation.rolling import roll_out
+    from worldeval.evaluation.rolling import roll_controls, roll_out
     from worldeval.evaluation.until_sure_folder import check_enough, roll_until_sure
     from worldeval.judging.loading import load_judge
 
-    if until_sure is not None:
-        check_enough(policies)
     if not policies:
         raise ConfigError("no policy was given, expected one or more: --policy URI")
+    if until_sure is not None:
+        check_enough(policies)
+    first, second = _seeds(seeds, until_sure)
     rule = _rule(until_sure, alpha, round_starts)
     imagined = options.world == IMAGINATION
     who = judge if judge is not None or not imagined else _shipped_judge()
-    judging = None if who is None else load_judge(who)  # what is misspelt is told before the work
-    if truth is not None and not truth.exists():
-        raise ConfigError(f"the truth {truth} does not exist; check the spelling of the path")
-    steps = ("judging" if judging else "", "trust" if trust and imagined else "", "ranking")
-    following = ", ".join(filter(None, steps))
-    with options.open(out, policies, verb or options) as stage:
+    # What is misspelt is told before the work.
+    judging = load_judge(who) if isinstance(who, (str, Path)) else _checked(who)
+    given = _path(truth, "truth") if isinstance(truth, str) else truth
+    if isinstance(given, Path) and not given.exists():
+        raise ConfigError(f"the truth {given} does not exist; check the spelling of the path")
+    steps = ["judging"] * (judging is not None) + ["trust"] * (trust and imagined) + ["ranking"]
+    then = ", ".join(["another seed"] * (second is not None) + steps)
+    record = verb or options
+    with options.open(out, policies, record, controls=controls, seed=first) as stage:
         if rule is None:
-            roll_out(stage, options.batch, then=following)
+            roll_out(stage, options.batch, then=then)
         else:
             rule = replace(rule, seed=stage.suite.seed)
-            roll_until_sure(stage, judging, rule, options.batch, then=following)
+            roll_until_sure(stage, judging, rule, options.batch, then=then)
+        roll_controls(stage, options.batch, then=then)
+    if second is not None:
+        with options.open(out / OTHER_SEED, policies, record, seed=second) as stage:
+            roll_out(stage, options.batch, then=", ".join(steps))
     run = Evaluation.open(out)
     if judging is None:
         _keep_outcomes(run)
@@ -125,7 +182,37 @@ def evaluate_stage(
         run.judge(judging)
     if trust and imagined:
         run.measure_trust(options.imagination)
-    return run.rank(truth)
+    return run.rank(given)
+
+
+def _seeds(seeds: Sequence[int], until_sure: Goal | None) -> tuple[int | None, int | None]:
+    """The seed of the ranking and the one it is tried with, as far as they are given."""
+    from worldeval.rollout.suite import check_seed
+
+    for seed in seeds:
+        check_seed(seed, "seeds")
+    if len(seeds) > 2 or len(set(seeds)) < len(seeds):
+        raise ConfigError(
+            f"seeds are {list(seeds)}, expected at most two different ones: that of the ranking, "
+            "and another to try its order with"
+        )
+    if len(seeds) == 2 and until_sure is not None:
+        raise ConfigError(
+            "a second seed was given with until_sure, which stops at rollouts that another seed "
+            "would not stop at; give one of the two"
+        )
+    first, second, *_ = (*seeds, None, None)
+    return first, second
+
+
+def _checked(judge: Any) -> Judge | None:
+    if judge is not None and not (hasattr(judge, "judge") and hasattr(judge, "name")):
+        raise ConfigError(
+            f"judge is {judge!r:.60}, expected what `worldeval judge` takes, or an object with a "
+            "name and judge(episodes)"
+        )
+    known: Judge | None = judge
+    return known
 
 
 def _rule(goal: Goal | None, alpha: float, round_starts: int) -> StoppingRule | None:
@@ -149,5 +236,5 @@ def _keep_outcomes(run: Evaluation) -> None:
     from worldeval.judging.tables import write_table
     from worldeval.rollout.table import rollout_table
 
-    for place in run.stores:
+    for place in run.judged_stores:
         write_table(rollout_table(EpisodeStore.open(place)), place / VERDICTS)

@@ -12,7 +12,7 @@ from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from worldeval.errors import MismatchError, StoreError, WorldEvalError
+from worldeval.errors import ConfigError, MismatchError, StoreError, WorldEvalError
 from worldeval.evaluation.folder import (
     TRUTH,
     VERDICTS,
@@ -24,7 +24,7 @@ from worldeval.evaluation.folder import (
     read_verdicts,
 )
 from worldeval.evaluation.opening import ImaginationOptions, stores_in
-from worldeval.evaluation.ranked import GIVEN_TRUTH, leaderboard_of, part, write_ranked
+from worldeval.evaluation.ranked import GIVEN_TRUTH, OTHER_SEED, leaderboard_of, part, write_ranked
 from worldeval.evaluation.rollouts import RolloutView, rollouts_by_policy
 
 if TYPE_CHECKING:
@@ -43,6 +43,8 @@ class Evaluation:
     """
 
     def __init__(self, folder: str | Path, starts: Iterable[str] | None = None) -> None:
+        if not isinstance(folder, (str, Path)):
+            raise ConfigError(f"folder is {folder!r:.60}, expected the path of an evaluation")
         self.folder = Path(folder)
         self.starts = None if starts is None else frozenset(starts)
         self._ranked: tuple[frozenset[tuple[str, int, int]], Leaderboard] | None = None
@@ -53,10 +55,16 @@ class Evaluation:
         """The stores of rollouts in the folder."""
         return stores_in(self.folder)
 
+    @property
+    def judged_stores(self) -> list[Path]:
+        """The stores whose rollouts get verdicts: with those of another seed, if there are any."""
+        again = self.folder / OTHER_SEED
+        return [*self.stores, *(stores_in(again) if again.is_dir() else ())]
+
     @classmethod
     def open(cls, folder: str | Path) -> Evaluation:
         """The evaluation in a folder. StoreError if it holds no rollouts."""
-        if not Path(folder).is_dir():
+        if isinstance(folder, (str, Path)) and not Path(folder).is_dir():
             raise StoreError(
                 f"there is no folder {folder}; give one that `worldeval evaluate`, `worldeval "
                 "rollout` or `worldeval demo` wrote"
@@ -115,7 +123,7 @@ class Evaluation:
         opened = (EpisodeStore.open(place) for place in self.stores)
         for told in check_labels([judge], opened, self.folder):
             print(told)
-        for place in self.stores:
+        for place in self.judged_stores:
             judge_folder(judge, place)
         return self
 

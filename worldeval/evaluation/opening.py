@@ -7,7 +7,6 @@ tells whether an output folder was begun with the same weights or the same file.
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -212,10 +211,6 @@ def fingerprint(uri: str) -> str | None:
     if file.is_file():
         return hashlib.sha256(file.read_bytes()).hexdigest()[:12]
     return None
-
-
-def fingerprints(uris: Sequence[str]) -> dict[str, str | None]:
-    return {uri: fingerprint(uri) for uri in uris}
 
 
 def imagination_content(options: ImaginationOptions) -> dict[str, dict[str, str]]:

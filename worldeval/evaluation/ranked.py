@@ -14,7 +14,13 @@ from typing import TYPE_CHECKING, Any
 
 from worldeval import shipped
 from worldeval.errors import MismatchError
-from worldeval.evaluation.folder import read_trust, read_truth, read_verdicts, write_ranking
+from worldeval.evaluation.folder import (
+    VERDICTS,
+    read_trust,
+    read_truth,
+    read_verdicts,
+    write_ranking,
+)
 from worldeval.evaluation.opening import fingerprint, stores_in, world_model_of
 
 if TYPE_CHECKING:
@@ -25,6 +31,8 @@ if TYPE_CHECKING:
 
 GIVEN_TRUTH = "given-truth.parquet"
 """The true outcomes that the folder was last ranked against."""
+OTHER_SEED = "other-seed"
+"""Where the same rollouts with another seed lie, which the order is tried with."""
 VIDEOS, CLIPS = "videos", "clips"
 """Where films for people lie; the second where the folder is a store, whose films are its own."""
 
@@ -66,8 +74,15 @@ def leaderboard_of(folder: Path, starts: Collection[str] | None = None) -> Leade
         given_truth(folder, verdicts),
         judge_errors=errors,
         trust=None if trust is None else part(trust, starts),
+        again=_again(folder, starts),
     )
     return replace(board, notes=(*board.notes, *notes, *stopping_notes(folder, verdicts)))
+
+
+def _again(folder: Path, starts: Collection[str] | None) -> pd.DataFrame | None:
+    """The verdicts on what was rolled out with another seed."""
+    place = folder / OTHER_SEED
+    return part(read_verdicts(place), starts) if (place / VERDICTS).is_file() else None
 
 
 def _trust(folder: Path) -> tuple[pd.DataFrame | None, list[str]]:

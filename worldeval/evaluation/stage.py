@@ -22,6 +22,8 @@ if TYPE_CHECKING:
     import pandas as pd
 
     from worldeval.data.store.episodes import EpisodeStore
+    from worldeval.evaluation.controls import Controls
+    from worldeval.evaluation.given import Given
     from worldeval.motion.adapters import Adapter
     from worldeval.rollout.suite import Suite
     from worldeval.types import Policy, World
@@ -52,22 +54,31 @@ class StageOptions:
     threads: int = 2
     """Cores that torch may use."""
 
-    def open(self, out: Path, uris: Sequence[str], verb: Any) -> Stage:
+    def open(
+        self,
+        out: Path,
+        policies: Sequence[Given],
+        verb: Any,
+        *,
+        controls: bool = False,
+        seed: int | None = None,
+    ) -> Stage:
         """Open the world, load the policies, and begin or go on in ``out``.
 
-        verb: the options as given, for run.json. Raises what does not fit together before anything
-        is rolled out.
+        verb: the options as given, for run.json. controls: control policies too, where the world
+        is imagined. seed: of all randomness; the suite's if None. Raises what does not fit together
+        before anything is rolled out.
         """
         from worldeval.data.provenance import MANIFEST, read_manifest, write_manifest
+        from worldeval.evaluation.controls import open_controls
+        from worldeval.evaluation.given import open_policies
         from worldeval.evaluation.opening import (
             adapter_of,
             fingerprint,
-            fingerprints,
             open_world,
             set_threads,
             world_content,
         )
-        from worldeval.policies.content import policy_content
         from worldeval.rollout.fit import check_fit, check_names
 
         self.guard.check()
@@ -76,44 +87,64 @@ class StageOptions:
         suite = self._suite().subset(self.task or None, self.per_task)
         if self.chunks is not None:
             suite = replace(suite, chunks=self.chunks)
+        if seed is not None:
+            suite = replace(suite, seed=seed)
         world = open_world(self.world, self.imagination)
         adapter = adapter_of(world.robot, self.imagination)
-        policies: list[Policy] = []
-        try:
-            for uri in uris:  # all are checked before the first begins
-                policies.append(self.guard.open(uri, world.robot))
-                check_fit(world, policies[-1], suite)
-            check_names(uris, policies)
-        except BaseException:
-            close_policies(policies)
-            raise
+        opened = open_policies(policies, world.robot, self.guard)
+        stage = Stage(
+            world=world,
+            adapter=adapter,
+            policies=tuple(one.policy for one in opened),
+            suite=suite,
+            folder=out,
+            lent=frozenset(one.policy.spec.name for one in opened if one.lent),
+        )
         imagined = self.world == IMAGINATION
-        config = {
-            "world": self.world,
-            "imagination": self.imagination if imagined else None,
-            "world_model": fingerprint(str(self.imagination.folder)) if imagined else None,
-            "suite": {"name": suite.name, "chunks": suite.chunks, "seed": suite.seed},
-            "policies": fingerprints(uris),
-            "policy_names": {p.spec.name: uri for uri, p in zip(uris, policies, strict=True)},
-        }
-        content = {f"policy {uri}": policy_content(uri, but=out) for uri in uris}
-        # Policies and start states may be added later. A folder that does not say which policy
-        # had which name cannot tell a new one from an old one of the same name: it stays as it is.
-        began = read_manifest(out)["config"] if (out / MANIFEST).exists() else config
-        named = "policy_names" in began
-        write_manifest(
-            out,
-            command="rollout",
-            config=config,
-            seed=suite.seed,
-            extra={"options": verb, "starts": len(suite.starts)},
-            content=content | world_content(self.world, self.imagination),
-            allow_changes=("suite.name",) if named else ("suite.name", "policy_names"),
-            grows={"policies": "policy ", "policy_names": "name "} if named else None,
-        )
-        return Stage(
-            world=world, adapter=adapter, policies=tuple(policies), suite=suite, folder=out
-        )
+        try:
+            for one in opened:  # all are checked before the first begins
+                check_fit(world, one.policy, suite)
+            check_names([one.uri for one in opened], stage.policies)
+            if controls and imagined:
+                names = [policy.spec.name for policy in stage.policies]
+                beside = open_controls(world, suite, self._recorded(), names)
+                opened += beside.opened
+                stage = replace(stage, controls=beside)
+            config = {
+                "world": self.world,
+                "imagination": self.imagination if imagined else None,
+                "world_model": fingerprint(str(self.imagination.folder)) if imagined else None,
+                "suite": {"name": suite.name, "chunks": suite.chunks, "seed": suite.seed},
+                "policies": {one.uri: one.fingerprint for one in opened},
+                "policy_names": {one.policy.spec.name: one.uri for one in opened},
+            }
+            content = {f"policy {one.uri}": one.content(out) for one in opened}
+            # Policies and start states may be added later. A folder that does not say which policy
+            # had which name cannot tell a new one from an old one of the same name: it stays as it
+            # is.
+            began = read_manifest(out)["config"] if (out / MANIFEST).exists() else config
+            named = "policy_names" in began
+            write_manifest(
+                out,
+                command="rollout",
+                config=config,
+                seed=suite.seed,
+                extra={"options": verb, "starts": len(suite.starts)},
+                content=content | world_content(self.world, self.imagination),
+                allow_changes=("suite.name",) if named else ("suite.name", "policy_names"),
+                grows={"policies": "policy ", "policy_names": "name "} if named else None,
+            )
+        except BaseException:
+            stage.close()
+            raise
+        return stage
+
+    def _recorded(self) -> EpisodeStore | None:
+        """The store in which the start states lie, if there is one."""
+        from worldeval.data.store.episodes import EpisodeStore
+
+        place = self.imagination.starts or shipped.folder() / shipped.STARTS
+        return EpisodeStore.open(place) if place.is_dir() else None
 
     def _suite(self) -> Suite:
         from worldeval.data.store.episodes import EpisodeStore
@@ -138,6 +169,10 @@ class Stage:
     folder: Path
     places: Mapping[str, Path] = field(default_factory=dict)
     """Policy -> folder of its rollouts, where each has one of its own."""
+    controls: Controls | None = None
+    """Policies that are rolled out from a few start states, to see whom to believe."""
+    lent: frozenset[str] = frozenset()
+    """Names of policies that others made and will close."""
 
     def place(self, policy: str) -> Path:
         """The folder of this policy's rollouts."""
@@ -153,12 +188,17 @@ class Stage:
         return self
 
     def __exit__(self, *_: object) -> None:
-        close_policies(self.policies)
+        self.close()
+
+    def close(self) -> None:
+        """Close the world, and the policies but for those that were lent."""
+        own = [policy for policy in self.policies if policy.spec.name not in self.lent]
+        close_policies([*own, *(self.controls.policies if self.controls else ())])
         self.world.close()
 
     def keep_truth(self, table: pd.DataFrame) -> None:
         """Write what the world knows of its rollouts (``rollout_table``), if it knows anything:
-        the table that `worldeval rank --against` takes."""
+        the table that `worldeval rank --truth` takes."""
         from worldeval.data.tables import DECIDED
         from worldeval.evaluation.folder import TRUTH, write_table
 

@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING
 
 from worldeval.data.files import load_json
 from worldeval.errors import ConfigError, DataError
+from worldeval.ranking.leaderboard.controls import CONTROLS
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -29,7 +30,7 @@ if TYPE_CHECKING:
 RECORD = "until-sure.json"
 
 
-def check_enough(policies: Sequence[str]) -> None:
+def check_enough(policies: Sequence[object]) -> None:
     """Raise ConfigError for fewer policies than can be put in order."""
     if len(policies) < 2:
         raise ConfigError(
@@ -100,7 +101,8 @@ def stopping_notes(folder: Path, table: pd.DataFrame) -> tuple[str, ...]:
             f"{path} cannot be read ({error!r}); run the same `worldeval evaluate --until-sure` "
             "again to make it anew"
         ) from error
-    whole = bool((table.groupby("policy")["start_id"].nunique() >= starts).all())
+    ranked = table[~table["policy"].isin(CONTROLS)]
+    whole = bool((ranked.groupby("policy")["start_id"].nunique() >= starts).all())
     return () if whole else notes
 
 

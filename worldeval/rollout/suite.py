@@ -63,11 +63,11 @@ class Suite:
                 f"suite {self.name!r}: chunks is {_number(self.chunks)}, expected 1 or more, at "
                 f"most {MOST_CHUNKS}"
             )
-        _check_seed(self.seed, f"suite {self.name!r}")
+        check_seed(self.seed, f"suite {self.name!r}")
         if not self.starts:
             raise ConfigError(f"suite {self.name!r} has no start states, expected at least one")
         for start in self.starts:
-            _check_seed(start.seed, f"suite {self.name!r}: start state {start.start_id!r}")
+            check_seed(start.seed, f"suite {self.name!r}: start state {start.start_id!r}")
             if not start.start_id or not start.task:
                 raise ConfigError(
                     f"suite {self.name!r}: a start state has start_id {start.start_id!r} and task "
@@ -164,7 +164,8 @@ def _check_keys(values: Any, kind: type, source: str) -> None:
             raise ConfigError(f"{source}: {name} is {values[name]!r}, expected {expected.__name__}")
 
 
-def _check_seed(seed: object, whose: str) -> None:
+def check_seed(seed: object, whose: str) -> None:
+    """Raise ConfigError unless ``seed`` is a whole number that a table can hold."""
     if type(seed) is not int or not 0 <= seed <= LARGEST_SEED:
         raise ConfigError(f"{whose}: seed is {_number(seed)}, expected an int >= 0, below 2^63")
 

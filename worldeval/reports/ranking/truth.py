@@ -5,6 +5,8 @@ In: a ``Leaderboard``. Out: ``<section>`` elements; empty text where there is no
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 from worldeval.ranking.agreement import Agreement
 from worldeval.ranking.agreement_figures import STATISTICS
 from worldeval.ranking.leaderboard.leaderboard import Leaderboard, PolicyRow
@@ -60,7 +62,8 @@ def _figure(agreement: Agreement, name: str, label: str, meaning: str) -> str:
 
 def tasks_section(board: Leaderboard) -> str:
     truth = any(row.true is not None for row in board.policies)
-    header = "".join(f'<th class="task">{escape(row.task)}</th>' for row in board.per_task)
+    doubts = board.controls.doubts
+    header = "".join(_task(row.task, doubts.get(row.task, ())) for row in board.per_task)
     # Letters where they say something: not where all policies share one.
     telling = [len({row.letters for row in task.policies} - {""}) > 1 for task in board.per_task]
     body = ""
@@ -78,6 +81,8 @@ def tasks_section(board: Leaderboard) -> str:
         )
     elif len(board.ranked) > 1 and len(board.per_task) > 1:
         hint += " In no single task can any two policies be told apart."
+    if doubts:
+        hint += " †: not to be believed there, see the controls."
     marks = ""
     if truth:
         hint += (
@@ -91,6 +96,13 @@ def tasks_section(board: Leaderboard) -> str:
         f'{marks}<div class="scroll"><table class="heat"><thead><tr><th class="name"></th>'
         f"{header}</tr></thead><tbody>{body}</tbody></table></div>",
     )
+
+
+def _task(task: str, doubts: Sequence[str]) -> str:
+    """The head of a task's column; marked, with the reasons, where a control says not to trust."""
+    if not doubts:
+        return f'<th class="task">{escape(task)}</th>'
+    return f'<th class="task" title="{escape("; ".join(doubts))}">{escape(task)} †</th>'
 
 
 def _cell(row: PolicyRow, truth: bool, with_letters: bool) -> str:
