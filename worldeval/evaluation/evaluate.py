@@ -149,10 +149,10 @@ def evaluate_stage(
     from worldeval.evaluation.until_sure_folder import check_enough, roll_until_sure
     from worldeval.judging.loading import load_judge
 
-    if not policies:
-        raise ConfigError("no policy was given, expected one or more: --policy URI")
     if until_sure is not None:
         check_enough(policies)
+    if not policies:
+        raise ConfigError("no policy was given, expected one or more: --policy URI")
     first, second = _seeds(seeds, until_sure)
     rule = _rule(until_sure, alpha, round_starts)
     imagined = options.world == IMAGINATION
