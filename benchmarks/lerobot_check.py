@@ -1,12 +1,15 @@
-"""Does the real LeRobot read our exports? Runs in an environment of its own, without worldeval.
+"""Does the real LeRobot read our exports? Runs in an environment of LeRobot's own.
 
     python lerobot_check.py read DATASET [--coded] [--workers 1]
     python lerobot_check.py train DATASET --policy act --steps 30 --out CHECKPOINT
+    PYTHONPATH=worldeval-clone python lerobot_check.py roll CHECKPOINT --out STORE
 
 ``read`` loads the dataset, decodes every row of every view, asks for delta timestamps and takes a
 batch from a DataLoader; with --coded, the pictures spell episode, frame and view in black and white
 (``tests/data/test_lerobot_export.py``), and every one is compared with its row. ``train`` takes
-some steps of a LeRobot policy and saves it as LeRobot does. The last line of output is JSON.
+some steps of a LeRobot policy and saves it as LeRobot does. ``roll`` alone needs worldeval too: it
+rolls that checkpoint out in the toy world and compares its answers with LeRobot's own. The last
+line of output is JSON.
 """
 
 from __future__ import annotations
@@ -126,7 +129,8 @@ def train(options: argparse.Namespace) -> dict[str, Any]:
         "act": {"chunk_size": 12, "n_action_steps": 12, "dim_model": 64, "n_heads": 4,
                 "dim_feedforward": 128, "n_encoder_layers": 1, "n_vae_encoder_layers": 1,
                 "pretrained_backbone_weights": None},
-        "diffusion": {"down_dims": (32, 64), "num_train_timesteps": 10, "crop_shape": None},
+        "diffusion": {"down_dims": (32, 64), "num_train_timesteps": 10, "crop_shape": None,
+                      "n_obs_steps": 1, "n_action_steps": 8, "horizon": 16},
     }[options.policy]  # fmt: skip
     config = make_policy_config(
         options.policy, input_features=inputs, output_features=outputs, device="cpu",
@@ -169,6 +173,47 @@ def train(options: argparse.Namespace) -> dict[str, Any]:
     }
 
 
+def roll(options: argparse.Namespace) -> dict[str, Any]:
+    import numpy as np
+
+    from worldeval import testing
+    from worldeval.data.fit import robot_extra, store_fields
+    from worldeval.data.store.episodes import EpisodeStore
+    from worldeval.policies.loading import load_policy
+    from worldeval.rollout.engine import run
+    from worldeval.rollout.suite import Suite
+
+    robot = testing.toy_robot(image_size=(64, 64))
+    policy: Any = load_policy(f"lerobot:{options.checkpoint}", robot)
+    testing.check_policy(policy, robot)
+    suite = Suite(name="toy", robot=robot.name, chunks=2, starts=testing.toy_starts(count=1))
+    store = EpisodeStore.create(options.out, **store_fields(robot), extra=robot_extra(robot))
+    run(testing.ToyWorld(robot=robot), policy, suite, store, batch=2, progress=False)
+    store.close()
+    # What LeRobot itself answers to the first frame of each rollout, one by one.
+    apart = 0.0
+    for episode in EpisodeStore.open(options.out):
+        batch: dict[str, Any] = {
+            f"observation.images.{view}": torch.from_numpy(
+                testing.ToyWorld(robot=robot).reset([start_of(suite, episode)], [0]).frames[0, 0, v]
+            ).permute(2, 0, 1)[None].float() / 255
+            for v, view in enumerate(robot.views)
+        }  # fmt: skip
+        batch["observation.state"] = torch.from_numpy(episode.poses[:1])
+        batch["task"] = [episode.instruction]
+        policy._policy.reset()
+        with torch.inference_mode():
+            chunk = policy._after(policy._policy.predict_action_chunk(policy._before(batch)))[0]
+        sent = episode.actions.reshape(-1, robot.action_dim)[: len(chunk)]
+        wanted = np.clip(chunk.numpy(), robot.action_low, robot.action_high)[: len(sent)]
+        apart = max(apart, float(np.abs(sent - wanted).max()))
+    return {"rollouts": len(suite.starts), "chunk": policy.spec.chunk, "apart": apart}
+
+
+def start_of(suite: Any, episode: Any) -> Any:
+    return next(s for s in suite.starts if s.start_id == episode.extra["start_id"])
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     verbs = parser.add_subparsers(dest="verb", required=True)
@@ -183,6 +228,10 @@ def main() -> None:
             verb.add_argument("--policy", choices=("act", "diffusion"), default="act")
             verb.add_argument("--steps", type=int, default=30)
             verb.add_argument("--out", type=Path, required=True)
+    verb = verbs.add_parser("roll")
+    verb.set_defaults(work=roll)
+    verb.add_argument("checkpoint", type=Path)
+    verb.add_argument("--out", type=Path, required=True)
     options = parser.parse_args()
     print(json.dumps(options.work(options)))
 

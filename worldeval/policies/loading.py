@@ -8,6 +8,7 @@ Enters: a URI and the robot. Leaves: a policy that ``check_policy`` has accepted
     replay-shuffled:STORE_DIR                other episodes' actions, as a control
     bc:CHECKPOINT_DIR   or the plain path    a cloned policy; ?name=NAME renames it
     faulty:FOLDER?gain=0.5                   a policy with something wrong, see faulty.py
+    lerobot:FOLDER                           a policy that LeRobot trained, see lerobot.py
     openpi://HOST:PORT                       a policy behind an openpi server, see openpi.py
     roboarena://HOST:PORT                    ... or a RoboArena server, see roboarena.py
     python:path/to/file.py:ClassName?k=v     a class or factory in a file
@@ -54,6 +55,7 @@ WITH_PLACE: dict[str, str] = {
     "replay-shuffled": "worldeval.policies.replay:ShuffledReplayPolicy",
     "bc": "worldeval.policies.cloning.behaviour_cloning:load",
     "faulty": "worldeval.policies.faulty:load",
+    "lerobot": "worldeval.policies.lerobot:LeRobotPolicy",
     "openpi": "worldeval.policies.servers.openpi:load",
     "roboarena": "worldeval.policies.servers.roboarena:load",
 }
