@@ -48,6 +48,23 @@ def test_what_cannot_be_seen_is_unknown() -> None:
     assert np.isnan(read_travel(picture(None), hidden, TRAVEL[:3]))
 
 
+def test_what_is_nowhere_is_lost_and_the_view_that_is_nearest_does_not_decide_alone() -> None:
+    places = np.concatenate([PLACES, picture(None)[None]])
+    travel = np.append(TRAVEL, np.inf)
+    assert read_travel(picture(None), places, travel) == np.inf
+    large = np.repeat(np.repeat(places, 2, axis=1), 1, axis=2)  # two views
+    half = np.concatenate([picture(4), picture(None)])
+    half[0] = places[0, 0]
+    large[:, 1] = 90 + (large[:, 1].astype(int) - 90) // 2  # it is fainter in the second
+    assert read_travel(half, large, travel) == 0
+    row = contact_row("all", [contact(0.0, np.inf), contact(0.1, np.inf), contact(0.0, 0.0)])
+    assert (row.lost, row.invented, row.omitted) == (
+        Rate(count=2, of=3),
+        Rate(count=0, of=1),
+        Rate(count=0, of=0),
+    )
+
+
 def contact(true: float, imagined: float, kind: str = "expert", sharp: float | None = None):
     seen = true if sharp is None else sharp
     return Contact(

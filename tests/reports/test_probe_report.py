@@ -51,7 +51,7 @@ def probe() -> PhysicsProbe:
 def test_every_number_has_physics_beside_it():
     text = probe_report([], probe())
     assert "| human | 40 | 0.50 (0.95) | – | 0.25 | 0.50 | 0.50 |" in text
-    assert "| above | 100 % [21, 100] of 1 | – | 0 % [0, 79] of 1 |" in text
+    assert "| above | 100 % [21, 100] of 1 | – | 0 % [0, 79] of 1 | 0 % [0, 79] of 1 |" in text
     assert "| window | open | 1 | 100 % (100 %) | 0 % (100 %) | -100 |" in text
     assert "| wrist view, out and back | 19.0 | 24.8 (true frames through" in text
     assert "| chunk 40 | 20.5 | 17.8 (repeated first frame) |" in text

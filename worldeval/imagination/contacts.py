@@ -6,10 +6,13 @@ In: a frame of unknown origin and pictures of the same moment with the object in
     invented contact = imagined to have moved, of what physics left where it was
     omitted contact  = imagined to have stayed, of what physics moved
 
+    lost             = imagined to be nowhere, which only what lies loose can be; counts in neither
+
 The detector compares the frame with each picture, in the pixels in which the pictures differ, and
-takes the one that is most alike. Pictures are seen through the world model's autoencoder, as what
-is imagined is, so that neither blur nor a faint pane is taken for a motion. What the detector is
-worth is measured on true frames, sharp ones and blurred ones.
+takes the one that is most alike; each view counts alike, however near its camera is. Pictures are
+seen through the world model's autoencoder, as what is imagined is, so that neither blur nor a faint
+pane is taken for a motion. What the detector is worth is measured on true frames, sharp ones and
+blurred ones.
 """
 
 from __future__ import annotations
@@ -33,16 +36,23 @@ def read_travel(frame: np.ndarray, pictures: np.ndarray, travel_m: np.ndarray) -
     """How far (m) the object of ``frame`` (V, H, W, C) uint8 has gone: the travel (N,) of the most
     alike of ``pictures`` (N, V, H, W, C). NaN where the pictures do not differ: nothing to see."""
     shown = pictures.astype(np.int16)
-    mask = (shown.max(0) - shown.min(0)).max(-1) >= DIFFERENT
-    if not mask.any():
+    differs = (shown.max(0) - shown.min(0)).max(-1) >= DIFFERENT
+    errors = [
+        np.square(seen[mask] - views[:, mask], dtype=np.float64).mean(axis=(1, 2))
+        for seen, views, mask in zip(
+            frame.astype(np.int16), shown.swapaxes(0, 1), differs, strict=True
+        )
+        if mask.any()
+    ]
+    if not errors:
         return float("nan")
-    error = np.square(frame.astype(np.int16)[mask] - shown[:, mask], dtype=np.float64)
-    return float(travel_m[int(np.argmin(error.mean(axis=(1, 2))))])
+    return float(travel_m[int(np.argmin(np.sum(errors, axis=0)))])
 
 
 @dataclass(frozen=True, kw_only=True)
 class Contact:
-    """One motion: how far the object truly went, and how far frames show it (NaN: not seen).
+    """One motion: how far the object truly went, and how far frames show it (NaN: it cannot be
+    seen from there; inf: it is nowhere).
 
     imagined_m: of the imagined frame; sharp_m, blurred_m: of the true frame, for the detector's
     sake. psnr_db: of the imagined frames against the true ones, over the whole motion.
@@ -96,12 +106,13 @@ class ContactRow:
     name: str
     invented: Rate
     omitted: Rate
+    lost: Rate
     detector_sharp: Rate
     detector_blurred: Rate
     psnr_db: float | None
 
     def to_dict(self) -> dict[str, Any]:
-        parts = ("invented", "omitted", "detector_sharp", "detector_blurred")
+        parts = ("invented", "omitted", "lost", "detector_sharp", "detector_blurred")
         return {
             "name": self.name,
             **{part: getattr(self, part).to_dict() for part in parts},
@@ -112,21 +123,24 @@ class ContactRow:
 def contact_row(name: str, contacts: Sequence[Contact]) -> ContactRow:
     """Rates over motions; those in which the object cannot be seen count nowhere."""
 
-    def wrong(which: str, moved: tuple[bool, ...]) -> Rate:
-        seen = [
-            (getattr(c, which) > SEEN_M) != c.moved
-            for c in contacts
-            if c.moved in moved and np.isfinite(getattr(c, which))
-        ]
-        return Rate(count=sum(seen), of=len(seen))
+    def wrong(moved: bool) -> Rate:
+        seen = [c for c in contacts if c.moved is moved and np.isfinite(c.imagined_m)]
+        return Rate(count=sum((c.imagined_m > SEEN_M) != moved for c in seen), of=len(seen))
+
+    def misread(which: str) -> Rate:
+        read = [(getattr(c, which), c.moved) for c in contacts if c.moved is not None]
+        known = [(far, moved) for far, moved in read if not np.isnan(far)]
+        wrong = [far == np.inf or (far > SEEN_M) != moved for far, moved in known]
+        return Rate(count=sum(wrong), of=len(known))
 
     levels = [c.psnr_db for c in contacts]
     return ContactRow(
         name=name,
-        invented=wrong("imagined_m", (False,)),
-        omitted=wrong("imagined_m", (True,)),
-        detector_sharp=wrong("sharp_m", (False, True)),
-        detector_blurred=wrong("blurred_m", (False, True)),
+        invented=wrong(False),
+        omitted=wrong(True),
+        lost=Rate(count=sum(c.imagined_m == np.inf for c in contacts), of=len(contacts)),
+        detector_sharp=misread("sharp_m"),
+        detector_blurred=misread("blurred_m"),
         psnr_db=float(np.mean(levels)) if levels else None,
     )
 

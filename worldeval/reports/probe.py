@@ -32,8 +32,8 @@ def probe_report(
         to_markdown(physics.motions),
         "## Contacts",
         "Invented: of what truly stayed, so much is imagined to have moved. Omitted: of what truly "
-        "moved, so much is imagined to have stayed. In physics both are 0. Detector: how often it "
-        "errs about true frames, sharp and blurred.\n",
+        "moved, so much is imagined to have stayed. Lost: imagined to be nowhere. In physics all "
+        "are 0. Detector: how often it errs about true frames, sharp and blurred.\n",
         _contacts("motion", physics.by_kind),
         _contacts("task", physics.by_task),
         "## The same motion with another gripper",
@@ -58,13 +58,14 @@ def _table(heads: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
 
 
 def _contacts(by: str, rows: Sequence[ContactRow]) -> str:
-    heads = (by, "invented", "omitted", "detector, sharp", "blurred", "PSNR, dB")
+    heads = (by, "invented", "omitted", "lost", "detector, sharp", "blurred", "PSNR, dB")
     return _table(
         heads,
         (
             (
                 row.name,
-                *map(str, (row.invented, row.omitted, row.detector_sharp, row.detector_blurred)),
+                *map(str, (row.invented, row.omitted, row.lost)),
+                *map(str, (row.detector_sharp, row.detector_blurred)),
                 "–" if row.psnr_db is None else f"{row.psnr_db:.1f}",
             )
             for row in rows

@@ -25,6 +25,7 @@ PLACES = 15
 """Of an object on a slide or a hinge: so many places over the whole of its way."""
 _SIDES = [(np.cos(a), np.sin(a), 0.0) for a in np.arange(8) * np.pi / 4]
 _AWAY_M = np.array([np.multiply(side, far) for far in (0.04, 0.08) for side in _SIDES])
+_GONE_M = np.array([0.0, 0.0, -2.0])
 _LIFTED_M = np.array([(0.0, 0.0, 0.05), (0.0, 0.0, 0.10)])
 
 
@@ -33,7 +34,7 @@ class Places:
     """One moment with the object in different places.
 
     frames: (N, V, H, W, 3) uint8, the first with the object where it was at the start.
-    travel_m: (N,) how far the object is from there.
+    travel_m: (N,) how far the object is from there; inf where it is nowhere to be seen.
     """
 
     frames: np.ndarray
@@ -60,6 +61,8 @@ class Movable:
         return self._travel(self._value(self.simulation.data.qpos))
 
     def _travel(self, value: np.ndarray) -> float:
+        if self._free and value[2] <= self.start[2] + _GONE_M[2]:
+            return float("inf")
         return float(np.linalg.norm(value - self.start)) * LEVER_M.get(self._scene, 1.0)
 
     def places(self, world: MetaWorld, qpos: np.ndarray) -> Places:
@@ -84,4 +87,4 @@ class Movable:
             ]
         around = [self.start + step for step in (*_AWAY_M, *_LIFTED_M)]
         way = [self.start + share * (now - self.start) for share in (0.33, 0.67)]
-        return [*around, *way]
+        return [*around, *way, self.start + _GONE_M]
