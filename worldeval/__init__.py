@@ -42,6 +42,7 @@ _HOMES = {
     "World": "types",
     "WorldEvalError": "errors",
     "WorldStep": "types",
+    "before_and_after": "evaluation.before_after",
     "evaluate": "evaluation.evaluate",
     "load_judge": "judging.loading",
     "load_policy": "policies.loading",
@@ -74,6 +75,7 @@ __all__ = [
     "WorldEvalError",
     "WorldStep",
     "__version__",
+    "before_and_after",
     "evaluate",
     "load_judge",
     "load_policy",
@@ -84,6 +86,7 @@ __all__ = [
 if TYPE_CHECKING:
     from worldeval.data.store.episodes import EpisodeStore
     from worldeval.errors import WorldEvalError
+    from worldeval.evaluation.before_after import before_and_after
     from worldeval.evaluation.evaluate import evaluate
     from worldeval.evaluation.evaluation import Evaluation
     from worldeval.evaluation.labelling import Labelling

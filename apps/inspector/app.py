@@ -29,12 +29,14 @@ HEAD = (
     '<link rel="stylesheet" href="inspector/static/player.css">'
     '<link rel="stylesheet" href="inspector/static/live.css">'
     '<link rel="stylesheet" href="inspector/static/label.css">'
+    '<link rel="stylesheet" href="inspector/static/compare.css">'
     '<link rel="stylesheet" href="inspector/report.css">'
     '<script defer src="inspector/static/app.js"></script>'
     '<script defer src="inspector/static/overview.js"></script>'
     '<script defer src="inspector/static/player.js"></script>'
     '<script defer src="inspector/static/live.js"></script>'
     '<script defer src="inspector/static/label.js"></script>'
+    '<script defer src="inspector/static/compare.js"></script>'
 )
 FONTS = ["system-ui", "-apple-system", "Segoe UI", "Roboto", "Arial", "sans-serif"]
 
