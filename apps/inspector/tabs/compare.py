@@ -38,8 +38,13 @@ def routes(context: Context) -> APIRouter:
     @router.get("/compare/side/{name}")
     def side(name: str, by: str = "policy") -> dict[str, Any]:
         told = described(context, shown(context, name))
-        title = {"instruction": f"“{told['instruction']}”", "run": _run(context, name)}
-        return {**told, "title": title.get(by, told["policy"]), "label": told["policy"]}
+        policy = told["policy"]
+        title = policy
+        if by == "instruction":
+            title = f"“{told['instruction']}”"
+        elif by == "run":
+            title = _run(context, name)
+        return {**told, "title": title, "label": "" if title == policy else policy}
 
     return router
 
@@ -179,7 +184,7 @@ def _stage(rollouts: list[Rollout], by: str) -> str:
     overlay = (
         '<div class="we-card we-c-over" data-over><div class="we-filters">'
         '<label class="we-field"><span>View</span><select data-view></select></label>'
-        '<label class="we-field"><span>Lay over each other</span><select data-mode>'
+        '<label class="we-field"><span>Overlay</span><select data-mode>'
         '<option value="wipe">wipe</option><option value="difference">difference</option></select>'
         '</label><label class="we-field"><span>Left</span><select data-one></select></label>'
         '<label class="we-field"><span>Right</span><select data-two></select></label>'
