@@ -37,7 +37,7 @@ def main() -> None:
     verbs = (
         f"prepare --source {given.source} --out {store} --image-size {size} --workers 1",
         f"prepare --source {given.validation} --robot {store / 'robot.toml'} --out {held_out} "
-        "--workers 1",
+        f"--image-size {size} --workers 1",
         f"train autoencoder --store {store} --out {out / 'autoencoder'} --model.image-size {size} "
         f"--model.widths 16 32 48 --loop.steps {coding} --loop.batch 16 {threads}",
         f"train world-model --store {store} --autoencoder {out / 'autoencoder'} --out {world} "

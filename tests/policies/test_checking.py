@@ -7,9 +7,10 @@ import numpy as np
 import pytest
 
 from worldeval.errors import MismatchError, PolicyError
-from worldeval.policies.checking import TOLERANCE, check_actions, check_policy, try_policy
+from worldeval.policies.checking import check_actions, check_policy, try_policy
 from worldeval.policies.scripted import ZeroPolicy
 from worldeval.robots import RobotSpec
+from worldeval.robots.bounds import TOLERANCE
 
 
 @pytest.mark.parametrize(

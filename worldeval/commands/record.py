@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Annotated
@@ -28,8 +29,10 @@ class Record:
     config: Annotated[RecordConfig, tyro.conf.arg(name="")] = field(default_factory=RecordConfig)
 
     def run(self) -> None:
+        from worldeval.data.bounds import outside_bounds
         from worldeval.data.provenance import write_manifest
         from worldeval.worlds.record import record
+        from worldeval.worlds.sawyer import ROBOT
 
         growing = ("tasks", "episodes_per_task", "first_index", "workers")
         write_manifest(
@@ -40,4 +43,6 @@ class Record:
             allow_changes=growing,
         )
         store = record(self.config, self.out)
+        for told in outside_bounds(store, ROBOT) if len(store) else ():
+            print(f"worldeval: {told}", file=sys.stderr)
         print(f"{self.out}: {len(store)} episodes")

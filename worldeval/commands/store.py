@@ -136,6 +136,7 @@ def _beyond_bounds(place: Path) -> list[str]:
 
     from worldeval.data.store.episodes import EpisodeStore
     from worldeval.errors import WorldEvalError
+    from worldeval.robots.bounds import beyond
     from worldeval.worlds.named import robot_of_store
 
     store = EpisodeStore.open(place)
@@ -149,9 +150,7 @@ def _beyond_bounds(place: Path) -> list[str]:
     first: dict[int, str] = {}
     for i, key in enumerate(store.metadata()["key"]):
         actions = store.trajectory(i).actions
-        outside = (actions < np.asarray(robot.action_low) - _SLACK) | (
-            actions > np.asarray(robot.action_high) + _SLACK
-        )
+        outside = beyond(actions, robot.action_low, robot.action_high)
         for place_of in np.flatnonzero(outside.any(axis=(0, 1))):
             first.setdefault(int(place_of), key)
         counts += outside.sum(axis=(0, 1))
@@ -161,7 +160,3 @@ def _beyond_bounds(place: Path) -> list[str]:
         "cut them"
         for at, key in sorted(first.items())
     ]
-
-
-_SLACK = 1e-5
-"""Rounding of float32."""

@@ -12,9 +12,7 @@ import numpy as np
 from worldeval.data.store.reading import StoredEpisodes
 from worldeval.errors import DataError
 from worldeval.robots import RobotSpec
-
-ROUNDING = 1e-3
-"""Share of a range that lies outside by rounding, not by meaning."""
+from worldeval.robots.bounds import beyond
 
 
 def outside_bounds(store: StoredEpisodes, robot: RobotSpec) -> list[str]:
@@ -30,8 +28,7 @@ def outside_bounds(store: StoredEpisodes, robot: RobotSpec) -> list[str]:
     sentences = []
     for what, values, names, lows, highs in checked:
         for name, column, low, high in zip(names, values.T, lows, highs, strict=True):
-            slack = ROUNDING * (high - low)
-            share = float(np.mean((column < low - slack) | (column > high + slack)))
+            share = float(np.mean(beyond(column, low, high)))
             if share > 0:
                 sentences.append(
                     f"{what} {name!r} goes from {column.min():.4g} to {column.max():.4g}, but "

@@ -27,6 +27,7 @@ from worldeval.motion.towards import actions_towards
 from worldeval.policies.checking import check_actions, check_policy
 from worldeval.policies.guard import Guarded, guarded
 from worldeval.policies.keyboard import actions_of_keys, check_keys, usual_gripper
+from worldeval.robots.bounds import staying
 from worldeval.rollout.gathering import Gathered, frames_at_once
 from worldeval.rollout.observing import check_step, observe
 from worldeval.rollout.recording import START
@@ -334,7 +335,9 @@ class Drive:
         start = replace(self.start, instruction=acting.instruction)
         waiting = acting.gathered.steps
         seen = observe(spec, self.robot, start, self.frame, self.pose, self._done + waiting, joints)
-        answer = check_actions(acting.policy.act([seen]), spec, self.robot, 1)
+        at = None if joints is None else joints[None]
+        where = staying(self.robot, self.pose[None], at)
+        answer = check_actions(acting.policy.act([seen]), spec, self.robot, 1, where)
         acting.gathered.add(answer[:, : spec.execute])
 
     @property

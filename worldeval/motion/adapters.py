@@ -38,6 +38,7 @@ from worldeval.motion.rotations import (
     wrap_angle,
 )
 from worldeval.robots import PLAIN_JOINTS, RobotSpec
+from worldeval.robots.bounds import reaching
 from worldeval.types import ActionChunk
 
 VELOCITY_HZ = 15.0
@@ -283,14 +284,17 @@ class JointVelocity:
 
 @dataclass(frozen=True)
 class JointTarget:
-    """Targets of joints are the pose; no kinematics. Beyond its bounds the robot stops at them."""
+    """Targets of joints are the pose; no kinematics. Beyond its bounds the robot stops at them, and
+    where it is if that lies outside."""
 
     robot: RobotSpec
 
     def advance(
         self, pose: np.ndarray, joints: np.ndarray | None, actions: np.ndarray
     ) -> tuple[np.ndarray, np.ndarray | None]:
-        targets = np.clip(actions, self.robot.action_low, self.robot.action_high)
+        where = np.asarray(pose)[:, None]
+        low, high = reaching(self.robot.action_low, self.robot.action_high, where)
+        targets = np.clip(actions, low, high)
         poses = np.asarray(at_frames(self.robot, targets), np.float32)
         return poses, None if joints is None else poses.copy()
 
@@ -308,10 +312,11 @@ class JointDelta:
         steps = np.clip(np.asarray(actions, np.float64), robot.action_low, robot.action_high)
         grippers = list(robot.gripper_axes)
         current, targets = np.asarray(pose, np.float64), []
+        low, high = reaching(robot.pose_low, robot.pose_high, current)
         for k in range(steps.shape[1]):
             ahead = current + steps[:, k]
             ahead[:, grippers] = steps[:, k][:, grippers]
-            current = np.clip(ahead, robot.pose_low, robot.pose_high)  # it stops at every step
+            current = np.clip(ahead, low, high)  # it stops at every step
             targets.append(current)
         stacked = np.stack(targets, 1) if targets else np.zeros_like(steps)
         poses = at_frames(robot, stacked).astype(np.float32)

@@ -84,6 +84,7 @@ class FaultyStream:
                 f"where to be ({robot.motion}); faults of its gripper and of perception can"
             )
         dim = robot.action_dim
+        self._told_where = robot.motion in ABSOLUTE_MOTIONS
         self.fault, self._rng = fault, rng
         self._low, self._high = np.array(robot.action_low), np.array(robot.action_high)
         self._gripper = list(robot.gripper_axes)
@@ -110,7 +111,11 @@ class FaultyStream:
     def carry_out(self, actions: np.ndarray) -> np.ndarray:
         """(K, A) chosen actions -> (K, A) float32 executed ones, inside the robot's bounds."""
         done = [self._one(action) for action in np.asarray(actions, np.float64)]
-        return np.clip(np.array(done), self._low, self._high).astype(np.float32)
+        carried = np.array(done)
+        clipped = np.clip(carried, self._low, self._high)
+        if self._told_where:  # nothing is wrong but grippers: arms go where they are told
+            clipped[:, self._moving] = carried[:, self._moving]
+        return clipped.astype(np.float32)
 
     def _one(self, chosen: np.ndarray) -> np.ndarray:
         fault, done = self.fault, np.empty_like(chosen)

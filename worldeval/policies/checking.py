@@ -18,6 +18,7 @@ import numpy as np
 
 from worldeval.errors import MismatchError, PolicyError
 from worldeval.robots import RobotSpec
+from worldeval.robots.bounds import beyond, reaching
 from worldeval.types import Observation, Policy, PolicySpec
 
 POSE = "pose"
@@ -25,11 +26,6 @@ POSE = "pose"
 
 JOINTS, GRIPPER, CARTESIAN = "joint_position", "gripper_position", "cartesian_position"
 """Keys that robots with joints have too, named as in DROID and openpi; see ``Observation``."""
-
-TOLERANCE = 1e-3
-"""How far an action may leave its bounds (float rounding of a squashed output) and be clipped, as a
-part of half the way between them, and never more than the number itself: bounds of a few
-millimetres are bounds too."""
 
 
 def state_keys(robot: RobotSpec) -> tuple[str, ...]:
@@ -130,12 +126,40 @@ def check_timing(spec: PolicySpec, robot: RobotSpec) -> None:
     )
 
 
-def check_actions(actions: Any, spec: PolicySpec, robot: RobotSpec, batch: int) -> np.ndarray:
+def check_actions(
+    actions: Any,
+    spec: PolicySpec,
+    robot: RobotSpec,
+    batch: int,
+    where: np.ndarray | None = None,
+) -> np.ndarray:
     """``actions`` as (batch, chunk, A) float32 within the robot's bounds, or PolicyError.
 
-    Numbers that leave their bounds by at most TOLERANCE are clipped; anything beyond is refused,
-    because clipping it in silence would evaluate another policy than the one given.
+    where: (batch, A), the actions that hold the robots where they are (``robots/bounds.py``): one
+        that stands outside of its bounds may stay there and come back.
+    Numbers that leave their bounds by rounding are clipped; anything beyond is refused, because
+    clipping it in silence would evaluate another policy than the one given.
     """
+    array = shaped_actions(actions, spec, robot, batch)
+    low, high = reaching(
+        np.asarray(robot.action_low, np.float32),
+        np.asarray(robot.action_high, np.float32),
+        None if where is None else np.asarray(where, np.float32)[:, None],
+    )
+    outside = beyond(array, low, high)
+    if outside.any():
+        row, step, axis = np.argwhere(outside)[0]
+        first, last = (np.broadcast_to(end, array.shape)[row, step, axis] for end in (low, high))
+        raise PolicyError(
+            f"policy {spec.name!r} answered {array[row, step, axis]:.6g} for "
+            f"{robot.action_names[axis]!r} (row {row}, step {step}), expected a number in "
+            f"[{first:g}, {last:g}]; clip or rescale its actions to the robot's units"
+        )
+    return np.clip(array, low, high)
+
+
+def shaped_actions(actions: Any, spec: PolicySpec, robot: RobotSpec, batch: int) -> np.ndarray:
+    """``actions`` as (batch, chunk, A) finite float32, within bounds or not, or PolicyError."""
     try:
         array = np.asarray(actions, dtype=np.float32)
     except (TypeError, ValueError, RuntimeError) as error:
@@ -156,24 +180,7 @@ def check_actions(actions: Any, spec: PolicySpec, robot: RobotSpec, batch: int) 
             f"{robot.action_names[axis]!r} (row {row}, step {step}), expected finite numbers; look "
             "for a division by zero or diverged weights"
         )
-    low = np.asarray(robot.action_low, np.float32)
-    high = np.asarray(robot.action_high, np.float32)
-    outside = beyond(array, robot)
-    if outside.any():
-        row, step, axis = np.argwhere(outside)[0]
-        raise PolicyError(
-            f"policy {spec.name!r} answered {array[row, step, axis]:.6g} for "
-            f"{robot.action_names[axis]!r} (row {row}, step {step}), expected a number in "
-            f"[{low[axis]:g}, {high[axis]:g}]; clip or rescale its actions to the robot's units"
-        )
-    return np.clip(array, low, high)
-
-
-def beyond(actions: np.ndarray, robot: RobotSpec) -> np.ndarray:
-    """Which of actions (..., A) leave the robot's bounds by more than rounding, bool (..., A)."""
-    low, high = np.asarray(robot.action_low), np.asarray(robot.action_high)
-    slack = TOLERANCE * np.minimum(1.0, (high - low) / 2)
-    return (actions < low - slack) | (actions > high + slack)
+    return array
 
 
 def try_policy(policy: Policy, robot: RobotSpec, *, batch: int = 2) -> np.ndarray:

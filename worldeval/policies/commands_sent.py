@@ -13,8 +13,8 @@ import math
 import numpy as np
 
 from worldeval.errors import ConfigError
-from worldeval.policies.checking import beyond
 from worldeval.robots import RobotSpec
+from worldeval.robots.bounds import beyond
 
 BINARY = "binary"
 GRIPPERS = (BINARY, "continuous")
@@ -78,7 +78,8 @@ class Sent:
     def add(self, actions: np.ndarray) -> None:
         """Count actions (K, A), as they came."""
         self._count += len(actions)
-        self._outside += beyond(actions, self._robot).sum(0)
+        low, high = self._robot.action_low, self._robot.action_high
+        self._outside += beyond(actions, low, high).sum(0)
         self._least = np.minimum(self._least, actions.min(0))
         self._most = np.maximum(self._most, actions.max(0))
 

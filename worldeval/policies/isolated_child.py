@@ -20,7 +20,7 @@ import numpy as np
 
 from worldeval.errors import WorldEvalError
 from worldeval.policies import framing, watching
-from worldeval.policies.checking import check_actions
+from worldeval.policies.checking import shaped_actions
 from worldeval.policies.guard import guarded
 from worldeval.policies.loading import load_policy
 from worldeval.robots import RobotSpec, robot_from_json
@@ -86,7 +86,7 @@ class _Answers:
         elif call == "act":
             seen = observations_from(header["rows"], arrays)
             actions = self.policy.act(seen)
-            return {}, [check_actions(actions, self.policy.spec, self.robot, len(seen))]
+            return {}, [shaped_actions(actions, self.policy.spec, self.robot, len(seen))]
         elif call == "close":
             self.policy.close()
         return {}, []

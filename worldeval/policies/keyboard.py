@@ -29,6 +29,7 @@ from worldeval.errors import ConfigError, PolicyError
 from worldeval.policies.checking import POSE
 from worldeval.policies.scripted import blind_spec
 from worldeval.robots import RobotSpec
+from worldeval.robots.bounds import reaching, staying
 from worldeval.types import Observation
 
 HAND_KEYS = {"l": (0, -1), "r": (0, 1), "b": (1, -1), "f": (1, 1), "d": (2, -1), "u": (2, 1)}
@@ -163,7 +164,9 @@ def actions_of_keys(
     else:
         steps[:, way] = motion * speed
     steps[:, list(robot.gripper_axes)] = gripper
-    return np.clip(steps, robot.action_low, robot.action_high).astype(np.float32), gripper
+    where = None if pose is None else staying(robot, pose)
+    low, high = reaching(robot.action_low, robot.action_high, where)
+    return np.clip(steps, low, high).astype(np.float32), gripper
 
 
 def check_keys(robot: RobotSpec) -> None:

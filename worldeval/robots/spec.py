@@ -272,13 +272,14 @@ class RobotSpec:
         """Commanded poses at frame rate after delta-position actions.
 
         pose: (..., P) at the start; actions: (..., K, A) with K a multiple of S.
-        Returns (..., K / S, P). The hand is clipped to its bounds at every control step, as the
+        Returns (..., K / S, P). The hand is clipped to its bounds (one that begins outside of them,
+        to where it is) at every control step, as the
         controller does; grippers are where the last command says, clipped.
         """
         grippers = list(self.gripper_axes)
         moving = list(self.moving_axes)
-        low, high = np.asarray(self.pose_low), np.asarray(self.pose_high)
         current = np.asarray(pose, np.float64).copy()
+        low, high = np.minimum(self.pose_low, current), np.maximum(self.pose_high, current)
         clipped = np.clip(actions, self.action_low, self.action_high)
         poses = []
         for k in range(actions.shape[-2]):

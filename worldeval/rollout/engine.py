@@ -21,6 +21,7 @@ repeats them exactly; the guilty one alone is kept as an error, with its frames 
 
 from __future__ import annotations
 
+import logging
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
@@ -39,6 +40,7 @@ from worldeval.errors import (
 from worldeval.motion.adapters import Adapter, adapter_for, command
 from worldeval.policies.checking import check_actions
 from worldeval.policies.guard import guarded
+from worldeval.robots.bounds import starts_outside, staying
 from worldeval.rollout.fit import check_fit
 from worldeval.rollout.gathering import Gathered, frames_at_once
 from worldeval.rollout.observing import check_step, observe, take
@@ -56,6 +58,10 @@ from worldeval.types import (
     WorldStep,
 )
 
+log = logging.getLogger(__name__)
+
+_TOLD: set[str] = set()
+"""What was said of start states already: a second policy begins at the same ones."""
 PATIENCE = 4
 """A policy whose first rollouts end in this many errors, and nothing else, stops the run."""
 PARTS = ("policy", "model", "decode", "write")
@@ -130,6 +136,7 @@ class _Run:
         # there is nothing but errors, the policy or the set-up is at fault and the user is told,
         # rather than a store filled with errors that a mended policy would then skip.
         self.proven = any(key.startswith(rollout_key(self.name, "")) for key in held)
+        self.began_at: dict[str, tuple[np.ndarray, np.ndarray | None]] = {}
         self.held_back: list[tuple[Episode, WorldEvalError]] = []
 
     def all(self, batch: int, progress: bool | Progress) -> RunSummary:
@@ -158,9 +165,21 @@ class _Run:
             self.progress.end()
             if alone:
                 self.progress.close()
+        self._tell_starts()
         if self.held_back:
             self._give_up()
         return self.report()
+
+    def _tell_starts(self) -> None:
+        """Log which start states lie outside of the robot's bounds, once for all policies."""
+        if not self.began_at:
+            return
+        poses, joints = zip(*self.began_at.values(), strict=True)
+        known = None if joints[0] is None else np.stack(joints)
+        for told in starts_outside(self.robot, np.stack(poses), known):
+            if told not in _TOLD:
+                _TOLD.add(told)
+                log.warning("%s", told)
 
     def report(self) -> RunSummary:
         return RunSummary(
@@ -214,6 +233,9 @@ class _Run:
             with self._blame_world():
                 seen = self.world.reset(starts, seeds)
                 check_step(seen, len(starts), 1, robot, self.world.name)
+            for i, start in enumerate(starts):
+                joints = None if seen.joints is None else seen.joints[i, 0]
+                self.began_at[start.start_id] = (seen.poses[i, 0], joints)
             self.policy.reset(
                 [s.start_id for s in starts],
                 [s.instruction for s in starts],
@@ -298,7 +320,9 @@ class _Run:
             for i, recording in enumerate(active)
         ]
         answer = self.policy.act(observations)
-        actions = check_actions(answer, spec, self.robot, len(active))
+        joints = None if seen.joints is None else seen.joints[:, -1]
+        where = staying(self.robot, seen.poses[:, -1], joints)
+        actions = check_actions(answer, spec, self.robot, len(active), where)
         return actions, time.perf_counter() - began
 
     def _record(

@@ -19,11 +19,12 @@ from tests.data.readers.robot_made import (
     make_robot_dataset,
     states_of,
 )
+from worldeval.cli import main
 from worldeval.data.readers.lerobot_columns import Spelling, columns_of, names_of, read_spelling
 from worldeval.data.readers.lerobot_proposal import propose_robot
 from worldeval.data.readers.lerobot_robot import LeRobotRobot, clock_of
 from worldeval.errors import ConfigError, DataError
-from worldeval.robots import RobotSpec
+from worldeval.robots import RobotSpec, write_robot
 
 SMALL = replace(SO101, size=(48, 192))
 WHERE = Path("meta/info.json")
@@ -188,12 +189,16 @@ def test_actions_that_are_no_targets_are_left_to_the_user(tmp_path: Path) -> Non
     assert not proposal.sure and "may be relative" in proposal.told[0]
 
 
-def test_recorded_values_outside_the_bounds_are_told(small: Path) -> None:
-    robot = propose_robot(small).robot
-    high = (5.0, *robot.action_high[1:])
-    episode = LeRobotRobot(small, replace(robot, action_high=high)).episode("0")
-    assert len(episode.notes) == 1 and "'shoulder_pan.pos' leave" in episode.notes[0]
-    assert LeRobotRobot(small, robot).episode("0").notes == ()
+def test_recorded_values_outside_the_bounds_are_told_once_when_they_are_stored(
+    small: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    robot = replace(propose_robot(small).robot, image_size=(16, 16))
+    write_robot(replace(robot, action_high=(5.0, *robot.action_high[1:])), tmp_path / "tight.toml")
+    write_robot(robot, tmp_path / "right.toml")
+    for name, times in (("tight", 1), ("right", 0)):
+        words = ["prepare", "--source", str(small), "--robot", str(tmp_path / f"{name}.toml")]
+        assert main([*words, "--out", str(tmp_path / name), "--workers", "1"]) == 0
+        assert capsys.readouterr().err.count("action 'shoulder_pan.pos' goes from") == times
 
 
 @pytest.mark.parametrize(

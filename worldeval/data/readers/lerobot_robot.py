@@ -222,8 +222,6 @@ class LeRobotRobot(LeRobotReader):
         parts = [part for part in (found.action, found.state, found.joints) if part is not None]
         wanted = {part.column for part in parts} | {*spelling.instructions}
         number, rows = self.rows(identity, wanted | ({success} if success else set()))
-        actions = _taken(rows, found.action)
-        notes = () if rows.ordered else (NO_ORDER,)
         return RobotEpisode(
             id=identity,
             split=self.split,
@@ -233,10 +231,10 @@ class LeRobotRobot(LeRobotReader):
             instructions=self.instructions(number, rows, spelling.instructions),
             success=outcome(rows, success),
             footage=tuple(self.footage(number, view, rows) for view in found.views),
-            actions=actions,
+            actions=_taken(rows, found.action),
             states=None if found.state is None else _taken(rows, found.state),
             measured=None if found.joints is None else _taken(rows, found.joints),
-            notes=notes + _beyond(actions, self.robot),
+            notes=() if rows.ordered else (NO_ORDER,),
         )
 
 
@@ -249,16 +247,3 @@ def commands_poses(robot: RobotSpec) -> bool:
 
 def _taken(rows: EpisodeRows, numbers: Numbers) -> np.ndarray:
     return rows.numbers(numbers.column, numbers.width)[:, list(numbers.places)]
-
-
-def _beyond(actions: np.ndarray, robot: RobotSpec) -> tuple[str, ...]:
-    """A sentence for each action that leaves the robot's bounds."""
-    low, high = np.asarray(robot.action_low), np.asarray(robot.action_high)
-    slack = 1e-3 * (high - low)
-    beyond = ((actions < low - slack) | (actions > high + slack)).any(axis=0)
-    return tuple(
-        f"recorded actions {name!r} leave the robot's bounds of {first:g} to {last:g}; correct "
-        "action_low and action_high, or the units"
-        for name, first, last, out in zip(robot.action_names, low, high, beyond, strict=True)
-        if out
-    )
