@@ -57,7 +57,8 @@ def page(context: Context, state: State) -> str:
     runs = context.index.runs()
     if not runs:
         return nothing(context)
-    run = context.run(state["run"]) if state["run"] else runs[0]
+    several = [run for run in runs if run.policies > 1] or runs
+    run = context.run(state["run"]) if state["run"] else several[0]
     tasks = [name for name, _ in context.index.names("task", run=run.id)]
     task = state["task"] if state["task"] in tasks else _task_of(state["start"], tasks)
     starts = context.index.starts(run=run.id, task=task)

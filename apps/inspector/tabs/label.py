@@ -203,7 +203,8 @@ def page(context: Context, state: State) -> str:
     runs = context.index.runs()
     if not runs:
         return nothing(context)
-    chosen = context.run(state["run"]) if state["run"] else runs[0]
+    judged = [run for run in runs if run.judged] or runs
+    chosen = context.run(state["run"]) if state["run"] else judged[0]
     form = (
         '<form class="we-filters" data-go><input type="hidden" name="tab" value="label">'
         + choice("run", "Evaluation", [(run.id, run.name) for run in runs], chosen.id)
