@@ -12,28 +12,37 @@ candidates into the verdict table of what truly happened, and keeps the clips of
 ``judge-suites`` are start states of the training and validation splits for rollouts of the
 candidates that a judge learns from: nobody else's start states. ``calibration-suite`` is for
 rollouts, imagined and true, on which judges and trust are calibrated: validation start states that
-nothing was trained or chosen on.
+nothing was trained or chosen on. ``strangers`` writes how far a ranking of held-out families
+(``--rollouts`` judged, ``--ranked`` against the truth) holds, which stands first in every ranking::
+
+    .venv/bin/python benchmarks/ship.py strangers --rollouts runs/imagined --ranked runs/ranked \
+        --out checkpoints
 """
 
 from __future__ import annotations
 
 import argparse
+import json
+from dataclasses import asdict
 from pathlib import Path
 
 import numpy as np
 import pandas as pd
 
+from worldeval import shipped
 from worldeval.data.atomic import write_atomically
 from worldeval.data.store.episodes import EpisodeStore
 from worldeval.data.tables import OUTCOME_COLUMNS
-from worldeval.evaluation.opening import stores_in
+from worldeval.evaluation.folder import read_verdicts
+from worldeval.evaluation.opening import stores_in, world_model_of
+from worldeval.evaluation.strangers import Strangers
 from worldeval.rollout.recording import open_rollouts
 from worldeval.rollout.suite import Suite
 from worldeval.rollout.table import rollout_table
 from worldeval.types import Episode
 from worldeval.worlds.sawyer import ROBOT, TASKS, start_states
 
-WHAT = ("suite", "truth", "judge-suites", "calibration-suite", "population-suites")
+WHAT = ("suite", "truth", "judge-suites", "calibration-suite", "population-suites", "strangers")
 
 
 def make_suite(out: Path, per_task: int, demo_per_task: int, chunks: int) -> None:
@@ -136,17 +145,47 @@ def keep_truth(rollouts: Path, out: Path) -> None:
     print(rates.sort_values("all", ascending=False).round(2).to_string())
 
 
+def keep_strangers(judged: Path, ranked: Path, out: Path) -> None:
+    board = json.loads((ranked / "leaderboard.json").read_text())
+    found = board["agreement"]
+
+    def interval(name: str) -> tuple[float, float, float]:
+        ends = found["intervals"][name]
+        return found[name], ends["low"], ends["high"]
+
+    rollouts = read_verdicts(judged)
+    model, (judge,) = world_model_of(judged), board["judges"]["imagined"]
+    assert model is not None, "nobody knows which world model imagined these"
+    known = Strangers(
+        judge=judge,
+        world_model=model,
+        policies=found["policies"],
+        starts=rollouts["start_id"].nunique(),
+        pearson=interval("pearson"),
+        spearman=interval("spearman"),
+        top1_regret=interval("top1_regret"),
+        mean_error=found["mean_absolute_error"],
+        seen=tuple(shipped.policies()),
+    )
+    text = json.dumps(asdict(known), indent=1) + "\n"
+    write_atomically(out / shipped.STRANGERS, lambda path: path.write_text(text) and None)
+    print("\n".join(known.notes(known.seen)))
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("what", choices=WHAT)
     parser.add_argument("--out", type=Path, default=Path("checkpoints/suite"))
     parser.add_argument("--rollouts", type=Path, default=Path("runs/truth"))
+    parser.add_argument("--ranked", type=Path, default=Path("runs/ranked"))
     parser.add_argument("--per-task", type=int, default=10)
     parser.add_argument("--demo-per-task", type=int, default=2)
     parser.add_argument("--chunks", type=int, default=8)
     options = parser.parse_args()
     if options.what == "suite":
         make_suite(options.out, options.per_task, options.demo_per_task, options.chunks)
+    elif options.what == "strangers":
+        keep_strangers(options.rollouts, options.ranked, options.out)
     elif options.what == "judge-suites":
         make_judge_suites(options.out)
     elif options.what == "calibration-suite":

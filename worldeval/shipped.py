@@ -22,6 +22,8 @@ DEMO_SUITE = "suite/demo.json"
 STARTS = "suite/starts"
 TRUST = "trust"
 """What tells when not to believe the imagination: `worldeval trust`."""
+STRANGERS = "strangers.json"
+"""How far rankings hold for policies that judge and world model have never seen."""
 TRUTH = "suite/truth.parquet"
 TRUTH_CLIPS = "suite/truth-clips"
 

@@ -36,6 +36,7 @@ from worldeval.evaluation.opening import (
 from worldeval.evaluation.policy_options import PolicyOptions, close_policies
 from worldeval.evaluation.rolling import roll_out
 from worldeval.evaluation.stage import Stage
+from worldeval.evaluation.strangers import strangers_notes
 from worldeval.judging.loading import load_judge
 
 if TYPE_CHECKING:
@@ -99,6 +100,10 @@ def run_demo(config: DemoConfig) -> Path:
         f"tasks = {len(stage.policies) * len(starts)} rollouts, none of them in a simulator",
         flush=True,
     )
+    names = [policy.spec.name for policy in stage.policies]
+    model = fingerprint(str(config.imagination.folder))
+    for note in strangers_notes(names, [judge.name], model):
+        print(note, flush=True)
     with clock.phase("imagine"), stage:
         roll_out(stage, config.batch, then="judging, trust, ranking")
     run = Evaluation.open(config.out).only(start.start_id for start in starts)

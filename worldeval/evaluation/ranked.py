@@ -55,6 +55,7 @@ def given_truth(folder: Path, verdicts: pd.DataFrame) -> pd.DataFrame | None:
 def leaderboard_of(folder: Path, starts: Collection[str] | None = None) -> Leaderboard:
     """The ranking of what is in the folder now. starts: only of these start states."""
     from worldeval.evaluation.corrections import shipped_judge_errors, why_no_trust
+    from worldeval.evaluation.strangers import strangers_notes
     from worldeval.evaluation.until_sure_folder import stopping_notes
     from worldeval.ranking.leaderboard import build_leaderboard
 
@@ -64,7 +65,10 @@ def leaderboard_of(folder: Path, starts: Collection[str] | None = None) -> Leade
     trust, notes = _trust(folder)
     if trust is not None and len(stores) > 1:
         trust.attrs = {}  # what a signal was worth is told of one store; several need not agree
+    first: list[str] = []
     if (world_model := world_model_of(folder)) is not None:
+        judges, policies = (verdicts[name].astype(str).unique() for name in ("judge", "policy"))
+        first = strangers_notes(policies.tolist(), judges.tolist(), world_model)
         errors, uncorrected = shipped_judge_errors(verdicts, folder)
         if trust is None and not notes:
             notes = why_no_trust(stores, world_model)
@@ -76,7 +80,7 @@ def leaderboard_of(folder: Path, starts: Collection[str] | None = None) -> Leade
         trust=None if trust is None else part(trust, starts),
         again=_again(folder, starts),
     )
-    return replace(board, notes=(*board.notes, *notes, *stopping_notes(folder, verdicts)))
+    return replace(board, notes=(*first, *board.notes, *notes, *stopping_notes(folder, verdicts)))
 
 
 def _again(folder: Path, starts: Collection[str] | None) -> pd.DataFrame | None:
