@@ -35,7 +35,7 @@ class TrainCtrlWorld:
     config: Annotated[CtrlWorldTrainConfig, tyro.conf.arg(name="")]
 
     def run(self) -> None:
-        from worldeval.data import digests
+        from worldeval.data import origin
         from worldeval.data.provenance import write_manifest
         from worldeval.learning.processes import first_of_many
         from worldeval.world_model.ctrl_world.training import train_ctrl_world
@@ -46,7 +46,7 @@ class TrainCtrlWorld:
                 command="train ctrl-world",
                 config=self,
                 seed=self.config.loop.seed,
-                content=digests.of_inputs(
+                content=origin.told_inputs(
                     self.config.start_from, *self.config.store, *self.config.validation
                 ),
                 allow_changes=[f"config.loop.{name}" for name in CARRIED_OUT],

@@ -72,7 +72,7 @@ def train_on_stores(
     train: ``train_judge`` or another of its form. verb: the options, for the manifest in ``out``.
     robot: as given; None for what the first store says.
     """
-    from worldeval.data import digests
+    from worldeval.data import origin
     from worldeval.data.fit import check_store
     from worldeval.data.provenance import write_manifest
     from worldeval.data.store.episodes import EpisodeStore
@@ -96,7 +96,7 @@ def train_on_stores(
         command=command,
         config=verb,
         seed=training.loop.seed,
-        content=digests.of_inputs(*stores, *validation),
+        content=origin.told_inputs(*stores, *validation),
         allow_changes=[f"config.loop.{name}" for name in CARRIED_OUT],
     )
     instructions = instructions_of(opened, spec.name)

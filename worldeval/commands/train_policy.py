@@ -50,7 +50,7 @@ class TrainPolicy:
     config: Annotated[BCTrainConfig, tyro.conf.arg(name="")]
 
     def run(self) -> None:
-        from worldeval.data import digests
+        from worldeval.data import origin
         from worldeval.data.fit import check_made_for, robot_of_checkpoint
         from worldeval.data.provenance import write_manifest
         from worldeval.data.store.episodes import EpisodeStore
@@ -82,7 +82,7 @@ class TrainPolicy:
             config=self.config,
             seed=self.config.loop.seed,
             extra={"options": self},
-            content=digests.of_inputs(
+            content=origin.told_inputs(
                 *stores, self.seen_through, self.config.start_from, *self.config.verdicts
             ),
             allow_changes=[f"loop.{name}" for name in CARRIED_OUT],

@@ -37,7 +37,7 @@ class TrainPopulation:
     not given."""
 
     def run(self) -> None:
-        from worldeval.data import digests
+        from worldeval.data import origin
         from worldeval.data.provenance import write_manifest
         from worldeval.data.store.episodes import EpisodeStore
         from worldeval.policies.population import ROLES, train_population
@@ -49,7 +49,7 @@ class TrainPopulation:
             command="train population",
             config=self,
             seed=None,
-            content=digests.of_inputs(self.store),
+            content=origin.told_inputs(self.store),
             allow_changes=("role", "threads"),
         )
         for member in train_population(

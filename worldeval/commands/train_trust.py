@@ -46,7 +46,7 @@ class TrainTrust:
     )
 
     def run(self) -> None:
-        from worldeval.data import digests
+        from worldeval.data import origin
         from worldeval.data.fit import check_store
         from worldeval.data.provenance import write_manifest
         from worldeval.data.store.episodes import EpisodeStore
@@ -76,7 +76,7 @@ class TrainTrust:
             command="train trust",
             config=self,
             seed=self.config.loop.seed,
-            content=digests.of_inputs(*self.store, *self.validation, self.autoencoder),
+            content=origin.told_inputs(*self.store, *self.validation, self.autoencoder),
             allow_changes=[f"config.loop.{name}" for name in CARRIED_OUT],
         )
         trust = train_trust(

@@ -11,7 +11,7 @@ from typing import Annotated
 
 import tyro
 
-from worldeval.data import digests
+from worldeval.data import origin
 from worldeval.data.provenance import write_manifest
 from worldeval.learning.config import CARRIED_OUT
 from worldeval.world_model.autoencoder_training import AutoencoderTrainConfig, train_autoencoder
@@ -49,7 +49,7 @@ class TrainAutoencoder:
             command="train autoencoder",
             config=self,
             seed=self.config.loop.seed,
-            content=digests.of_inputs(self.config.store),
+            content=origin.told_inputs(self.config.store),
             allow_changes=FREE,
         )
         print(train_autoencoder(self.config, self.out, robot))
@@ -93,7 +93,7 @@ class TrainWorldModel:
             command="train world-model",
             config=self,
             seed=self.config.loop.seed,
-            content=digests.of_inputs(*inputs),
+            content=origin.told_inputs(*inputs),
             allow_changes=FREE,
         )
         start = None if self.start_from is None else str(self.start_from)

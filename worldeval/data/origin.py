@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Mapping
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from worldeval.errors import MismatchError
@@ -26,6 +27,17 @@ def marked(store: StoredEpisodes) -> bool:
     """Whether the store as a whole is marked as synthetic."""
     extra = store.info.get("worldeval", {}).get("extra", {})
     return isinstance(extra, Mapping) and bool(extra.get(SYNTHETIC))
+
+
+def marked_folder(root: str | Path) -> bool:
+    """Whether the dataset at ``root`` is marked, by whichever program it is going to be read."""
+    from worldeval.data.files import load_json
+
+    try:
+        info = load_json(Path(root) / "meta" / "info.json")
+        return bool(info["worldeval"]["extra"].get(SYNTHETIC))
+    except (OSError, ValueError, LookupError, AttributeError, TypeError):
+        return False  # of another program, or unreadable: whoever opens it says so better
 
 
 def imagined_episodes(store: StoredEpisodes) -> int:
@@ -46,11 +58,22 @@ def sentence(store: StoredEpisodes) -> str | None:
     return f"{how_many} {len(store)} episodes of {store.root} are {what}, not recorded"
 
 
-def tell(*stores: StoredEpisodes) -> None:
-    """Say on stderr which of ``stores`` hold imagined episodes."""
-    for store in stores:
+def told_inputs(*places: str | Path | None) -> dict[str, dict[str, str]]:
+    """What a training keeps in run.json of what it learns from (``digests.of_inputs``). Stores with
+    imagined episodes are told on stderr, and those marked as synthetic are called so."""
+    from worldeval.data import digests
+    from worldeval.data.store.reading import StoredEpisodes
+
+    found = digests.of_inputs(*places)
+    for place in dict.fromkeys(str(place) for place in places if place is not None):
+        if f"store {place}" not in found:
+            continue
+        store = StoredEpisodes(place)
         if said := sentence(store):
             print(f"worldeval: {said}", file=sys.stderr, flush=True)
+        if marked(store):
+            found[f"store {place}"]["origin"] = SYNTHETIC
+    return found
 
 
 def check_mark(store: StoredEpisodes, wanted: Mapping[str, Any] | None) -> None:

@@ -22,6 +22,7 @@ from pathlib import Path
 import numpy as np
 from tqdm import tqdm
 
+from worldeval.data import origin
 from worldeval.data.atomic import write_atomically
 from worldeval.data.bounds import outside_bounds
 from worldeval.data.fit import robot_extra, store_fields
@@ -74,7 +75,8 @@ def prepare(config: PrepareConfig, out: str | Path, *, progress: bool = True) ->
     """
     out = Path(out)
     dataset, robot, digest = open_dataset(config), robot_of(config), config.digest
-    store = open_store(robot, out)
+    synthetic = origin.marked_folder(config.source)
+    store = open_store(robot, out, synthetic=synthetic)
     cache = None if digest is None else _open_cache(config, out, digest)
     ids = dataset.ids[: config.limit]
     todo = []
@@ -84,6 +86,8 @@ def prepare(config: PrepareConfig, out: str | Path, *, progress: bool = True) ->
         if job.frames or job.latents:
             todo.append(job)
     report = PrepareReport(present=len(ids) - len(todo), warnings=list(dataset.notes))
+    if synthetic:
+        report.warnings.append(f"{config.source} is synthetic: imagined, not recorded")
     taken: Counter[str] = Counter()
     changed = False
     bar = tqdm(total=len(todo), desc=f"prepare {config.split}", disable=not progress, unit="ep")
@@ -123,11 +127,13 @@ def prepare(config: PrepareConfig, out: str | Path, *, progress: bool = True) ->
     return report
 
 
-def open_store(robot: RobotSpec, out: Path) -> EpisodeStore:
-    """The store at ``out``. Raises MismatchError if one of another layout is there."""
-    return EpisodeStore.open_or_create(
-        out, **store_fields(robot), images="video", extra=robot_extra(robot)
-    )
+def open_store(robot: RobotSpec, out: Path, *, synthetic: bool = False) -> EpisodeStore:
+    """The store at ``out``. Raises MismatchError if one of another layout is there.
+
+    synthetic: whether its source is marked as imagined, which stays.
+    """
+    extra = robot_extra(robot) | ({origin.SYNTHETIC: True} if synthetic else {})
+    return EpisodeStore.open_or_create(out, **store_fields(robot), images="video", extra=extra)
 
 
 def _open_cache(config: PrepareConfig, out: Path, digest: str) -> LatentCache:
