@@ -191,8 +191,10 @@ def roll(options: argparse.Namespace) -> dict[str, Any]:
     run(testing.ToyWorld(robot=robot), policy, suite, store, batch=2, progress=False)
     store.close()
     # What LeRobot itself answers to the first frame of each rollout, one by one.
+    # Not of a diffusion policy, which draws noise.
+    kind = json.loads((options.checkpoint / "config.json").read_text())["type"]
     apart = 0.0
-    for episode in EpisodeStore.open(options.out):
+    for episode in EpisodeStore.open(options.out) if kind == "act" else ():
         batch: dict[str, Any] = {
             f"observation.images.{view}": torch.from_numpy(
                 testing.ToyWorld(robot=robot).reset([start_of(suite, episode)], [0]).frames[0, 0, v]

@@ -24,9 +24,19 @@ INDEX = ".safetensors.index.json"
 MODEL = "model.safetensors"
 """The name by which Hugging Face and LeRobot call the weights, if other files lie beside them."""
 
+_KINDS = {
+    "F64": "float64", "F32": "float32", "F16": "float16", "BF16": "bfloat16",
+    "F8_E4M3": "float8_e4m3fn", "F8_E5M2": "float8_e5m2",
+    "I64": "int64", "I32": "int32", "I16": "int16", "I8": "int8", "U8": "uint8", "BOOL": "bool",
+}  # fmt: skip
+"""Types of safetensors, as torch calls them."""
+
 
 class WeightFiles(Mapping[str, "Tensor"]):
-    """The tensors of some safetensors files; one is in memory for as long as it is used."""
+    """The tensors of some safetensors files; one is in memory for as long as it is used.
+
+    Bytes are read, not mapped: pages of a mapped file stay, and models are larger than memory.
+    """
 
     def __init__(self, place: Path, files: list[Path], *, ours: bool = False) -> None:
         """Use ``open``."""
@@ -36,18 +46,18 @@ class WeightFiles(Mapping[str, "Tensor"]):
         self.shapes: dict[str, tuple[int, ...]] = {}
         self.kinds: dict[str, str] = {}
         """As safetensors call them: "F32", "BF16", "I64" ..."""
-        self._home: dict[str, Path] = {}
-        self._opened = {}
+        self._home: dict[str, tuple[Path, int, int]] = {}
+        """File of each tensor, and where in it its bytes begin and end."""
         for path in files:
-            with _readable(path):
-                self._opened[path] = file = safe_open(path, framework="pt")
-                for name in file.keys():  # noqa: SIM118
+            with _readable(path), safe_open(path, framework="pt") as file:  # checks the header
+                head, places = header_of(path)
+                for name, (begin, end) in places.items():
                     if name in self._home:
                         raise CheckpointError(
-                            f"{path} holds {name!r}, which {self._home[name].name} holds too; "
+                            f"{path} holds {name!r}, which {self._home[name][0].name} holds too; "
                             "fetch the weights again"
                         )
-                    self._home[name] = path
+                    self._home[name] = (path, len(head) + begin, len(head) + end)
                     part = file.get_slice(name)
                     self.shapes[name] = tuple(part.get_shape())
                     self.kinds[name] = str(part.get_dtype())
@@ -77,9 +87,23 @@ class WeightFiles(Mapping[str, "Tensor"]):
         )
 
     def __getitem__(self, name: str) -> Tensor:
-        path = self._home[name]
-        with _readable(path):
-            return self._opened[path].get_tensor(name)
+        import torch
+
+        path, begin, end = self._home[name]
+        kind = _KINDS.get(self.kinds[name])
+        if kind is None:
+            raise CheckpointError(
+                f"{path}: tensor {name!r} is of type {self.kinds[name]}, expected one of "
+                f"{', '.join(_KINDS)}; save the weights in one of these"
+            )
+        content = bytearray(end - begin)
+        with _readable(path), path.open("rb") as file:
+            file.seek(begin)
+            if file.readinto(content) != len(content):
+                raise CheckpointError(f"{path} is truncated; fetch the weights again")
+        if not content:
+            return torch.empty(self.shapes[name], dtype=getattr(torch, kind))
+        return torch.frombuffer(content, dtype=getattr(torch, kind)).reshape(self.shapes[name])
 
     def __iter__(self) -> Iterator[str]:
         return iter(self._home)

@@ -1,0 +1,245 @@
+"""The arms of the proof, as command lines of worldeval.
+
+Enters: settings. Leaves: for each policy the steps in their order. A step is one command, run in a
+process of its own on one thread; what it needs was written by steps before it.
+
+All arms but ``merged`` start from the policy and take the same optimiser steps, and the same number
+of new episodes of each targeted task (SIZE, decided once the data is there: ``run.py``).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+
+SIZE = "{size}"
+"""In a command: how many episodes of each task every arm has."""
+ORACLE = "oracle"
+"""Rollouts that are kept because their actions, carried out in physics, truly succeed."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Settings:
+    """What the proof is made of. All places are paths; suites are JSON files of start states."""
+
+    out: Path
+    policies: tuple[str, ...]
+    targets: tuple[str, ...]
+    recorded: Path
+    """Store of the data that the policies learned from, of all tasks."""
+    starts: Path
+    """Store whose episodes begin at the start states to imagine from."""
+    suite: Path
+    """These start states, for true rollouts."""
+    held_out: Path
+    """Start states of the measurement; no arm has learned from any of them."""
+    world_model: Path | None = None
+    judge: Path | None = None
+    per_task: int = 25
+    """Start states of each task to imagine from."""
+    variations: int = 4
+    samples: int = 4
+    most: int = 40
+    """Episodes of each task that an arm takes at most."""
+    mix: float = 0.5
+    """Share of recorded data in a batch."""
+    mixes: tuple[float, ...] = (0.0, 0.3, 0.6, 0.9)
+    doses: tuple[float, ...] = (0.125, 0.25, 0.5, 1.0)
+    trials: int = 25
+    """True rollouts of each task for each arm."""
+    steps: int = 400
+    learning_rate: float = 3e-4
+    batch: int = 96
+    chunks: int | None = None
+    seed: int = 0
+    curves: bool = True
+    second_round: bool = True
+    """A second round (synthesise with the tuned policy) for the first policy."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Step:
+    """One command. name: also of its log. arm, size, mix: of what it trains, for results.json."""
+
+    name: str
+    words: tuple[str, ...]
+    arm: str | None = None
+    size: float = 1.0
+    mix: float = 0.0
+    measures: Path | None = None
+    """Folder of true rollouts that it writes."""
+    local: str | None = None
+    """A function of ``run.py`` in place of a command."""
+    may_fail: bool = field(default=False)
+    """A selection may leave nothing: the arm is then missing, and the report says so."""
+
+
+def name_of(policy: str) -> str:
+    """runs/population/plain-good is called plain-good."""
+    return Path(policy.rstrip("/")).name
+
+
+def data_steps(s: Settings, policy: str) -> list[Step]:
+    """Episodes for every arm: imagined, selected, and truly rolled out."""
+    home = s.out / name_of(policy)
+    imagine = ["--policy", policy, "--starts", s.starts, "--suite", s.suite, *_tasks(s.targets)]
+    imagine += ["--per-task", s.per_task, "--threads", 1, "--seed", s.seed, *_models(s)]
+    varied = ["--variations", s.variations, "--samples", s.samples]
+
+    def synthesize(name: str, *words: object) -> Step:
+        return _step(f"{name_of(policy)}/data-{name}", "synthesize", *words, "--out", home / name,
+                     may_fail=True)  # fmt: skip
+
+    judged = ["--judge", s.judge] if s.judge else []
+    pool = home / "unselected"
+    return [
+        synthesize("unselected", *imagine, *varied, *judged, "--select", "all"),
+        synthesize("finetuned", "--pool", pool, *judged),
+        synthesize(
+            "advantage", "--pool", pool, *judged, "--select", "success", "--select", "advantage"
+        ),
+        synthesize(
+            "paraphrase-only", *imagine, "--variations", s.variations * s.samples, *judged,
+            "--moved", 0, "--noisy", 0, "--reworded", 1, "--select", "success",
+        ),
+        synthesize(
+            "reset-only", *imagine, "--variations", s.variations * s.samples, *judged,
+            "--moved", 1, "--noisy", 0, "--reworded", 0, "--select", "success",
+        ),
+        Step(name=f"{name_of(policy)}/oracle-suite", words=(policy,), local="oracle_suite"),
+        _step(
+            f"{name_of(policy)}/oracle-carried", "rollout", "--world", "metaworld",
+            "--suite", home / ORACLE / "suite.json", "--threads", 1,
+            "--policy", f"replay:{pool / 'dataset'}?name=carried", "--out", home / ORACLE / "true",
+        ),
+        Step(name=f"{name_of(policy)}/oracle-verdicts", words=(policy,), local="oracle_verdicts"),
+        _step(
+            f"{name_of(policy)}/data-real", "rollout", "--world", "metaworld", "--policy", policy,
+            "--suite", s.suite, *_tasks(s.targets), "--threads", 1, *_chunks(s),
+            "--out", home / "real-filtered",
+        ),
+        Step(name=f"{name_of(policy)}/size", words=(policy,), local="decide_size"),
+    ]  # fmt: skip
+
+
+def stores_of(s: Settings, policy: str) -> dict[str, tuple[Path, tuple[str, ...]]]:
+    """Arm -> its store of new episodes, and the table that says which of them to take as solved."""
+    home = s.out / name_of(policy)
+    truly = ("--verdicts", str(home / ORACLE / "verdicts.csv"))
+    every = ("--verdicts", str(home / ORACLE / "every.csv"))
+    return {
+        "finetuned": (home / "finetuned/dataset", ()),
+        "advantage": (home / "advantage/dataset", ()),
+        "unselected": (home / "unselected/dataset", every),
+        "oracle-selected": (home / "unselected/dataset", truly),
+        "real-filtered": (home / "real-filtered", ()),
+        "paraphrase-only": (home / "paraphrase-only/dataset", ()),
+        "reset-only": (home / "reset-only/dataset", ()),
+    }
+
+
+def training_steps(s: Settings, policy: str) -> list[Step]:
+    """One fine-tuning for each arm."""
+    steps = []
+    stores = stores_of(s, policy)
+    for arm, (store, chosen) in stores.items():
+        steps.append(_train(s, policy, arm, (store,), chosen, s.mix))
+    steps.append(_train(s, policy, "extra-steps", (), (), 1.0))
+    base, tuned = policy, s.out / name_of(policy) / "policies/finetuned"
+    merged = s.out / name_of(policy) / "policies/merged"
+    steps.append(
+        _step(f"{name_of(policy)}/train-merged", "merge", base, tuned, "--alpha", 0.5,
+              "--out", merged, arm="merged", mix=s.mix, may_fail=True)
+    )  # fmt: skip
+    if s.curves:
+        store, chosen = stores["finetuned"]
+        for mix in s.mixes:
+            arm = f"mix-{mix:g}"
+            steps.append(_train(s, policy, arm, (store,), chosen, mix))
+        for dose in s.doses:
+            arm = f"dose-{dose:g}"
+            steps.append(_train(s, policy, arm, (store,), chosen, s.mix, size=dose))
+    if s.second_round and policy == s.policies[0]:
+        steps += _second_round(s, policy)
+    return steps
+
+
+def _second_round(s: Settings, policy: str) -> list[Step]:
+    home = s.out / name_of(policy)
+    tuned = home / "policies/finetuned"
+    judged = ["--judge", s.judge] if s.judge else []
+    again = _step(
+        f"{name_of(policy)}/data-second-round", "synthesize", "--policy", tuned,
+        "--starts", s.starts, "--suite", s.suite, *_tasks(s.targets), "--per-task", s.per_task,
+        "--threads", 1, "--seed", s.seed + 1, *_models(s), "--variations", s.variations,
+        "--samples", s.samples, *judged, "--out", home / "second-round", may_fail=True,
+    )  # fmt: skip
+    store = home / "second-round/dataset"
+    return [again, _train(s, policy, "second-round", (store,), (), s.mix, start=str(tuned))]
+
+
+def measuring_steps(s: Settings, policy: str, arms: Sequence[str]) -> list[Step]:
+    """True rollouts of each arm from held-out start states, of all tasks of the suite."""
+    steps = []
+    for arm in arms:
+        folder = s.out / name_of(policy) / "policies" / arm
+        uri = policy if arm == "base" else str(folder)
+        true = s.out / name_of(policy) / "true" / arm
+        steps.append(
+            _step(
+                f"{name_of(policy)}/true-{arm}", "rollout", "--world", "metaworld",
+                "--policy", f"{uri}?name={arm}", "--suite", s.held_out, "--per-task", s.trials,
+                *_chunks(s), "--threads", 1, "--out", true, arm=arm, measures=true,
+            )
+        )  # fmt: skip
+    return steps
+
+
+def _train(
+    s: Settings,
+    policy: str,
+    arm: str,
+    stores: Sequence[Path],
+    chosen: Sequence[str],
+    mix: float,
+    *,
+    size: float = 1.0,
+    start: str | None = None,
+) -> Step:
+    # Where both kinds are drawn, recorded data comes first: --mix is its share.
+    data = [word for store in (s.recorded, *stores) for word in ("--data", store)]
+    # Solved episodes alone, also of the recorded ones, which are the same for every arm so;
+    # tables of verdicts say what that is where it is not the judge's selection.
+    data += [*chosen, "--only-successful"]
+    share = ["--mix", mix] if stores else []
+    count = SIZE if size == 1.0 else SIZE.replace("}", f"*{size:g}}}")
+    words = [
+        "--start-from", start or policy, *data, *share, "--demonstrations", count,
+        "--loop.steps", s.steps, "--loop.learning-rate", s.learning_rate, "--loop.threads", 1,
+        "--loop.batch", s.batch, "--loop.seed", s.seed,
+        "--out", s.out / name_of(policy) / "policies" / arm,
+    ]  # fmt: skip
+    return _step(
+        f"{name_of(policy)}/train-{arm}", "train", "policy", *words,
+        arm=arm, size=size, mix=mix if stores else 1.0, may_fail=True,
+    )  # fmt: skip
+
+
+def _step(name: str, *words: object, arm: str | None = None, size: float = 1.0, mix: float = 0.0,
+          measures: Path | None = None, may_fail: bool = False) -> Step:  # fmt: skip
+    return Step(name=name, words=tuple(map(str, words)), arm=arm, size=size, mix=mix,
+                measures=measures, may_fail=may_fail)  # fmt: skip
+
+
+def _tasks(tasks: Sequence[str]) -> list[str]:
+    return [word for task in tasks for word in ("--task", task)]
+
+
+def _models(s: Settings) -> list[object]:
+    model = ["--world-model", s.world_model] if s.world_model else []
+    return [*model, *_chunks(s)]
+
+
+def _chunks(s: Settings) -> list[object]:
+    return [] if s.chunks is None else ["--chunks", s.chunks]

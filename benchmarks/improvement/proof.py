@@ -1,0 +1,133 @@
+"""From ``results.json`` to ``proof.md``: rates with intervals, paired tests, curves.
+
+python benchmarks/improvement/proof.py runs/improvement
+"""
+
+from __future__ import annotations
+
+import json
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from worldeval.ranking import paired_test, wilson_interval
+
+ORDER = (
+    "base", "finetuned", "advantage", "unselected", "oracle-selected", "real-filtered",
+    "extra-steps", "paraphrase-only", "reset-only", "merged", "second-round",
+)  # fmt: skip
+
+
+def write_proof(folder: Path) -> Path:
+    """Write ``folder/proof.md`` and its plots from ``folder/results.json``."""
+    results = json.loads((folder / "results.json").read_text())
+    rows = results["rows"]
+    parts = [
+        "# Does learning from imagined rollouts make policies better?",
+        f"`{results['command']}`",
+        "All rates are true rollouts in physics, from start states that no arm learned from. "
+        "Intervals: Wilson, 95 %. Differences: over the same start states, McNemar's exact test.",
+    ]
+    for targeted, title in ((True, "Targeted tasks"), (False, "Tasks that were not fine-tuned")):
+        some = [row for row in rows if row["targeted"] == targeted]
+        if some:
+            parts += [f"## {title}", _table(some)]
+    parts += ["## Each policy, targeted tasks", _by_policy([r for r in rows if r["targeted"]])]
+    for kind, what in (("mix", "share of recorded data"), ("dose", "share of the new episodes")):
+        if any(str(row["arm"]).startswith(f"{kind}-") for row in rows):
+            name = _curve(folder, [r for r in rows if r["targeted"]], kind, what)
+            parts += [f"## Curve over the {what}", f"![{what}]({name})"]
+    if results["missing"]:
+        parts += ["## What is missing", "\n".join(f"- {line}" for line in results["missing"])]
+    path = folder / "proof.md"
+    path.write_text("\n\n".join(parts) + "\n")
+    return path
+
+
+def _pooled(rows: Sequence[dict[str, Any]], arm: str) -> dict[str, str]:
+    """(policy, start state) -> outcome of an arm, over all policies."""
+    return {
+        f"{row['policy']}|{start}": outcome
+        for row in rows
+        if row["arm"] == arm
+        for start, outcome in row["outcomes"].items()
+    }
+
+
+def _table(rows: Sequence[dict[str, Any]]) -> str:
+    lines = [
+        "| arm | policies | episodes | success | against base | against real-filtered |",
+        "|---|---|---|---|---|---|",
+    ]
+    known = {row["arm"] for row in rows}
+    for arm in (*[a for a in ORDER if a in known], *sorted(known - set(ORDER))):
+        own = [row for row in rows if row["arm"] == arm]
+        won, all_ = sum(r["successes"] for r in own), sum(r["trials"] for r in own)
+        low, high = wilson_interval(won, all_)
+        size = sorted({row["size"] for row in own})
+        sizes = f"{size[0]}" if len(size) == 1 else f"{size[0]} to {size[-1]}"
+        rate = f"{100 * won / all_:.1f} % [{100 * low:.0f}, {100 * high:.0f}] ({won}/{all_})"
+        compared = [_difference(rows, other, arm) for other in ("base", "real-filtered")]
+        lines.append(f"| {arm} | {len(own)} | {sizes} | {rate} | {' | '.join(compared)} |")
+    return "\n".join(lines)
+
+
+def _difference(rows: Sequence[dict[str, Any]], other: str, arm: str) -> str:
+    one, two = _pooled(rows, other), _pooled(rows, arm)
+    both = sorted(one.keys() & two.keys())
+    if arm == other or not both:
+        return ""
+    said = {"success": 1.0, "failure": 0.0}
+    a, b = ([said.get(x[k], float("nan")) for k in both] for x in (one, two))
+    test = paired_test(a, b)
+    points = f"{100 * test.difference:+.1f} [{100 * test.low:+.0f}, {100 * test.high:+.0f}]"
+    return f"{points}, p {test.p_value:.2g}"
+
+
+def _by_policy(rows: Sequence[dict[str, Any]]) -> str:
+    policies = list(dict.fromkeys(row["policy"] for row in rows))
+    known = {row["arm"] for row in rows}
+    lines = ["| arm | " + " | ".join(policies) + " |", "|---|" + "---|" * len(policies)]
+    for arm in (*[a for a in ORDER if a in known], *sorted(known - set(ORDER))):
+        cells = []
+        for policy in policies:
+            found = [r for r in rows if r["arm"] == arm and r["policy"] == policy]
+            cells.append(f"{found[0]['successes']}/{found[0]['trials']}" if found else "")
+        lines.append(f"| {arm} | " + " | ".join(cells) + " |")
+    return "\n".join(lines)
+
+
+def _curve(folder: Path, rows: Sequence[dict[str, Any]], kind: str, what: str) -> str:
+    import matplotlib
+
+    matplotlib.use("Agg")
+    from matplotlib import pyplot
+
+    figure, axes = pyplot.subplots(figsize=(5, 3.2), layout="constrained")
+    for policy in dict.fromkeys(row["policy"] for row in rows):
+        points = sorted(
+            (float(str(r["arm"]).removeprefix(f"{kind}-")), r["successes"], r["trials"])
+            for r in rows
+            if r["policy"] == policy and str(r["arm"]).startswith(f"{kind}-")
+        )
+        if not points:
+            continue
+        x, won, trials = zip(*points, strict=True)
+        rates = [w / t for w, t in zip(won, trials, strict=True)]
+        ends = [wilson_interval(w, t) for w, t in zip(won, trials, strict=True)]
+        low = [max(0.0, rate - end.low) for rate, end in zip(rates, ends, strict=True)]
+        high = [max(0.0, end.high - rate) for rate, end in zip(rates, ends, strict=True)]
+        axes.errorbar(x, rates, yerr=[low, high], marker="o", capsize=2, label=policy)
+    axes.set_xlabel(what)
+    axes.set_ylabel("true success")
+    axes.set_ylim(0, 1)
+    axes.legend(fontsize=7)
+    name = f"{kind}-curve.png"
+    figure.savefig(folder / name, dpi=130)
+    pyplot.close(figure)
+    return name
+
+
+if __name__ == "__main__":
+    print(write_proof(Path(sys.argv[1])))

@@ -1,0 +1,263 @@
+"""Does learning from imagined rollouts make a policy better, truly? One command for the proof:
+
+    python benchmarks/improvement/run.py --out runs/improvement --targets pick-place push \\
+        --policies checkpoints/policies/short checkpoints/policies/few-data \\
+            runs/population/plain-middle runs/population/patches-middle \\
+        --recorded recordings/training --starts recordings/validation-starts \\
+        --suite runs/suites/validation.json --held-out checkpoints/suite/suite.json
+
+Enters: policies of middling quality, tasks to improve, start states to imagine from and others to
+measure at. Leaves: ``results.json`` (a row for each policy, arm, and targeted tasks or not),
+``proof.md`` with its plots. Every step is a command of worldeval in a process of its own on one
+thread (``arms.py``); what is done is not done again, so the same command goes on where it stopped.
+--only NAME takes the steps whose names hold it, --list shows them all.
+"""
+
+from __future__ import annotations
+
+import argparse
+import dataclasses
+import json
+import os
+import re
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+sys.path.insert(0, str(Path(__file__).parent))
+
+from arms import (
+    ORACLE,
+    Settings,
+    Step,
+    data_steps,
+    measuring_steps,
+    name_of,
+    stores_of,
+    training_steps,
+)
+
+from worldeval.data.store.episodes import EpisodeStore
+from worldeval.data.tables import Table, read_truth_table
+from worldeval.rollout.suite import Suite
+from worldeval.synthesis.imagining import RECIPE
+from worldeval.synthesis.recipe import from_text
+from worldeval.types import Outcome
+
+
+def oracle_suite(s: Settings, policy: str) -> None:
+    """Start states of the imagined rollouts that began where the recording did."""
+    home = s.out / name_of(policy)
+    store = EpisodeStore.open(home / "unselected/dataset")
+    base = Suite.load(s.suite)
+    starts = []
+    for number in range(len(store)):
+        (recipe,) = from_text(str(store.facts(number)[RECIPE]), str(store.facts(number)["key"]))
+        if not recipe.moved:
+            starts.append(dataclasses.replace(recipe.start(), instruction=recipe.meaning))
+    suite = Suite(
+        name="carried out", robot=base.robot, chunks=s.chunks or base.chunks, starts=tuple(starts)
+    )
+    (home / ORACLE).mkdir(exist_ok=True)
+    suite.save(home / ORACLE / "suite.json")
+
+
+def oracle_verdicts(s: Settings, policy: str) -> None:
+    """What became of them in physics, as verdicts on the imagined rollouts; and a table by which
+    every imagined rollout is taken, for the arm without selection."""
+    home = s.out / name_of(policy)
+    truth = outcomes_of(home / ORACLE / "true")
+    store = EpisodeStore.open(home / "unselected/dataset")
+    told = [store.facts(number) for number in range(len(store))]
+    for name, found in (
+        ("verdicts", [truth.get(str(facts["start_id"]), "undecided") for facts in told]),
+        ("every", ["success"] * len(told)),
+    ):
+        lines = [f"{facts['key']},{word}" for facts, word in zip(told, found, strict=True)]
+        text = "\n".join(["key,outcome", *lines]) + "\n"
+        (home / ORACLE / f"{name}.csv").write_text(text)
+
+
+def decide_size(s: Settings, policy: str) -> None:
+    """How many episodes of each task all arms of this policy can have, at most ``s.most``."""
+    home = s.out / name_of(policy)
+    counts: dict[str, dict[str, int]] = {}
+    verdicts = home / ORACLE / "verdicts.csv"
+    for arm, (place, _) in stores_of(s, policy).items():
+        counts[arm] = dict.fromkeys(s.targets, 0)
+        if not (place / "meta/info.json").is_file():
+            continue
+        table = EpisodeStore.open(place).metadata()
+        if arm == "real-filtered":
+            table = table[table["success"].fillna(False).astype(bool)]
+        elif arm == "oracle-selected":
+            said = Table.read(verdicts)
+            names = said.names(("key",))
+            good = {
+                name[0]
+                for name, o in zip(names, said.outcomes(), strict=True)
+                if o is Outcome.SUCCESS
+            }
+            table = table[table["key"].isin(good)]
+        found = table["task"].value_counts().to_dict()
+        counts[arm] = {task: int(found.get(task, 0)) for task in s.targets}
+    present = [max(each.values()) for each in counts.values() if any(each.values())]
+    size = max(1, min([s.most, *present]))
+    text = json.dumps({"size": size, "counts": counts}, indent=1) + "\n"
+    (home / "size.json").write_text(text)
+
+
+LOCAL: dict[str, Callable[[Settings, str], None]] = {
+    "oracle_suite": oracle_suite,
+    "oracle_verdicts": oracle_verdicts,
+    "decide_size": decide_size,
+}
+
+
+def outcomes_of(folder: Path) -> dict[str, str]:
+    """start_id -> outcome of the true rollouts in a folder."""
+    table = read_truth_table(folder / "truth.parquet")
+    return dict(zip(table["start_id"].map(str), table["outcome"].map(str), strict=True))
+
+
+def sized(words: tuple[str, ...], s: Settings, policy: str) -> list[str]:
+    """The words of a command with the size that was decided, in numbers."""
+    path = s.out / name_of(policy) / "size.json"
+    size = json.loads(path.read_text())["size"] if path.is_file() else 1
+
+    def number(match: re.Match[str]) -> str:
+        return str(max(1, round(size * float(match[1] or 1))))
+
+    return [re.sub(r"\{size(?:\*([\d.]+))?\}", number, word) for word in words]
+
+
+def run(step: Step, s: Settings, policy: str) -> str:
+    """Do a step, unless it was done by the same command; "done", "there", or why it failed."""
+    words = sized(step.words, s, policy)
+    mark = s.out / "steps" / f"{step.name.replace('/', '--')}.json"
+    if mark.is_file() and json.loads(mark.read_text())["words"] == words:
+        return str(json.loads(mark.read_text())["how"])
+    mark.parent.mkdir(parents=True, exist_ok=True)
+    began = time.monotonic()
+    how = "done"
+    if step.local is not None:
+        LOCAL[step.local](s, policy)
+    else:
+        log = mark.with_suffix(".log")
+        threads = {"OMP_NUM_THREADS": "1", "MKL_NUM_THREADS": "1", "OMP_WAIT_POLICY": "PASSIVE"}
+        with log.open("w") as output:
+            code = subprocess.run(
+                [sys.executable, "-m", "worldeval", *words],
+                stdout=output, stderr=subprocess.STDOUT, env={**os.environ, **threads},
+            ).returncode  # fmt: skip
+        if code:
+            lines = [line for line in re.split(r"[\r\n]+", log.read_text()) if line.strip()]
+            how = f"failed: {lines[-1] if lines else f'exit code {code}'}"
+            if not step.may_fail or code == 130:
+                raise SystemExit(f"{step.name}: {how}\n(worldeval {' '.join(words)})")
+    seconds = round(time.monotonic() - began, 1)
+    mark.write_text(json.dumps({"words": words, "how": how, "seconds": seconds}) + "\n")
+    print(f"{step.name}: {how} ({seconds:g} s)", flush=True)
+    return how
+
+
+def rows_of(s: Settings, policy: str, step: Step, made: Step | None) -> list[dict[str, object]]:
+    """Of one arm: targeted tasks, and all others."""
+    assert step.measures is not None
+    table = read_truth_table(step.measures / "truth.parquet")
+    path = s.out / name_of(policy) / "size.json"
+    size = json.loads(path.read_text())["size"] * len(s.targets) if path.is_file() else 0
+    rows: list[dict[str, object]] = []
+    for targeted in (True, False):
+        some = table[table["task"].isin(s.targets) == targeted]
+        if not len(some):
+            continue
+        rows.append(
+            {
+                "policy": name_of(policy),
+                "arm": step.arm,
+                "targeted": targeted,
+                "successes": int((some["outcome"] == Outcome.SUCCESS.value).sum()),
+                "trials": len(some),
+                "size": 0 if made is None else round(size * made.size),
+                "mix": None if made is None else made.mix,
+                "seed": s.seed,
+                "outcomes": dict(zip(some["start_id"], some["outcome"], strict=True)),
+                "command": "" if made is None else "worldeval " + " ".join(made.words),
+            }
+        )
+    return rows
+
+
+def main() -> None:
+    s, only, listed = settings()
+    results: list[dict[str, object]] = []
+    missing: list[str] = []
+    for policy in s.policies:
+        training = training_steps(s, policy)
+        made = {"base": None, **{step.arm: step for step in training if step.arm}}
+        measuring = measuring_steps(s, policy, list(made))
+        steps = [*data_steps(s, policy), *training, *measuring]
+        if listed:
+            for step in steps:
+                print(step.name, "= worldeval", *step.words)
+            continue
+        failed: set[str | None] = set()
+        for step in steps:
+            if only and only not in step.name:
+                continue
+            if step.measures is not None and step.arm in failed:
+                continue
+            how = run(step, s, policy)
+            if how.startswith("failed"):
+                failed.add(step.arm)
+                missing.append(f"{step.name}: {how}")
+        for step in measuring:
+            if step.measures is not None and (step.measures / "truth.parquet").is_file():
+                results += rows_of(s, policy, step, made[step.arm])
+    if listed:
+        return
+    text = json.dumps(
+        {"command": " ".join(sys.argv), "missing": missing, "rows": results}, indent=1
+    )
+    (s.out / "results.json").write_text(text + "\n")
+    from proof import write_proof
+
+    print(write_proof(s.out))
+
+
+def settings() -> tuple[Settings, str, bool]:
+    """Those of the command line; options are the fields of ``Settings``."""
+    parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
+    several = {"policies": str, "targets": str, "mixes": float, "doses": float}
+    for field in dataclasses.fields(Settings):
+        option = f"--{field.name.replace('_', '-')}"
+        required = field.default is dataclasses.MISSING
+        if field.name in several:
+            default = None if required else list(field.default)
+            parser.add_argument(
+                option, nargs="+", type=several[field.name], required=required, default=default
+            )
+        elif field.type == "bool":
+            parser.add_argument(
+                option, action=argparse.BooleanOptionalAction, default=field.default
+            )
+        else:
+            kind = {"int": int, "float": float, "int | None": int}.get(str(field.type), Path)
+            default = None if required else field.default
+            parser.add_argument(option, type=kind, required=required, default=default)
+    parser.add_argument("--only", default="", help="steps whose names hold this")
+    parser.add_argument("--list", action="store_true", help="show the steps, do none")
+    given = vars(parser.parse_args())
+    only, listed = given.pop("only"), given.pop("list")
+    return (
+        Settings(**{k: tuple(v) if isinstance(v, list) else v for k, v in given.items()}),
+        only,
+        listed,
+    )
+
+
+if __name__ == "__main__":
+    main()
