@@ -74,7 +74,9 @@ def measured_on_families(assessment: Assessment, families: Mapping[str, str]) ->
         )
     else:
         true, plain, better = np.array(list(rates.values())).T
-        words = "help" if helps else "do not help, and are not shown for policies that are not here"
+        words = "help"
+        if not helps:
+            words = "are not sure to help, and are not shown for policies that are not here"
         note = (
             f"Families left out: rates err by {100 * np.abs(plain - true).mean():.1f} points, "
             f"corrected by the others' errors by {100 * np.abs(better - true).mean():.1f}; "
