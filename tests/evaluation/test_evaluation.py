@@ -10,7 +10,7 @@ import pytest
 
 import worldeval as we
 from worldeval import cli
-from worldeval.errors import ConfigError, DataError, MismatchError, StoreError
+from worldeval.errors import ConfigError, DataError, MismatchError, PolicyError, StoreError
 from worldeval.rollout.suite import Suite
 from worldeval.worlds.toy import toy_starts
 
@@ -167,3 +167,30 @@ def test_a_report_shows_the_surest_rollouts_and_leaves_the_store_as_it_is(tmp_pa
     assert "data:video/mp4" in run.report().read_text()
     assert list((tmp_path / "run" / "clips").glob("*.mp4"))
     assert cli.main(["store", "verify", str(tmp_path / "run")]) == 0
+
+
+BUG = """
+
+class Buggy(Toy):
+    def act(self, observations):
+        raise ValueError("bug")
+"""
+
+
+def test_a_policy_that_made_nothing_may_be_mended(tmp_path: Path) -> None:
+    good, buggy = policy(tmp_path, "good", 0), f"python:{tmp_path / 'mine.py'}:Buggy?name=b"
+    (tmp_path / "mine.py").write_text(POLICIES + BUG)
+    mistaken = [f"{buggy}&mistakes=0"]
+    with pytest.raises(PolicyError, match="bug"):
+        evaluate(tmp_path, mistaken)
+    with pytest.raises(PolicyError, match="1 of 2 policies gave no rollouts"):
+        evaluate(tmp_path, [good, *mistaken], starts=2)  # other settings too: nothing was made
+    (tmp_path / "mine.py").write_text(POLICIES + BUG.replace("raise ValueError", "return print"))
+    with pytest.raises(PolicyError, match="1 of 2 policies gave no rollouts"):
+        evaluate(tmp_path, [good, *mistaken], starts=2)
+    (tmp_path / "mine.py").write_text(POLICIES + "\n\nclass Buggy(Toy):\n    pass\n")
+    run = evaluate(tmp_path, [good, *mistaken], starts=2)
+    assert {name: len(views) for name, views in run.rollouts.items()} == {"good": 4, "b": 4}
+    (tmp_path / "mine.py").write_text(POLICIES + BUG)  # now there is something to spoil
+    with pytest.raises(ConfigError, match="begun with"):
+        evaluate(tmp_path, [good, *mistaken], starts=2)

@@ -46,6 +46,7 @@ _PACKAGES = (
     "mujoco",
 )
 _ABSENT = "(absent)"
+_EMPTY_STORE = {("meta", "info.json"), ("meta", "tasks.parquet")}
 
 Content = Mapping[str, Mapping[str, str]]
 """Thing -> part -> digest."""
@@ -61,6 +62,7 @@ def write_manifest(
     content: Content | None = None,
     allow_changes: bool | Collection[str] = (),
     grows: Mapping[str, str] | None = None,
+    idle: Mapping[str, Collection[str]] | None = None,
 ) -> Path:
     """Write ``folder/run.json`` atomically and return its path.
 
@@ -73,6 +75,7 @@ def write_manifest(
     grows: settings that are mappings to which entries may be added later, each with what the
         content of its entries is called before their names ({"policies": "policy "}). Entries of
         earlier runs that are not given now are kept; one that is given must be as it was.
+    idle: of settings that grow, the entries that made nothing so far: they may be other ones now.
 
     In a folder that already holds a manifest, the command, the seed and every other setting must
     be equal, and all content, else ConfigError names the first that differs. Of content that an
@@ -95,6 +98,7 @@ def write_manifest(
     path = folder / MANIFEST
     earlier = read_manifest(folder) if path.exists() else None
     if earlier is not None and _has_results(folder):
+        _forget(earlier, grows or {}, idle or {})
         content = _grow(settings["config"], content or {}, earlier, grows or {})
         manifest["content"] = jsonable(content)
         if allow_changes is not True:
@@ -114,9 +118,13 @@ def write_manifest(
 
 
 def _has_results(folder: Path) -> bool:
-    """Whether any file lies in the folder but the manifest and hidden ones."""
+    """Whether any file lies in the folder but the manifest, hidden ones, and what a store begins
+    with: one that holds an episode has other files too."""
     return any(
-        path.is_file() and path.name != MANIFEST and not path.name.startswith(".")
+        path.is_file()
+        and path.name != MANIFEST
+        and not path.name.startswith(".")
+        and path.relative_to(folder).parts[-2:] not in _EMPTY_STORE
         for path in folder.rglob("*")
     )
 
@@ -267,6 +275,16 @@ def _refuse_changes(
             f"folder {str(folder)!r} was begun with {name} = {old!r}, now it is {new!r}; use the "
             "same settings to continue it, or choose another folder"
         )
+
+
+def _forget(
+    earlier: Mapping[str, Any], grows: Mapping[str, str], idle: Mapping[str, Collection[str]]
+) -> None:
+    """Take entries that made nothing out of the manifest of an earlier run."""
+    for name, keys in idle.items():
+        for key in keys:
+            (earlier["config"].get(name) or {}).pop(key, None)
+            (earlier.get("content") or {}).pop(grows[name] + key, None)
 
 
 def _grow(

@@ -133,6 +133,7 @@ class StageOptions:
                 content=content | world_content(self.world, self.imagination),
                 allow_changes=("suite.name",) if named else ("suite.name", "policy_names"),
                 grows={"policies": "policy ", "policy_names": "name "} if named else None,
+                idle=_idle(out, began) if named else None,
             )
         except BaseException:
             stage.close()
@@ -156,6 +157,19 @@ class StageOptions:
             store = EpisodeStore.open(starts)
             return suite_of(store, chunks=10, name=store.root.name)
         return Suite.load(self.suite or shipped.path(shipped.SUITE))
+
+
+def _idle(out: Path, began: Mapping[str, Any]) -> dict[str, list[str]]:
+    """Of the policies that a folder was begun with, those without a rollout there: they failed, and
+    may be mended."""
+    from worldeval.data.store.episodes import EpisodeStore
+    from worldeval.data.store.layout import INFO_PATH
+
+    made = set()
+    if (out / INFO_PATH).is_file():
+        made = {key.partition("/")[0] for key in EpisodeStore.open(out).keys}
+    names = [name for name in began.get("policy_names") or {} if name.partition("/")[0] not in made]
+    return {"policy_names": names, "policies": [began["policy_names"][name] for name in names]}
 
 
 @dataclass(frozen=True, kw_only=True)
