@@ -22,6 +22,7 @@ from worldeval.robots import (
     robot_from_json,
     write_robot,
 )
+from worldeval.worlds.named import as_asked
 from worldeval.worlds.sawyer import ROBOT
 
 OWN = replace(ROBOT, name="own", frames_per_chunk=2)
@@ -125,3 +126,25 @@ def test_bounds_of_the_profiles_are_ordered() -> None:
     for name in NAMES:
         robot = read_robot(name)
         assert (np.array(robot.pose_low) < robot.pose_high).all()
+
+
+def test_a_panda_of_ones_own_is_commanded_in_every_space_of_pandas() -> None:
+    joints = tuple(f"arm_{i}" for i in range(7))
+    mine = replace(
+        panda.DROID,
+        name="mine",
+        joint_names=joints,
+        action_names=("claw", *(f"{joint}_velocity" for joint in joints)),
+        action_low=(0.0, *(-1.0,) * 7),
+        action_high=(80.0, *(1.0,) * 7),
+        gripper_index=(0,),
+        gripper_sense="close_negative",
+    )
+    placed = as_asked(mine, action_space="joint_position")
+    assert placed.action_names == (*(f"{joint}_rad" for joint in joints), "claw")
+    assert (placed.gripper_axes, placed.grippers_closed) == ((7,), (0.0,))
+    moved = as_asked(placed, action_space="delta_pose", steps_per_frame=2)
+    assert moved.action_names[0] == "delta_hand_x_m" and moved.gripper_axes == moved.pose_grippers
+    assert (moved.name, moved.steps_per_frame, moved.joint_names) == ("mine", 2, joints)
+    with pytest.raises(ConfigError, match="'so101' has action_space 'joint_target'"):
+        as_asked(read_robot("so101"), action_space="delta_pose")

@@ -71,10 +71,13 @@ def commanded_as_recorded(
 ) -> ImaginationOptions:
     """``options`` with the action space of recordings that are to be imagined again, unless they
     name one."""
+    from worldeval.data.fit import kept_robot
     from worldeval.worlds.named import space_of
 
     if options.action_space is not None:
         return options
+    if (robot := kept_robot(recorded)) is not None:
+        return replace(options, action_space=robot.action_space)
     layout = recorded.layout
     return replace(options, action_space=space_of(layout.robot_type, layout.action_names))
 
@@ -129,10 +132,8 @@ def robot_of(config: LatentModelConfig, options: ImaginationOptions) -> RobotSpe
     Raises MismatchError for a robot of another name, poses or rate in ``options``.
     """
     from worldeval.data.fit import check_made_for
-    from worldeval.motion import panda
     from worldeval.robots import read_robot
-    from worldeval.worlds.named import as_asked, robot_named
-    from worldeval.worlds.sawyer import ROBOT
+    from worldeval.worlds.named import SAWYER, as_asked, robot_named
 
     kept = config.spec
     if options.robot is not None:
@@ -146,11 +147,11 @@ def robot_of(config: LatentModelConfig, options: ImaginationOptions) -> RobotSpe
         return as_asked(
             given, action_space=options.action_space, steps_per_frame=options.steps_per_frame
         )
-    if kept is not None and kept.name != panda.NAME and kept.name != ROBOT.name:
+    if kept is not None:
         return as_asked(
             kept, action_space=options.action_space, steps_per_frame=options.steps_per_frame
         )
-    own = config.robot == ROBOT.name  # it leaves no choice, and the model is compared with it
+    own = config.robot == SAWYER  # it leaves no choice, and the model is compared with it
     return robot_named(
         config.robot,
         action_space=options.action_space,

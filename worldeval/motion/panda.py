@@ -14,25 +14,21 @@ and the flange 0.107 m beyond the seventh joint.
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 
 import numpy as np
 
 from worldeval.errors import ConfigError, MismatchError
 from worldeval.motion.rotations import euler_from_matrix, matrix_from_euler, rotation_vector
-from worldeval.robots import CameraSpec, RobotSpec
+from worldeval.robots import RobotSpec, read_robot
 
-NAME = "droid-panda"
-VIEWS = ("exterior_1", "exterior_2", "wrist")
-JOINTS = tuple(f"panda_joint{i}" for i in range(1, 8))
-POSE_NAMES = (
-    "hand_x_m",
-    "hand_y_m",
-    "hand_z_m",
-    "hand_roll_rad",
-    "hand_pitch_rad",
-    "hand_yaw_rad",
-    "gripper",
-)
+KINEMATICS = "panda"
+"""Name of these kinematics in ``RobotSpec.kinematics``."""
+DROID = read_robot("droid-panda")
+"""DROID's Panda, seen by three cameras of unknown geometry. Its pose bounds are the 1st and 99th
+percentiles of the poses of DROID as published with Ctrl-World."""
+NAME, VIEWS, JOINTS, POSE_NAMES = DROID.name, DROID.views, DROID.joint_names, DROID.pose_names
+POSE_LOW, POSE_HIGH = DROID.pose_low, DROID.pose_high
 
 A_M = (0.0, 0.0, 0.0, 0.0825, -0.0825, 0.0, 0.088)
 D_M = (0.333, 0.0, 0.316, 0.0, 0.384, 0.0, 0.0)
@@ -41,27 +37,6 @@ FLANGE_M = 0.107
 
 JOINT_LOW_RAD = (-2.8973, -1.7628, -2.8973, -3.0718, -2.8973, -0.0175, -2.8973)
 JOINT_HIGH_RAD = (2.8973, 1.7628, 2.8973, -0.0698, 2.8973, 3.7525, 2.8973)
-
-# 1st and 99th percentiles of the poses of DROID as published with Ctrl-World (its stat.json):
-# x y z (m), roll pitch yaw (rad), gripper (0 open, 1 closed).
-POSE_LOW = (
-    0.2676655471324921,
-    -0.441715806722641,
-    -0.042784303426742554,
-    -3.1373724937438965,
-    -1.214390754699707,
-    -2.11581574678421,
-    0.0,
-)
-POSE_HIGH = (
-    0.781050771474838,
-    0.4366717040538788,
-    0.7843997478485107,
-    3.137465238571167,
-    0.9039141565561147,
-    1.9915846586227417,
-    0.9911894202232361,
-)
 
 _REACH_M = 1.5  # nothing that a Panda reaches is further away along any axis
 _GRIPPER = ("gripper", 0.0, 1.0)
@@ -95,35 +70,59 @@ def panda(
     pose_low: Sequence[float] = POSE_LOW,
     pose_high: Sequence[float] = POSE_HIGH,
 ) -> RobotSpec:
-    """DROID's Panda, controlled at 15 Hz, seen by three cameras of unknown geometry.
+    """DROID's Panda, controlled at 15 Hz.
 
     action_space: one of ``ACTION_SPACES``. steps_per_frame: 3 shows 5 frames per second, as DROID
     is prepared for Ctrl-World; its policies were run at 2 and, for fast tasks, 3. pose_low,
     pose_high: what a world model takes as -1 and 1: the percentiles with which it was trained.
     """
+    return replace(
+        commanded(DROID, action_space),
+        steps_per_frame=steps_per_frame,
+        frames_per_chunk=frames_per_chunk,
+        image_size=image_size,
+        pose_low=tuple(float(x) for x in pose_low),
+        pose_high=tuple(float(x) for x in pose_high),
+    )
+
+
+def commanded(robot: RobotSpec, action_space: str) -> RobotSpec:
+    """``robot``, an arm of these kinematics, commanded in another of ``ACTION_SPACES``.
+
+    Its gripper, if any, keeps its name and bounds; its joints and its pose keep their names.
+    """
     if action_space not in ACTION_SPACES:
         raise ConfigError(
             f"action space is {action_space!r}, expected one of {tuple(ACTION_SPACES)}"
         )
-    names, low, high = zip(*ACTION_SPACES[action_space], strict=True)
-    return RobotSpec(
-        name=NAME,
+    if action_space == robot.action_space:
+        return robot
+    hand = (robot.pose_names[i] for i in robot.hands[0])
+    own = dict(zip((*JOINTS, *POSE_NAMES[:6]), (*robot.joint_names, *hand), strict=True))
+    actions = [
+        (next(name.replace(usual, own[usual]) for usual in own if usual in name), low, high)
+        for name, low, high in ACTION_SPACES[action_space][:-1]
+    ]
+    index: tuple[int, ...] | None = None if robot.gripper_index is None else ()
+    if robot.gripper_axes:
+        at = robot.gripper_axes[0]
+        by_pose = action_space in ("absolute_pose", "delta_pose")
+        place = robot.pose_grippers[0] if by_pose else len(actions)
+        gripper = (robot.action_names[at], robot.action_low[at], robot.action_high[at])
+        actions.insert(place, gripper)
+        index = None if robot.gripper_index is None else (place,)
+    names, low, high = zip(*actions, strict=True)
+    return replace(
+        robot,
         action_space=action_space,
+        motion=action_space,
         action_names=names,
         action_low=low,
         action_high=high,
-        pose_names=POSE_NAMES,
-        pose_low=tuple(float(x) for x in pose_low),
-        pose_high=tuple(float(x) for x in pose_high),
+        gripper_index=index,
         action_scale_m=1.0,
-        control_hz=15.0,
-        steps_per_frame=steps_per_frame,
-        frames_per_chunk=frames_per_chunk,
-        image_size=image_size,
-        cameras=tuple(CameraSpec(name=view, mount="uncalibrated") for view in VIEWS),
-        joint_names=JOINTS,
-        motion=action_space,
-        kinematics="panda",
+        action_scale_rad=1.0,
+        rotation="euler",
     )
 
 

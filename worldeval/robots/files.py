@@ -9,6 +9,7 @@ fields of ``RobotSpec`` at its top and a table ``[[cameras]]`` for each view; wh
 from __future__ import annotations
 
 import dataclasses
+import functools
 import json
 import math
 import tomllib
@@ -36,7 +37,7 @@ def read_robot(source: str | Path | RobotSpec) -> RobotSpec:
         return source
     text = str(source)
     if text in NAMES:
-        return _read_file(PROFILES / f"{text}.toml")
+        return _profile(text)
     path = Path(source).expanduser()
     if path.suffix == ".toml" or path.is_file():
         return _read_file(path)
@@ -90,6 +91,11 @@ def write_robot(robot: RobotSpec, path: str | Path) -> None:
         Path(path).write_text("\n".join(lines) + "\n", encoding="utf-8")
     except OSError as error:
         raise ConfigError(f"{path} cannot be written ({error.strerror or error})") from error
+
+
+@functools.cache
+def _profile(name: str) -> RobotSpec:
+    return _read_file(PROFILES / f"{name}.toml")
 
 
 def _read_file(path: Path) -> RobotSpec:

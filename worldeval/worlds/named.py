@@ -31,36 +31,25 @@ def robot_named(
     statistics: lowest and highest poses for a world model: those with which it was trained.
     Raises ConfigError for an unknown name, and for a choice that the robot does not have.
     """
-    if name == panda.NAME:
-        low, high = statistics or (panda.POSE_LOW, panda.POSE_HIGH)
-        return panda.panda(
-            action_space or "joint_velocity",
-            steps_per_frame=3 if steps_per_frame is None else steps_per_frame,
-            image_size=image_size or (192, 320),
-            pose_low=low,
-            pose_high=high,
-        )
-    if name != SAWYER:
-        return as_asked(
-            read_robot(name),
-            action_space=action_space,
-            steps_per_frame=steps_per_frame,
-            image_size=image_size,
-            statistics=statistics,
-        )
-    from worldeval.worlds.sawyer import ROBOT
-
-    for what, given, own in (
-        ("action_space", action_space, ROBOT.action_space),
-        ("steps_per_frame", steps_per_frame, ROBOT.steps_per_frame),
-        ("image_size", image_size, ROBOT.image_size),
-        ("statistics", statistics, (ROBOT.pose_low, ROBOT.pose_high)),
+    robot = read_robot(name)
+    for what, given in (
+        ("action_space", action_space),
+        ("steps_per_frame", steps_per_frame),
+        ("image_size", image_size),
+        ("statistics", statistics),
     ):
-        if given is not None and given != own:
+        own = (robot.pose_low, robot.pose_high) if what == "statistics" else getattr(robot, what)
+        if robot.name == SAWYER and given is not None and given != own:  # as it is simulated
             raise ConfigError(
                 f"robot {name!r} has {what} {own!r}, {given!r} was asked for; leave it out"
             )
-    return ROBOT
+    return as_asked(
+        robot,
+        action_space=action_space,
+        steps_per_frame=steps_per_frame,
+        image_size=image_size,
+        statistics=statistics,
+    )
 
 
 def as_asked(
@@ -71,12 +60,16 @@ def as_asked(
     image_size: tuple[int, int] | None = None,
     statistics: tuple[Sequence[float], Sequence[float]] | None = None,
 ) -> RobotSpec:
-    """``robot`` with another rate, size or bounds; its action space is its own."""
+    """``robot`` with another rate, size or bounds, or, if it is a Panda, another action space."""
+    if action_space is not None and robot.kinematics == panda.KINEMATICS:
+        robot = panda.commanded(robot, action_space)
     if action_space not in (None, robot.action_space):
         raise ConfigError(
             f"robot {robot.name!r} has action_space {robot.action_space!r}, {action_space!r} was "
             "asked for; leave it out"
         )
+    if (steps_per_frame, image_size, statistics) == (None, None, None):
+        return robot
     low, high = statistics or (robot.pose_low, robot.pose_high)
     return replace(
         robot,

@@ -11,14 +11,11 @@ A seed fixes a *scene*, not a task: tasks of one scene share their seeds, so ``d
 from __future__ import annotations
 
 import hashlib
-import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-import numpy as np
-
 from worldeval.errors import ConfigError, StartStateError
-from worldeval.robots import CameraSpec, RobotSpec
+from worldeval.robots import read_robot
 from worldeval.types import StartState
 
 SPLITS = ("training", "validation", "evaluation")
@@ -200,72 +197,11 @@ def start_states(split: str, task: str, count: int, first: int = 0) -> list[Star
     return [start_state(split, task, index) for index in range(first, first + count)]
 
 
-def looking_along(azimuth_deg: float, elevation_deg: float) -> np.ndarray:
-    """Camera-to-base rotation (3, 3) of MuJoCo's free camera (columns right, up, back)."""
-    azimuth, elevation = math.radians(azimuth_deg), math.radians(elevation_deg)
-    forward = np.array(
-        [
-            math.cos(elevation) * math.cos(azimuth),
-            math.cos(elevation) * math.sin(azimuth),
-            math.sin(elevation),
-        ]
-    )
-    right = np.cross(forward, [0.0, 0.0, 1.0])
-    right /= np.linalg.norm(right)
-    return np.stack([right, np.cross(right, forward), -forward], axis=1)
-
-
-def _camera(
-    name: str,
-    mount: str,
-    target_m: tuple[float, float, float],
-    distance_m: float,
-    azimuth_deg: float,
-    elevation_deg: float,
-    fovy_deg: float,
-) -> CameraSpec:
-    target = np.array(target_m)
-    rotation = looking_along(azimuth_deg, elevation_deg)
-    position = target + distance_m * rotation[:, 2]
-    return CameraSpec(
-        name=name,
-        mount=mount,
-        fovy_rad=math.radians(fovy_deg),
-        position_m=(float(position[0]), float(position[1]), float(position[2])),
-        rotation=tuple(float(x) for x in rotation.reshape(-1)),
-    )
-
-
-LOOK_AT_M = (0.0, 0.70, 0.13)
-DISTANCE_M = 1.0
-ELEVATION_DEG = -28.0
-FOVY_DEG = 36.0
-
-# The wrist camera travels with the hand and never turns (MuJoCo's "track" mode), as the hand
-# itself never turns. It takes the place of Meta-World's gripperPOV, whose view the gripper's own
-# base fills; from the side it sees the opening between the fingers and what lies before them.
-CAMERAS = (
-    _camera("left", "fixed", LOOK_AT_M, DISTANCE_M, 35.0, ELEVATION_DEG, FOVY_DEG),
-    _camera("right", "fixed", LOOK_AT_M, DISTANCE_M, 145.0, ELEVATION_DEG, FOVY_DEG),
-    _camera("wrist", "hand", (0.0, 0.03, -0.05), 0.22, 45.0, -30.0, 75.0),
-)
-
-ROBOT = RobotSpec(
-    name="metaworld-sawyer",
-    action_space="delta-position-xyz-gripper",
-    action_names=("dx", "dy", "dz", "gripper"),
-    action_low=(-1.0, -1.0, -1.0, -1.0),
-    action_high=(1.0, 1.0, 1.0, 1.0),
-    pose_names=("hand_x_m", "hand_y_m", "hand_z_m", "gripper"),
-    pose_low=(-0.5, 0.40, 0.05, -1.0),
-    pose_high=(0.5, 1.0, 0.5, 1.0),
-    action_scale_m=0.01,
-    control_hz=30.0,
-    steps_per_frame=3,
-    frames_per_chunk=4,
-    image_size=(64, 64),
-    cameras=CAMERAS,
-    workspace_m=(0.0, 0.65, 0.35, 0.0),
-)
+ROBOT = read_robot("metaworld-sawyer")
 """Meta-World's bounds for the mocap hand, the same for all tasks here (its faucet allows the hand
 below the table; ours does not). control_hz is nominal: it fixes playback at 10 frames/s."""
+CAMERAS = ROBOT.cameras
+LOOK_AT_M = (0.0, 0.70, 0.13)
+"""What the cameras at the sides look at, ..."""
+DISTANCE_M = 1.0
+"""... and from how far."""
