@@ -43,6 +43,8 @@ from worldeval.learning.loop import Loop
 from worldeval.robots import RobotSpec
 
 LOOKS_AT_ONCE = 128
+IMAGINED = "imagination"
+"""The world of imagined rollouts, as ``samples.world_of`` says it."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -141,7 +143,7 @@ def train_path(
     summary = calibrate_judge(
         judge, rollouts, target=training.target_precision, max_abstention=training.max_abstention
     )
-    summary["groups"] = {"/".join(map(str, n)): len(m) for n, m in paths.groups.items()}
+    summary["groups"] = {"/".join(n): len(m) for n, m in paths.groups.items()}
     judge.save(out, card={"training": settings, "validation": summary})
     write_validation(out, rollouts, summary)
     shutil.rmtree(kept, ignore_errors=True)
@@ -178,7 +180,9 @@ def looked_at(
 
 
 class Paths:
-    """Whole episodes as sequences, drawn equally often from every (task, success, world)."""
+    """Whole episodes as sequences, drawn equally often from every (task, success, world); of
+    imagined ones from every task, as they come: how seldom what looks solved in imagination truly
+    is has to be learned from them."""
 
     def __init__(self, cache: FrameCache, looks: np.ndarray, network: PathNetwork) -> None:
         """Also sets the units of the network's inputs from all frames of the cache."""
@@ -199,10 +203,12 @@ class Paths:
         with torch.inference_mode():
             text = network.words(*network.bag(wordings)).numpy()
         self._text = dict(zip(wordings, text, strict=True))
-        groups: dict[tuple[str, bool, str], list[int]] = {}
+        groups: dict[tuple[str, str, str], list[int]] = {}
         for index, row in enumerate(cache.rows):
-            groups.setdefault((row.task, row.success, row.world), []).append(index)
-        if {success for _, success, _ in groups} != {True, False}:
+            outcome = "success" if row.success else "failure"
+            kind = "any" if row.world == IMAGINED else outcome
+            groups.setdefault((row.task, kind, row.world), []).append(index)
+        if len({row.success for row in cache.rows}) < 2:
             raise DataError(
                 f"{len(cache.rows)} training episodes hold only one outcome (groups: "
                 f"{sorted(groups)}); a judge needs successes and failures"
