@@ -30,6 +30,7 @@ from worldeval.robots import RobotSpec, read_robot
 from worldeval.rollout.engine import run
 from worldeval.rollout.recording import open_rollouts
 from worldeval.rollout.suite import Suite
+from worldeval.synthesis import rules
 from worldeval.types import Episode
 from worldeval.world_model import memory, sampler
 from worldeval.worlds.toy import ToyPolicy, ToyWorld, toy_robot, toy_starts
@@ -193,3 +194,20 @@ def test_verb(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str
     monkeypatch.setitem(cli.VERBS, "greet", ("greet:Greet", "greet somebody"))
     assert cli.main(["greet", "--name", "world"]) == 0
     assert capsys.readouterr().out == "hello world\n"
+
+
+def test_the_recipe_of_a_rule(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A file in the folder of rules is one that can be selected by; nothing else is written."""
+    source = (Path(rules.__file__).parent / "quota.py").read_text()
+    (tmp_path / "longest.py").write_text(
+        source.replace("within the quota", "long enough").replace(
+            "per_task: int | None = None, per_instruction: int | None = None",
+            "per_task: int | None = 2, per_instruction: int | None = None",
+        )
+    )
+    monkeypatch.setattr(rules, "__path__", [*rules.__path__, str(tmp_path)])
+    chosen = rules.chosen_rule("longest?per_task=1")
+    assert (chosen.rule.stage, str(chosen)) == (
+        "long enough", "longest?per_task=1&per_instruction=null",
+    )  # fmt: skip
+    assert "longest" in rules.known_rules() and "success" in rules.known_rules()

@@ -34,7 +34,8 @@ def hindsight(
     table = store.metadata()
     asked: dict[int, dict[str, str]] = {}
     for row in table.to_dict("records"):
-        asked.setdefault(row["start_seed"], {})[row["task"]] = row[ASKED]
+        words = row.get(ASKED) or row["instruction"]
+        asked.setdefault(row["start_seed"], {})[row["task"]] = str(words)
     failures = funnel.rollouts[funnel.rollouts[OUTCOME] == Outcome.FAILURE.value]
     found: dict[str, Relabelled] = {}
     tried = 0
