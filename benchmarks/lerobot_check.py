@@ -60,7 +60,7 @@ def read(options: argparse.Namespace) -> dict[str, Any]:
     root = options.dataset
     data = opened(root)
     views = list(data.meta.video_keys)
-    export = json.loads((root / "meta/info.json").read_text())["worldeval_export"]
+    export = json.loads((root / "meta/info.json").read_text())["worldeval"]
     wrong = pictures = 0
     began = time.monotonic()
     actions = []

@@ -13,6 +13,7 @@ import pyarrow.parquet as pq
 import pytest
 
 from worldeval import cli
+from worldeval.data import origin
 from worldeval.data.fit import robot_extra, store_fields
 from worldeval.data.readers.droid import LeRobotDroid
 from worldeval.data.readers.lerobot_robot import LeRobotRobot
@@ -287,8 +288,7 @@ def test_prepare_takes_it_back_by_the_command_line(
     store = store_of(tmp_path / "store", robot)
     assert cli.main(["export", "lerobot", str(store.root), "--out", str(tmp_path / "out")]) == 0
     words = (
-        f"prepare --source {tmp_path / 'out'} --robot {tmp_path / 'out/meta/robot.toml'} "
-        f"--min-frames 1 --workers 1 --out {tmp_path / 'back'}"
+        f"prepare --source {tmp_path / 'out'} --min-frames 1 --workers 1 --out {tmp_path / 'back'}"
     )
     assert cli.main(words.split()) == 0, capsys.readouterr().err
     back = EpisodeStore.open(tmp_path / "back")
@@ -298,3 +298,27 @@ def test_prepare_takes_it_back_by_the_command_line(
         assert one.actions.tobytes() == other.actions.tobytes()
         assert (one.success, one.instruction) == (other.success, other.instruction)
         assert spelled(other.frames[-1, 1])[:2] == (number, one.length - 1)
+
+
+@pytest.mark.parametrize("version", lerobot.VERSIONS)
+def test_what_was_imagined_is_marked_and_stays_so(tmp_path: Path, version: str) -> None:
+    robot = robots()["sawyer"]
+    store = store_of(tmp_path / "store", robot)
+    with EpisodeStore.open(tmp_path / "store") as more:
+        facts = {"world": "imagination", "judge": "somebody", "seed": 5}
+        more.append(replace(store.episode(0), key="task/9", extra=facts))
+    done = export(EpisodeStore.open(tmp_path / "store"), tmp_path / "out", robot, version=version)
+    assert any("imagined" in note for note in done.notes)
+    assert origin.marked_folder(tmp_path / "out")
+    words = f"prepare --source {tmp_path / 'out'} --min-frames 1 --workers 1 --out {tmp_path}/back"
+    assert cli.main(words.split()) == 0
+    assert origin.marked(EpisodeStore.open(tmp_path / "back"))
+    if version == "3.0":
+        index = pq.read_table(tmp_path / "out/meta/episodes/chunk-000/file-000.parquet")
+        kept = index["extra"].to_pylist()[-1]
+    else:
+        lines = (tmp_path / "out/meta/episodes.jsonl").read_text().splitlines()
+        kept = json.loads(lines[-1])["extra"]
+    assert json.loads(kept) == facts
+    done = export(EpisodeStore.open(tmp_path / "store"), tmp_path / "few", robot, episodes=[0, 1])
+    assert not origin.marked_folder(tmp_path / "few")

@@ -44,8 +44,12 @@ def imagined_episodes(store: StoredEpisodes) -> int:
     """How many episodes were imagined: all of a marked store, else those that say so."""
     if marked(store):
         return len(store)
-    facts = (store.facts(i) for i in range(len(store)))
-    return sum(f.get("world") == IMAGINATION or f.get("kind") == SYNTHETIC for f in facts)
+    return sum(is_imagined(store.facts(i)) for i in range(len(store)))
+
+
+def is_imagined(facts: Mapping[str, Any]) -> bool:
+    """Whether an episode with these facts says that it was imagined."""
+    return facts.get("world") == IMAGINATION or facts.get("kind") == SYNTHETIC
 
 
 def sentence(store: StoredEpisodes) -> str | None:

@@ -68,7 +68,8 @@ def choose_robot(
         )
     if _spelled_as_droid(source, key_map):
         return None, []
-    path = out / ROBOT_FILE
+    own = source / "meta" / ROBOT_FILE  # what `worldeval export lerobot` writes
+    path = out / ROBOT_FILE if not own.is_file() else own
     if path.is_file():
         return read_robot(path), [f"the robot is that of {path}"]
     proposal = propose_robot(source, None if key_map is None else read_spelling(key_map))

@@ -19,7 +19,7 @@ from typing import Any, Protocol
 import numpy as np
 from tqdm import tqdm
 
-from worldeval.data import digests
+from worldeval.data import digests, origin
 from worldeval.data.fit import check_store
 from worldeval.data.store import statistics
 from worldeval.data.store.episodes import EpisodeStore
@@ -34,6 +34,11 @@ from worldeval.types import Episode
 VERSIONS = ("3.0", "2.1")
 MODALITIES = ("gr00t",)
 INFO = "meta/info.json"
+FORMAT = "worldeval-export-1"
+"""Of the entry in info.json that LeRobot does not know: what was exported, and whether it was
+imagined (``data/origin.py``)."""
+
+_OF_LEROBOT = ("episode_index", "length", "instruction")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -61,6 +66,13 @@ class Written:
     @property
     def length(self) -> int:
         return len(self.values["index"])
+
+    @property
+    def provenance(self) -> dict[str, Any]:
+        """What the index keeps of where it comes from, beside what LeRobot wants."""
+        told = ("key", "task", "success")
+        rest = {n: v for n, v in self.facts.items() if n not in (*told, *_OF_LEROBOT)}
+        return {**{n: self.facts[n] for n in told}, "extra": json.dumps(rest, ensure_ascii=False)}
 
 
 class Writer(Protocol):
@@ -116,6 +128,7 @@ def export(
         raise DataError(f"{store.root} holds no episodes to export; a dataset needs at least one")
     facts = [store.facts(i) for i in numbers]
     unknown = [fact["key"] for fact in facts if fact["success"] is None]
+    synthetic = origin.marked(store) or any(map(origin.is_imagined, facts))
     form = RowForm(
         robot=robot,
         layout=store.layout,
@@ -140,6 +153,7 @@ def export(
             write_json(staging / "meta/modality.json", modality(form))
         write_robot(robot, staging / "meta/robot.toml")
         info = _info(form, version, len(numbers), rows, len(tasks), store)
+        info["worldeval"]["extra"] = {origin.SYNTHETIC: True} if synthetic else {}
         write_json(staging / INFO, {**info, **extra})
         if out.is_dir():
             out.rmdir()
@@ -152,7 +166,10 @@ def export(
     finally:
         shutil.rmtree(staging, ignore_errors=True)
     return Exported(
-        folder=out, episodes=len(numbers), rows=rows, notes=_notes(form, unknown, len(numbers))
+        folder=out,
+        episodes=len(numbers),
+        rows=rows,
+        notes=_notes(form, unknown, len(numbers), synthetic),
     )
 
 
@@ -219,7 +236,8 @@ def _info(
         "fps": form.fps,
         "splits": {"train": f"0:{episodes}"},
         "features": form.features(),
-        "worldeval_export": {
+        "worldeval": {
+            "format": FORMAT,
             "store": digests.of_store(store),
             "rows_per_frame": form.layout.steps_per_frame,
             "keys": form.spelling.name,
@@ -228,8 +246,12 @@ def _info(
     }
 
 
-def _notes(form: RowForm, unknown: Sequence[str], episodes: int) -> tuple[str, ...]:
+def _notes(
+    form: RowForm, unknown: Sequence[str], episodes: int, synthetic: bool
+) -> tuple[str, ...]:
     found = []
+    if synthetic:
+        found.append("it holds imagined episodes, and meta/info.json says so")
     if unknown:
         found.append(
             f"of {len(unknown)} of {episodes} episodes nobody knows whether they are solved (such "

@@ -43,9 +43,7 @@ class WriterV21:
                 "episode_index": episode.index,
                 "tasks": [episode.instruction],
                 "length": episode.length,
-                "key": episode.facts["key"],
-                "task": episode.facts["task"],
-                "success": episode.facts["success"],
+                **episode.provenance,
             }
         )
         stats = {

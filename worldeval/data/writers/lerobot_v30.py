@@ -54,9 +54,7 @@ class WriterV30:
             "dataset_to_index": episode.first + episode.length,
             "meta/episodes/chunk_index": 0,
             "meta/episodes/file_index": 0,
-            "key": episode.facts["key"],
-            "task": episode.facts["task"],
-            "success": episode.facts["success"],
+            **episode.provenance,
         }
         row["data/chunk_index"], row["data/file_index"] = self._add_rows(episode)
         for view, film in zip(self.form.views, episode.films, strict=True):
@@ -160,5 +158,5 @@ class WriterV30:
                 for name in STATISTICS
             ]
         columns += [(f"meta/episodes/{name}_index", whole) for name in ("chunk", "file")]
-        columns += [("key", text), ("task", text), ("success", pa.bool_())]
+        columns += [("key", text), ("task", text), ("success", pa.bool_()), ("extra", text)]
         return pa.schema(columns)
