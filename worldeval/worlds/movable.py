@@ -33,7 +33,8 @@ _LIFTED_M = np.array([(0.0, 0.0, 0.05), (0.0, 0.0, 0.10)])
 class Places:
     """One moment with the object in different places.
 
-    frames: (N, V, H, W, 3) uint8, the first with the object where it was at the start.
+    frames: (N, V, H, W, 3) uint8, the first with the object where it was at the start, the second
+        with it where it truly was.
     travel_m: (N,) how far the object is from there; inf where it is nowhere to be seen.
     """
 
