@@ -17,7 +17,7 @@ import uvicorn
 
 from worldeval import WorldEvalError
 
-from .context import Context
+from .context import Context, LiveWorld
 from .guard import LOOPBACK, Guard
 from .index import Index, identifier
 from .server import make_server, tabs
@@ -51,6 +51,7 @@ class Options:
     auth: tuple[str, str] | None = None
     root_path: str = ""
     cache: Path | None = None
+    live: LiveWorld | None = None
 
 
 def default_cache(roots: Sequence[Path]) -> Path:
@@ -99,7 +100,7 @@ def make_app(context: Context, options: Options) -> Any:
 def serve(options: Options) -> None:
     """Serve until interrupted. WorldEvalError where a root or the port cannot be used."""
     roots = _existing(options.roots)
-    context = Context(roots, options.cache or default_cache(roots))
+    context = Context(roots, options.cache or default_cache(roots), live=options.live)
     stop = threading.Event()
 
     def keep_fresh() -> None:
@@ -147,4 +148,4 @@ def _existing(roots: tuple[Path, ...]) -> tuple[Path, ...]:
     return roots
 
 
-__all__ = ["Options", "make_app", "reindex", "serve"]
+__all__ = ["LiveWorld", "Options", "make_app", "reindex", "serve"]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections import OrderedDict
 from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from threading import Lock
 
@@ -15,10 +16,23 @@ OPEN_STORES = 32
 """Stores kept open, the latest used ones."""
 
 
+@dataclass(frozen=True, kw_only=True)
+class LiveWorld:
+    """Which world visitors may drive, and which policies may act in it; the shipped ones if not
+    given. policies: URIs as for `worldeval rollout`, from who starts the server alone."""
+
+    world_model: Path | None = None
+    starts: Path | None = None
+    policies: tuple[str, ...] = ()
+
+
 class Context:
     """The inspector's state on the server; of a visitor it knows nothing."""
 
-    def __init__(self, roots: Sequence[str | Path], cache: str | Path) -> None:
+    def __init__(
+        self, roots: Sequence[str | Path], cache: str | Path, *, live: LiveWorld | None = None
+    ) -> None:
+        self.live = live or LiveWorld()
         self.roots = tuple(Path(root).resolve() for root in roots)
         self.cache = Path(cache)
         self.index = Index(self.roots, self.cache / "index.sqlite")

@@ -19,6 +19,8 @@ import numpy as np
 
 from worldeval import Drive, Policy, Studio, WorldEvalError
 
+from .context import LiveWorld
+
 MOST_WORLDS = 24
 """At once; the one that was left longest ago goes when another comes."""
 IDLE_S = 1800.0
@@ -40,9 +42,8 @@ class Live:
 class Worlds:
     """All live worlds of a server."""
 
-    def __init__(self, **options: Any) -> None:
-        """options: as for ``Studio.open``."""
-        self._options = options
+    def __init__(self, live: LiveWorld) -> None:
+        self._live = live
         self._opening, self._stepping, self._keeping = Lock(), Lock(), Lock()
         self._studio: Studio | None = None
         self._worlds: OrderedDict[str, Live] = OrderedDict()
@@ -52,8 +53,14 @@ class Worlds:
         """Opened by the first who needs it; the others wait."""
         with self._opening:
             if self._studio is None:
-                self._studio = Studio.open(**self._options)
+                self._studio = Studio.open(self._live.world_model, starts=self._live.starts)
             return self._studio
+
+    @property
+    def policies(self) -> dict[str, str]:
+        """Name for the browser -> URI."""
+        given = {uri.rstrip("/").rpartition("/")[2] or uri: uri for uri in self._live.policies}
+        return {**given, **self.studio.shipped_policies}
 
     def begin(self, visitor: str, start: str | None, seed: int) -> Live:
         """A new world in place of the visitor's last one."""
@@ -88,9 +95,9 @@ class Worlds:
                 yield live
 
     def policy(self, live: Live, name: str) -> Policy:
-        """A policy of this world's own, by its shipped name."""
+        """A policy of this world's own, by its name in ``policies``."""
         if name not in live.policies:
-            known = self.studio.shipped_policies
+            known = self.policies
             if name not in known:
                 raise WorldEvalError(f"there is no policy of that name; known are {list(known)}")
             live.policies[name] = self.studio.policy(known[name])

@@ -40,6 +40,14 @@ class App:
     cache: Path | None = None
     """Folder for the index and previews; one in ~/.cache if not given. May be deleted."""
 
+    world_model: Path | None = None
+    """World model that the tab Live drives; the shipped one, if not given."""
+    starts: Path | None = None
+    """Store whose episodes begin at the start states of Live; the shipped one, if not given."""
+    policy: tyro.conf.UseAppendAction[tuple[str, ...]] = ()
+    """URI of a policy to which Live can hand over, as for `worldeval rollout`; repeat it for
+    several. The shipped ones are there too, where they fit the robot."""
+
     def run(self) -> None:
         app = _inspector("app")
         app.serve(
@@ -50,6 +58,9 @@ class App:
                 auth=_user_and_password(self.auth),
                 root_path=self.root_path.rstrip("/"),
                 cache=self.cache,
+                live=app.LiveWorld(
+                    world_model=self.world_model, starts=self.starts, policies=self.policy
+                ),
             )
         )
 

@@ -67,7 +67,7 @@ def build(context: Context) -> None:
 
 
 def routes(context: Context) -> APIRouter:
-    router, worlds = APIRouter(), Worlds()
+    router, worlds = APIRouter(), Worlds(context.live)
 
     @router.get("/pane/live", response_class=HTMLResponse)
     def live(request: Request) -> str:
@@ -225,7 +225,7 @@ def page(worlds: Worlds, state: State) -> str:
     )
     policies = "".join(
         f"<option{' selected' if name == 'full' else ''}>{escape(name)}</option>"
-        for name in studio.shipped_policies
+        for name in worlds.policies
     )
     hand_over = (
         '<div class="we-field"><label for="we-l-policy">Policy</label>'
