@@ -90,7 +90,8 @@ def _endpoint(wording: str) -> tuple[Endpoint, str]:
 
 def _ask(client: ChatClient, model: str, instruction: str) -> list[str]:
     prompt = PROMPT.format(count=ASKED, instruction=instruction)
-    body = {"model": model, "messages": [{"role": "user", "content": prompt}], "temperature": 1.0}
+    message = {"role": "user", "content": [{"type": "text", "text": prompt}]}
+    body = {"model": model, "messages": [message], "temperature": 1.0}
     reply = client.ask(json.dumps(body).encode(), threading.Event())
     text = reply.choices[0].text if reply.choices else ""
     found = [words for words in read_wordings(text) if words != instruction]
