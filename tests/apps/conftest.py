@@ -1,11 +1,18 @@
-"""A small evaluation in the toy world, judged by the world itself, without any checkpoint."""
+"""Small evaluations to inspect: made up in a moment, or real ones of the embedded world; a server
+and a real browser for the latter, made once for all tests that ask."""
 
 from __future__ import annotations
 
 import json
 import os
+import shutil
+import subprocess
+import sys
+import time
+import urllib.request
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -14,6 +21,8 @@ from worldeval import EpisodeStore
 from worldeval.types import Episode
 
 VIEWS = ("top", "wrist")
+CHROMIUM = os.environ.get("WORLDEVAL_CHROMIUM") or shutil.which("chromium")
+SERVING = Path(__file__).with_name("serving.py")
 
 
 def make_episode(policy: str, number: int, **extra: object) -> Episode:
@@ -103,3 +112,74 @@ def own_home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "home-cache"))
     os.environ.setdefault("GRADIO_ANALYTICS_ENABLED", "0")
     yield
+
+
+@pytest.fixture(scope="session")
+def evaluated(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Two shipped policies from two start states in the shipped world, judged and doubted.
+
+    $WORLDEVAL_INSPECTED names a run root that is taken instead.
+    """
+    if given := os.environ.get("WORLDEVAL_INSPECTED"):
+        return Path(given)
+    root = tmp_path_factory.mktemp("inspected") / "runs"
+    policies = [f"--policy=checkpoints/policies/{name}" for name in ("full", "stopped-early")]
+    where = ["--task", "drawer-close", "--task", "reach", "--per-task", "1", "--threads", "1"]
+    told = ["evaluate", *policies, *where, "--out", str(root / "small")]
+    repository = Path(__file__).parents[2]
+    done = subprocess.run(
+        [sys.executable, "-m", "worldeval", *told], cwd=repository, capture_output=True, text=True
+    )
+    assert done.returncode == 0, done.stderr
+    return root
+
+
+@pytest.fixture(scope="session")
+def address(evaluated: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+    cache = tmp_path_factory.mktemp("cache")
+    with subprocess.Popen(
+        [sys.executable, "-W", "ignore", str(SERVING), str(evaluated), str(cache)],
+        stdout=subprocess.PIPE,
+        text=True,
+    ) as server:
+        assert server.stdout is not None
+        found = f"http://127.0.0.1:{int(server.stdout.readline())}/"
+        for _ in range(600):
+            try:
+                urllib.request.urlopen(f"{found}inspector/status", timeout=5).close()
+                break
+            except OSError:
+                assert server.poll() is None
+                time.sleep(0.1)
+        yield found
+        server.terminate()
+
+
+@pytest.fixture(scope="session")
+def browser() -> Iterator[Any]:
+    from playwright.sync_api import sync_playwright
+
+    with sync_playwright() as playwright:
+        browser = playwright.chromium.launch(executable_path=CHROMIUM, args=["--no-sandbox"])
+        yield browser
+        browser.close()
+
+
+@pytest.fixture
+def page(browser: Any) -> Iterator[Any]:
+    """A page that fails the test where a script fails."""
+    errors: list[str] = []
+    page = browser.new_page(viewport={"width": 1360, "height": 900})
+    page.set_default_timeout(30_000)
+    page.on("pageerror", lambda error: errors.append(str(error)))
+    yield page
+    page.close()
+    assert not errors
+
+
+@pytest.fixture(scope="session")
+def shots(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    place = os.environ.get("WORLDEVAL_SCREENSHOTS")
+    folder = Path(place) if place else tmp_path_factory.mktemp("screenshots")
+    folder.mkdir(parents=True, exist_ok=True)
+    return folder
