@@ -20,9 +20,9 @@ from pathlib import Path
 
 import numpy as np
 import pandas as pd
-from worldeval.ranking.selection import selection_regret
 
 from worldeval.evaluation.folder import read_truth, read_verdicts
+from worldeval.ranking.selection_regret import selection_regret
 
 CHOICES = (2, 5, 10, 25, 50)
 HALVES = 40
@@ -42,7 +42,8 @@ def main() -> None:
     parser.add_argument("--imagined", type=Path, required=True)
     given = parser.parse_args()
     true, imagined = outcomes(read_truth(given.true)), outcomes(read_verdicts(given.imagined))
-    names = sorted(set(true.index) & set(imagined.index))
+    whole = imagined.index[imagined.notna().all(axis=1)]  # rolled out from every start state
+    names = sorted(set(true.index) & set(whole))
     true, imagined = true.loc[names], imagined.loc[names]
     predicted, real = imagined.mean(axis=1).to_numpy(), true.mean(axis=1).to_numpy()
     order = pd.DataFrame({"imagined": predicted, "true": real})
