@@ -58,3 +58,20 @@ def test_two_families_tell_nothing():
     assert helps_rates(rates, {}) is True
     made = measured_on_families(assessed(lambda family: 0.3), dict.fromkeys(FAMILIES, "one"))
     assert made.helps_families is None and "cannot be told" in made.notes[-1]
+
+
+def test_rank_shows_no_corrected_rate_of_a_stranger_where_it_is_not_sure_to_help() -> None:
+    from tests.ranking.verdict_tables import table
+    from worldeval.ranking.leaderboard.build import build_leaderboard
+    from worldeval.reports.ranking.text import render
+
+    made = measured_on_families(assessed(lambda family: 0.6 * (family == 0)), FAMILIES)
+    names = ["stranger", "p0", "p5"]
+    board = build_leaderboard(
+        table(stranger={"push": "s" * 12 + "f" * 8}, p0={"push": "s" * 20}, p5={"push": "f" * 20}),
+        judge_errors=made.errors_for(names),
+    )
+    corrected = {row.name: row.corrected for row in board.policies}
+    assert corrected["stranger"] is None and corrected["p0"] is not None
+    assert any("No corrected rate of stranger" in note for note in board.notes)
+    assert "not sure to help" in render(board)

@@ -61,8 +61,8 @@ def correct_rates(
     if not unknown:
         return found, []
     return found, [
-        f"No corrected rate of {', '.join(unknown)}: the judge was not calibrated there, or does "
-        f"no better than a coin."
+        f"No corrected rate of {', '.join(unknown)}: the judge was not calibrated there (and its "
+        f"errors on others are too few, or not sure to help), or does no better than a coin."
     ]
 
 
