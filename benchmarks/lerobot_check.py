@@ -82,6 +82,8 @@ def read(options: argparse.Namespace) -> dict[str, Any]:
         root, delta_timestamps={"action": [i * step for i in range(8)], views[0]: [-step, 0.0]}
     )
     first = chunked[0]
+    tasks = sorted({str(data[i]["task"]) for i in (0, len(data) - 1)})
+    # Last: a forked worker shares the open films (and where they are read) with this process.
     loader = torch.utils.data.DataLoader(
         chunked, batch_size=4, shuffle=True, num_workers=options.workers
     )
@@ -100,7 +102,7 @@ def read(options: argparse.Namespace) -> dict[str, Any]:
         "delta_picture": list(first[views[0]].shape),
         "padded": int(first["action_is_pad"].sum()),
         "batch": list(batch["action"].shape),
-        "tasks": sorted({str(data[i]["task"]) for i in (0, len(data) - 1)}),
+        "tasks": tasks,
         "success": "next.success" in data.features,
     }  # fmt: skip
 
