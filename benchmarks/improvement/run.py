@@ -80,8 +80,12 @@ def oracle_verdicts(s: Settings, policy: str) -> None:
         (home / ORACLE / f"{name}.csv").write_text(text)
 
 
+CORE = ("finetuned", "unselected", "oracle-selected", "real-filtered")
+"""Arms that decide the size; of the others some may have fewer, and their rows say so."""
+
+
 def decide_size(s: Settings, policy: str) -> None:
-    """How many episodes of each task all arms of this policy can have, at most ``s.most``."""
+    """How many episodes of each task the core arms of this policy can have, at most ``s.most``."""
     home = s.out / name_of(policy)
     counts: dict[str, dict[str, int]] = {}
     verdicts = home / ORACLE / "verdicts.csv"
@@ -103,8 +107,8 @@ def decide_size(s: Settings, policy: str) -> None:
             table = table[table["key"].isin(good)]
         found = table["task"].value_counts().to_dict()
         counts[arm] = {task: int(found.get(task, 0)) for task in s.targets}
-    present = [max(each.values()) for each in counts.values() if any(each.values())]
-    size = max(1, min([s.most, *present]))
+    # A task of which an arm has nothing cannot be made equal; the counts are kept beside it.
+    size = min([s.most, *(n for arm in CORE for n in counts[arm].values() if n)])
     text = json.dumps({"size": size, "counts": counts}, indent=1) + "\n"
     (home / "size.json").write_text(text)
 
@@ -168,7 +172,10 @@ def rows_of(s: Settings, policy: str, step: Step, made: Step | None) -> list[dic
     assert step.measures is not None
     table = read_truth_table(step.measures / "truth.parquet")
     path = s.out / name_of(policy) / "size.json"
-    size = json.loads(path.read_text())["size"] * len(s.targets) if path.is_file() else 0
+    known = json.loads(path.read_text()) if path.is_file() else {"size": 0, "counts": {}}
+    wanted = round(known["size"] * (0 if made is None else made.size))
+    found = known["counts"].get(step.arm) or dict.fromkeys(s.targets, wanted)
+    size = sum(min(wanted, count) for count in found.values())
     rows: list[dict[str, object]] = []
     for targeted in (True, False):
         some = table[table["task"].isin(s.targets) == targeted]
@@ -181,7 +188,7 @@ def rows_of(s: Settings, policy: str, step: Step, made: Step | None) -> list[dic
                 "targeted": targeted,
                 "successes": int((some["outcome"] == Outcome.SUCCESS.value).sum()),
                 "trials": len(some),
-                "size": 0 if made is None else round(size * made.size),
+                "size": size,
                 "mix": None if made is None else made.mix,
                 "seed": s.seed,
                 "outcomes": dict(zip(some["start_id"], some["outcome"], strict=True)),
