@@ -12,7 +12,7 @@ import worldeval as we
 from tests.evaluation.test_demo import episode, make_shipped
 from worldeval import cli, shipped
 from worldeval.data.store.episodes import EpisodeStore
-from worldeval.errors import ConfigError, PolicyError
+from worldeval.errors import ConfigError, MismatchError, PolicyError, WorldEvalError
 from worldeval.rollout.recording import open_rollouts
 from worldeval.rollout.suite import Suite
 from worldeval.worlds.sawyer import ROBOT
@@ -86,6 +86,13 @@ def test_an_object_with_other_weights_is_another_policy(tmp_path: Path) -> None:
         ("random", {"seeds": "one"}, "seeds"),
         ("random", {"seeds": -1}, "seed is -1"),
         ("random", {"tasks": 3}, "task is 3"),
+        ("random", {"seeds": 1.5}, "seed is 1.5"),
+        ("random", {"trust": "yes"}, "trust is 'yes', expected True or False"),
+        ("random", {"controls": None}, "controls is None, expected True or False"),
+        ("random", {"alpha": "0.05"}, "alpha is '0.05'"),
+        ("random", {"judge": ["a"]}, "judge is ['a'] (list)"),
+        ("random", {"truth": [1]}, "truth is [1], expected a path"),
+        ([ToyPolicy(robot=TOY_ROBOT)] * 2, {}, "rename one in its PolicySpec"),
         ("random", {"world_model": 3}, "world_model is 3, expected a path"),
     ],
 )
@@ -96,6 +103,63 @@ def test_what_cannot_be_used_is_one_sentence_and_leaves_nothing(
         toy(tmp_path, given, **options)
     assert said in str(error.value)
     assert not (tmp_path / "run").exists()
+
+
+def test_what_an_evaluation_cannot_use_is_one_sentence_and_changes_nothing(tmp_path: Path) -> None:
+    run = toy(tmp_path, [Clumsy, ToyPolicy(robot=TOY_ROBOT, name="good")])
+    before = repr(run)
+    truth = run.truth
+    for wrong, said in (
+        (truth[["policy", "task", "outcome"]], "start_id"),
+        (
+            truth[["key", "outcome"]].iloc[:1].assign(key="elsewhere"),
+            "names none of the start states",
+        ),
+        (truth.iloc[:5], "have no true result"),
+        (truth.iloc[:0], "names none of the start states"),
+        (3, "truth is 3, expected a table"),
+    ):
+        with pytest.raises(WorldEvalError, match=said):
+            run.rank(truth=wrong)
+        assert repr(run) == before and run.rank()
+    named_by_key = run.rank(truth=truth[["key", "outcome"]]).leaderboard().policies
+    assert all(row.true is not None for row in named_by_key)
+    before = repr(run)
+
+    class Judge:
+        name = "mine"
+
+        def __init__(self, answer):
+            self.answer = answer
+
+        def judge(self, episodes):
+            return self.answer(episodes)
+
+    for judge, said in (
+        (3, r"judge is 3 \(int\)"),
+        (Judge(lambda episodes: 1 / 0), "judge 'mine' raised ZeroDivisionError"),
+        (Judge(lambda episodes: [1] * len(episodes)), "expected a list with a worldeval.Verdict"),
+        (Judge(lambda episodes: []), "answered about"),
+    ):
+        with pytest.raises(WorldEvalError, match=said):
+            run.judge(judge)
+        assert repr(run) == before
+    with pytest.raises(MismatchError, match="has no rollout from"):
+        run.only("nowhere")
+    with pytest.raises(KeyError, match="there are those of"):
+        run.rollouts["goood"]
+    with pytest.raises(ConfigError, match="folder is 3"):
+        we.Evaluation.open(3)
+
+
+def test_a_truth_of_before_does_not_stand_in_the_way_of_more_start_states(tmp_path: Path) -> None:
+    policies = [Clumsy, ToyPolicy(robot=TOY_ROBOT, name="good")]
+    run = toy(tmp_path, policies, per_task=1)
+    run.rank(truth=run.truth)
+    assert all(row.true is not None for row in run.leaderboard().policies)
+    board = toy(tmp_path, policies).leaderboard()
+    assert all(row.true is None for row in board.policies)
+    assert any("given before is not compared with" in note for note in board.notes)
 
 
 def test_a_second_seed_tries_the_order(tmp_path: Path) -> None:

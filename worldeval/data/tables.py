@@ -319,9 +319,13 @@ def read_verdict_table(path: Path) -> pd.DataFrame:
 def read_truth_table(path: Path) -> pd.DataFrame:
     """What truly happened, of a file (parquet or text): one row per rollout, which is named by CELL
     or KEY, its ``outcome`` (from success, if need be), world, judge and probability if there."""
+    return truth_of(Table.read(path))
+
+
+def truth_of(table: Table) -> pd.DataFrame:
+    """``read_truth_table`` of a table that is read already."""
     import pandas as pd
 
-    table = Table.read(path)
     if not set(KEY) <= set(table.columns):  # columns first, then rows
         table.need((*CELL, *(() if "outcome" in table.columns else (SUCCESS,))))
     by = table.named_by()

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from worldeval.errors import ConfigError
 from worldeval.evaluation.evaluation import Evaluation
-from worldeval.evaluation.given import Given, as_list
+from worldeval.evaluation.given import Given, as_list, open_judge
 from worldeval.evaluation.opening import IMAGINATION
 from worldeval.evaluation.ranked import OTHER_SEED
 from worldeval.evaluation.stage import StageOptions
@@ -116,7 +116,7 @@ def evaluate(
         controls=controls,
         until_sure=goal,
         alpha=alpha,
-        seeds=(seeds,) if isinstance(seeds, int) else tuple(seeds),
+        seeds=tuple(seeds) if isinstance(seeds, Sequence) else (seeds,),
     )
 
 
@@ -147,8 +147,12 @@ def evaluate_stage(
     """``evaluate`` with all options of the stage. verb: the options as given, for run.json."""
     from worldeval.evaluation.rolling import roll_controls, roll_out
     from worldeval.evaluation.until_sure_folder import check_enough, roll_until_sure
-    from worldeval.judging.loading import load_judge
 
+    for name, flag in (("trust", trust), ("controls", controls)):
+        if not isinstance(flag, bool):
+            raise ConfigError(f"{name} is {flag!r:.60}, expected True or False")
+    if isinstance(alpha, bool) or not isinstance(alpha, (int, float)):
+        raise ConfigError(f"alpha is {alpha!r:.60}, expected a probability between 0 and 1")
     if until_sure is not None:
         check_enough(policies)
     if not policies:
@@ -158,8 +162,8 @@ def evaluate_stage(
     imagined = options.world == IMAGINATION
     who = judge if judge is not None or not imagined else _shipped_judge()
     # What is misspelt is told before the work.
-    judging = load_judge(who) if isinstance(who, (str, Path)) else _checked(who)
-    given = _path(truth, "truth") if isinstance(truth, str) else truth
+    judging = None if who is None else open_judge(who)
+    given = truth if hasattr(truth, "columns") else _path(truth, "truth")
     if isinstance(given, Path) and not given.exists():
         raise ConfigError(f"the truth {given} does not exist; check the spelling of the path")
     steps = ["judging"] * (judging is not None) + ["trust"] * (trust and imagined) + ["ranking"]
@@ -203,16 +207,6 @@ def _seeds(seeds: Sequence[int], until_sure: Goal | None) -> tuple[int | None, i
         )
     first, second, *_ = (*seeds, None, None)
     return first, second
-
-
-def _checked(judge: Any) -> Judge | None:
-    if judge is not None and not (hasattr(judge, "judge") and hasattr(judge, "name")):
-        raise ConfigError(
-            f"judge is {judge!r:.60}, expected what `worldeval judge` takes, or an object with a "
-            "name and judge(episodes)"
-        )
-    known: Judge | None = judge
-    return known
 
 
 def _rule(goal: Goal | None, alpha: float, round_starts: int) -> StoppingRule | None:

@@ -73,8 +73,14 @@ class Evaluation:
 
     def only(self, starts: Iterable[str]) -> Evaluation:
         """The same evaluation seen from these start states alone: the others of the folder are
-        neither shown nor ranked."""
-        return Evaluation(self.folder, starts)
+        neither shown nor ranked. MismatchError where there is none of them."""
+        seen = Evaluation(self.folder, [starts] if isinstance(starts, str) else starts)
+        if not seen.rollouts:
+            raise MismatchError(
+                f"{self.folder} has no rollout from {sorted(seen.starts or ())[:3]}; "
+                ".verdicts['start_id'] has the names of its start states"
+            )
+        return seen
 
     @property
     def rollouts(self) -> Mapping[str, list[RolloutView]]:
@@ -114,12 +120,9 @@ class Evaluation:
         the shipped judge if None. A judge that has judged a store already is not asked again."""
         from worldeval import shipped
         from worldeval.data.store.episodes import EpisodeStore
-        from worldeval.judging.loading import load_judge
+        from worldeval.evaluation.given import open_judge
 
-        if judge is None:
-            judge = shipped.path(shipped.JUDGE)
-        if isinstance(judge, (str, Path)):
-            judge = load_judge(judge)
+        judge = open_judge(shipped.path(shipped.JUDGE) if judge is None else judge)
         opened = (EpisodeStore.open(place) for place in self.stores)
         for told in check_labels([judge], opened, self.folder):
             print(told)
@@ -162,17 +165,32 @@ class Evaluation:
         """
         import pandas as pd
 
+        from worldeval.data.tables import CELL, Table, truth_of
         from worldeval.judging.tables import write_table
 
         if truth is not None:
-            table = truth if isinstance(truth, pd.DataFrame) else read_truth(Path(truth))
-            known = table["start_id"].isin(self.verdicts["start_id"])
-            if not known.any():
+            if isinstance(truth, (str, Path)):
+                table = read_truth(Path(truth))
+            elif isinstance(truth, pd.DataFrame):
+                table = truth
+            else:
+                raise ConfigError(
+                    f"truth is {truth!r:.60}, expected a table, its file, or a folder of rollouts"
+                )
+            if "key" in table.columns and "start_id" not in table.columns:
+                lacking = [name for name in CELL if name not in table.columns]
+                table = table.merge(self.verdicts[["key", *lacking]], on="key")
+            if "start_id" in table.columns and not (
+                table["start_id"].isin(self.verdicts["start_id"]).any()
+            ):
                 raise MismatchError(
                     f"the truth names none of the start states in {self.folder}; give what "
                     "happened from the same start states"
                 )
+            table = truth_of(Table.of(table, "the truth"))
+            board = leaderboard_of(self.folder, self.starts, table)  # raises before it is kept
             write_table(table, self.folder / GIVEN_TRUTH)
+            self._ranked = self._stamp(), board
         self.report()
         return self
 

@@ -19,7 +19,7 @@ from worldeval.data import digests
 from worldeval.errors import ConfigError
 from worldeval.evaluation.opening import fingerprint
 from worldeval.evaluation.policy_options import PolicyOptions, close_policies
-from worldeval.types import Policy
+from worldeval.types import Judge, Policy
 
 if TYPE_CHECKING:
     from worldeval.robots import RobotSpec
@@ -82,6 +82,21 @@ def open_policies(
     return tuple(opened)
 
 
+def open_judge(judge: Any) -> Judge:
+    """The judge of a URI or a folder, or the object that judges. ConfigError for others."""
+    from worldeval.judging.loading import load_judge
+
+    if isinstance(judge, (str, Path)):
+        return load_judge(judge)
+    if not (hasattr(judge, "judge") and isinstance(getattr(judge, "name", None), str)):
+        raise ConfigError(
+            f"judge is {_short(judge)}, expected what `worldeval judge` takes, or an object with a "
+            "name and judge(episodes)"
+        )
+    known: Judge = judge
+    return known
+
+
 def _object(given: Any, name: str, robot: RobotSpec, guard: PolicyOptions) -> Opened:
     from worldeval.policies.checking import check_policy
     from worldeval.policies.guard import Guard, Guarded, guarded, words
@@ -97,11 +112,11 @@ def _object(given: Any, name: str, robot: RobotSpec, guard: PolicyOptions) -> Op
         if not callable(given):
             raise ConfigError(f"{name} is {_short(given)}, {EXPECTED}")
         try:
-            policy = given(robot) if _takes_robot(given) else given()
+            policy = given(**_arguments(given, robot))
         except Exception as error:  # a stranger's constructor may raise anything
             raise ConfigError(
                 f"{name} ({_called(given)}) could not be made ({words(error)}); give an object, or "
-                "a class that needs nothing but the robot"
+                "a class that needs nothing but `robot`"
             ) from error
     check_policy(policy, robot)
     kind = type(policy)
@@ -111,12 +126,12 @@ def _object(given: Any, name: str, robot: RobotSpec, guard: PolicyOptions) -> Op
     return Opened(uri=uri, policy=guarded(policy, guard.limit_s), lent=lent)
 
 
-def _takes_robot(made_by: Any) -> bool:
+def _arguments(made_by: Any, robot: RobotSpec) -> dict[str, Any]:
     try:
-        parameters = inspect.signature(made_by).parameters.values()
-    except (TypeError, ValueError):
-        return True
-    return any(p.name == "robot" or p.default is p.empty for p in parameters)
+        parameters = inspect.signature(made_by).parameters
+    except (TypeError, ValueError):  # some builtins have none to show
+        return {}
+    return {"robot": robot} if "robot" in parameters else {}
 
 
 def _called(given: Any) -> str:

@@ -52,8 +52,14 @@ def given_truth(folder: Path, verdicts: pd.DataFrame) -> pd.DataFrame | None:
     return part(read_truth(given), set(verdicts["start_id"])) if given.is_file() else None
 
 
-def leaderboard_of(folder: Path, starts: Collection[str] | None = None) -> Leaderboard:
-    """The ranking of what is in the folder now. starts: only of these start states."""
+def leaderboard_of(
+    folder: Path, starts: Collection[str] | None = None, truth: pd.DataFrame | None = None
+) -> Leaderboard:
+    """The ranking of what is in the folder now.
+
+    starts: only of these start states. truth: to compare with instead of the truth that is kept;
+    where that one does not tell of all rollouts (any more), a note says so.
+    """
     from worldeval.evaluation.corrections import shipped_judge_errors, why_no_trust
     from worldeval.evaluation.strangers import strangers_notes
     from worldeval.evaluation.until_sure_folder import stopping_notes
@@ -73,13 +79,27 @@ def leaderboard_of(folder: Path, starts: Collection[str] | None = None) -> Leade
         if trust is None and not notes:
             notes = why_no_trust(stores, world_model)
         notes = [*notes, *uncorrected]
-    board = build_leaderboard(
-        verdicts,
-        given_truth(folder, verdicts),
-        judge_errors=errors,
-        trust=None if trust is None else part(trust, starts),
-        again=_again(folder, starts),
-    )
+
+    def build(against: pd.DataFrame | None) -> Leaderboard:
+        return build_leaderboard(
+            verdicts,
+            against,
+            judge_errors=errors,
+            trust=None if trust is None else part(trust, starts),
+            again=_again(folder, starts),
+        )
+
+    if truth is not None:
+        board = build(part(truth, set(verdicts["start_id"])))
+    else:
+        kept = given_truth(folder, verdicts)
+        try:
+            board = build(kept)
+        except MismatchError as error:
+            if kept is None:
+                raise
+            board = build(None)
+            notes.append(f"The truth that was given before is not compared with: {error}.")
     return replace(board, notes=(*first, *board.notes, *notes, *stopping_notes(folder, verdicts)))
 
 
@@ -106,9 +126,9 @@ def write_ranked(board: Leaderboard, folder: Path, starts: Collection[str] | Non
     stores = stores_in(folder)
     verdicts = part(read_verdicts(folder), starts)
     place = folder / (CLIPS if stores == [folder] else VIDEOS)
-    clips = make_clips(
-        stores, verdicts, given_truth(folder, verdicts), place, recorded=_shipped_ones(folder)
-    )
+    compared = any(row.true is not None for row in board.policies)
+    truth = given_truth(folder, verdicts) if compared else None
+    clips = make_clips(stores, verdicts, truth, place, recorded=_shipped_ones(folder))
     write_ranking(board, folder, clips=clips, provenance=_facts(folder, verdicts))
 
 

@@ -68,13 +68,18 @@ class RolloutView:
             return Video(mp4=path.read_bytes())
 
 
+class _ByPolicy(dict[str, list[RolloutView]]):
+    def __missing__(self, name: str) -> list[RolloutView]:
+        raise KeyError(f"there are no rollouts of {name!r}; there are those of {', '.join(self)}")
+
+
 def rollouts_by_policy(
     stores: Sequence[Path], starts: Collection[str] | None = None
 ) -> Mapping[str, list[RolloutView]]:
     """Policy -> its rollouts, in the order of their keys. starts: only from these start states."""
     from worldeval.data.store.episodes import EpisodeStore
 
-    found: dict[str, list[RolloutView]] = {}
+    found: dict[str, list[RolloutView]] = _ByPolicy()
     for place in stores:
         store = EpisodeStore.open(place)
         rows = store.metadata().to_dict("records") if len(store) else []

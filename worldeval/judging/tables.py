@@ -11,7 +11,7 @@ import hashlib
 import json
 import logging
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -22,10 +22,10 @@ from worldeval.data import digests
 from worldeval.data.atomic import write_atomically
 from worldeval.data.fit import check_made_for
 from worldeval.data.tables import CELL, KEY, SOLVED_AT, VERDICT_COLUMNS, Table, read_parquet
-from worldeval.errors import DataError, MismatchError, StoreError
+from worldeval.errors import DataError, JudgeError, MismatchError, StoreError, WorldEvalError
 from worldeval.judging.vlm.unread import nothing_read
 from worldeval.terminal import bar_options, printable
-from worldeval.types import Cost, Judge, Outcome, Verdict
+from worldeval.types import Cost, Episode, Judge, Outcome, Verdict
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -76,7 +76,7 @@ def judge_store(
     )
     for first in range(0, len(missing), AT_ONCE):
         episodes = [store.episode(number) for number in missing[first : first + AT_ONCE]]
-        verdicts = judge.judge(episodes)
+        verdicts = _asked(judge, episodes)
         asked, answered = [e.key for e in episodes], [v.key for v in verdicts]
         if asked != answered:
             raise DataError(
@@ -108,6 +108,27 @@ def horizon_frames(store: EpisodeStore) -> int | None:
     table = store.metadata()
     whole = table["length"][~table["success"].fillna(False).astype(bool)]
     return int(whole.max()) - 1 or None if len(whole) else None
+
+
+def _asked(judge: Judge, episodes: Sequence[Episode]) -> list[Verdict]:
+    """The verdicts of a judge of whoever's: what is none, or raised by it, is a sentence."""
+    try:
+        verdicts = judge.judge(episodes)
+    except WorldEvalError:
+        raise
+    except Exception as error:
+        if type(judge).__module__.startswith("worldeval."):
+            raise  # a fault of ours, or of the disk
+        raise JudgeError(
+            f"judge {judge.name!r} raised {type(error).__name__}: {error}; mend it, its other "
+            "verdicts are kept as they were"
+        ) from error
+    if not isinstance(verdicts, list) or not all(isinstance(v, Verdict) for v in verdicts):
+        raise DataError(
+            f"judge {judge.name!r} answered {verdicts!r:.80}, expected a list with a "
+            "worldeval.Verdict for each episode"
+        )
+    return verdicts
 
 
 def kept_verdicts(judge: Judge, store: EpisodeStore) -> pd.DataFrame:

@@ -22,9 +22,12 @@ def check_names(uris: Sequence[str], policies: Sequence[Policy]) -> None:
         name = policy.spec.name
         if name in first:
             rename = f"{uri}{'&' if '?' in uri else '?'}name=another"
+            how = f"with --policy {rename!r} if it takes a name, else in its PolicySpec"
+            if uri.startswith("object:"):
+                how = "in its PolicySpec"
             raise ConfigError(
-                f"two policies are called {name!r}: {first[name]!r} and {uri!r}; rename one with "
-                f"--policy {rename!r} if it takes a name, else in its PolicySpec, or give one only"
+                f"two policies are called {name!r}: {first[name]!r} and {uri!r}; rename one {how}, "
+                "or give one only"
             )
         first[name] = uri
 
