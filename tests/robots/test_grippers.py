@@ -215,6 +215,15 @@ def test_a_panda_holds_still_with_its_gripper_first() -> None:
     assert ZeroPolicy(robot).act([given])[0, 0].tolist() == [0.5, 0, 1, 2, 3, 4, 5, 6]
 
 
+def test_what_joints_cannot_do_has_a_remedy_that_works_for_them() -> None:
+    with pytest.raises(ConfigError, match="so it has no keys"):
+        KeyboardPolicy(read_robot("so101"), keys="f")
+    with pytest.raises(ConfigError, match="replay-shuffled:STORE"):
+        RandomPolicy(read_robot("so101"))
+    with pytest.raises(ConfigError, match="--action-space absolute_pose"):
+        KeyboardPolicy(panda.panda("joint_position"), keys="f")
+
+
 def test_a_joint_called_roll_is_no_angle_in_radians() -> None:
     robot = read_robot("so101")
     assert robot.angles == () and robot.hands == ()

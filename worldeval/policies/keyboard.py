@@ -172,9 +172,14 @@ def actions_of_keys(
 def check_keys(robot: RobotSpec) -> None:
     """Raise ConfigError for a robot that keys cannot drive."""
     if robot.motion.startswith("joint"):
+        remedy = (
+            "choose the action space absolute_pose (--action-space absolute_pose)"
+            if robot.hands
+            else "where its hand is cannot be told from its joints, so it has no keys"
+        )
         raise ConfigError(
             f"robot {robot.name!r} is commanded by {robot.motion!r}, the keyboard moves hands; "
-            "choose the action space absolute_pose (--action-space absolute_pose)"
+            f"{remedy}"
         )
     numbers = 6 if robot.motion in ("absolute_pose", "delta_pose") else 3
     one_hand = len(robot.hands) == 1 and robot.action_dim == robot.pose_dim

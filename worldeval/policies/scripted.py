@@ -91,9 +91,14 @@ class RandomPolicy:
         if not 0 < speed <= 1:
             raise ConfigError(f"speed is {speed!r}, expected a number in (0, 1]")
         if robot.motion in ABSOLUTE_MOTIONS:
+            remedy = (
+                "choose an action space of velocities or differences"
+                if robot.kinematics
+                else "replay another episode's actions instead (replay-shuffled:STORE)"
+            )
             raise ConfigError(
                 f"robot {robot.name!r} is commanded by {robot.motion!r}, which says where to be: "
-                "random places are no motion; choose an action space of velocities or differences"
+                f"random places are no motion; {remedy}"
             )
         self.spec = blind_spec(name, robot)
         self._robot = robot

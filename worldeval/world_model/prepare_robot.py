@@ -34,16 +34,22 @@ def sized_robot(
     image_size: tuple[int, int] | None,
 ) -> tuple[RobotSpec | None, list[str]]:
     """The robot with frames of ``image_size`` (its own, if None), see ``choose_robot``."""
-    chosen, told = choose_robot(source, out, layout, robot, key_map)
+    chosen, told = choose_robot(source, out, layout, robot, key_map, image_size)
     if chosen is not None and image_size is not None:
         chosen = replace(chosen, image_size=image_size)
     return chosen, told
 
 
 def choose_robot(
-    source: Path, out: Path, layout: str, robot: str | None, key_map: Path | None
+    source: Path,
+    out: Path,
+    layout: str,
+    robot: str | None,
+    key_map: Path | None,
+    image_size: tuple[int, int] | None = None,
 ) -> tuple[RobotSpec | None, list[str]]:
-    """None for DROID's Panda. A proposed robot is written to ``out``/robot.toml.
+    """None for DROID's Panda. A proposed robot is written to ``out``/robot.toml, with the size of
+    frames that was asked for.
 
     Raises DataError where what the actions mean cannot be told from the dataset: the file is
     written all the same, and read when the command is given again.
@@ -73,6 +79,8 @@ def choose_robot(
     if path.is_file():
         return read_robot(path), [f"the robot is that of {path}"]
     proposal = propose_robot(source, None if key_map is None else read_spelling(key_map))
+    if image_size is not None:
+        proposal = replace(proposal, robot=replace(proposal.robot, image_size=image_size))
     _write(proposal, source, path)
     told = [f"a first robot was written to {path}: {sentence}" for sentence in proposal.told]
     if proposal.sure:

@@ -23,8 +23,11 @@ from worldeval.cli import main
 from worldeval.data.readers.lerobot_columns import Spelling, columns_of, names_of, read_spelling
 from worldeval.data.readers.lerobot_proposal import propose_robot
 from worldeval.data.readers.lerobot_robot import LeRobotRobot, clock_of
+from worldeval.data.store.episodes import EpisodeStore
 from worldeval.errors import ConfigError, DataError
-from worldeval.robots import RobotSpec, write_robot
+from worldeval.robots import RobotSpec, read_robot, write_robot
+from worldeval.rollout.recording import open_rollouts
+from worldeval.worlds.named import robot_of_store
 
 SMALL = replace(SO101, size=(48, 192))
 WHERE = Path("meta/info.json")
@@ -199,6 +202,20 @@ def test_recorded_values_outside_the_bounds_are_told_once_when_they_are_stored(
         words = ["prepare", "--source", str(small), "--robot", str(tmp_path / f"{name}.toml")]
         assert main([*words, "--out", str(tmp_path / name), "--workers", "1"]) == 0
         assert capsys.readouterr().err.count("action 'shoulder_pan.pos' goes from") == times
+
+
+def test_a_first_robot_has_the_size_that_was_asked_for(small: Path, tmp_path: Path) -> None:
+    out = tmp_path / "store"
+    words = ["prepare", "--source", str(small), "--image-size", "16", "32", "--workers", "1"]
+    assert main([*words, "--out", str(out)]) == 0
+    assert read_robot(out / "robot.toml") == robot_of_store(EpisodeStore.open(out))
+
+
+def test_a_view_of_an_odd_name_is_told_how_to_be_named(small: Path, tmp_path: Path) -> None:
+    robot = propose_robot(small).robot
+    camera = replace(robot.cameras[0], name="shoulder left")
+    with pytest.raises(ConfigError, match="'shoulder left': use letters.*in the robot's file, and"):
+        open_rollouts(tmp_path / "out", replace(robot, cameras=(camera,)))
 
 
 @pytest.mark.parametrize(

@@ -95,7 +95,11 @@ class StoreLayout:
             raise ConfigError(f"there are {len(self.views)} views, expected at most {MOST_VIEWS}")
         for view in self.views:  # a view becomes a folder and part of a column's name
             if not view.replace("_", "").replace("-", "").isalnum():
-                raise ConfigError(f"view {view!r}: use letters, digits, '_' and '-' only")
+                raise ConfigError(
+                    f"view {view!r}: use letters, digits, '_' and '-' only; of a dataset, give the "
+                    "camera another name in the robot's file, and say by a key map what it is "
+                    'called there (--key-map FILE: {"views": {"NAME": "' + view + '"}})'
+                )
         if not self.pose_names or not self.action_names:
             raise ConfigError("pose_names and action_names need at least one name each")
         if self.images == "video" and any(side % 2 for side in self.image_size):
