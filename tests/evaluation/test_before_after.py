@@ -30,9 +30,11 @@ def test_what_changed_is_told_by_policy_and_task(tmp_path: Path) -> None:
 
 
 def test_one_policy_under_two_names_and_starts_that_only_one_has(tmp_path: Path) -> None:
-    old = folder(tmp_path / "old", {"base": "success"}, starts=2)
-    new = folder(tmp_path / "new", {"tuned": "failure"}, starts=3)
+    control = {"control-still": "failure"}  # is there to be looked at, not to be compared
+    old = folder(tmp_path / "old", {"base": "success", **control}, starts=2)
+    new = folder(tmp_path / "new", {"tuned": "failure", **control}, starts=3)
     found = we.before_and_after(we.Evaluation.open(old), new)
+    assert len(found.changes) == 1
     assert found.changes[0].test.pairs == 2 and found.changes[0].test.difference == -1
     assert found.text().startswith("base -> tuned: -100.0 points")
     assert found.notes == ("1 rollouts have no counterpart on the other side and do not count.",)

@@ -17,6 +17,7 @@ from worldeval.errors import MismatchError
 from worldeval.evaluation.evaluation import Evaluation
 from worldeval.evaluation.opening import world_model_of
 from worldeval.ranking.comparisons import PairedTest, paired_test
+from worldeval.ranking.leaderboard.controls import CONTROLS
 from worldeval.ranking.letters import adjust_p_values
 from worldeval.types import Outcome
 
@@ -72,7 +73,8 @@ def before_and_after(
 ) -> BeforeAfter:
     """Compare two evaluations start state by start state.
 
-    policies: names before and after; those that both have if None, or the only one of each.
+    policies: names before and after; those that both have if None, or the only one of each, but
+        no controls.
     Raises MismatchError where there is nothing to compare: no policy or start state in common,
     verdicts of different judges.
     """
@@ -125,7 +127,8 @@ def before_and_after(
 
 
 def _pairs(tables: Sequence[pd.DataFrame], folders: Sequence[Path]) -> list[tuple[str, str]]:
-    names = [list(dict.fromkeys(table["policy"].astype(str))) for table in tables]
+    found = [dict.fromkeys(table["policy"].astype(str)) for table in tables]
+    names = [[name for name in of if name not in CONTROLS] for of in found]
     common = [name for name in names[0] if name in names[1]]
     if common:
         return [(name, name) for name in common]
