@@ -41,7 +41,7 @@ TOY = toy_robot(image_size=(16, 16))
 
 
 def test_every_file_and_name_on_the_page_exists() -> None:
-    files = set(re.findall(r"`((?:worldeval|tests)/[\w/.-]+\.\w+)`", PAGE))
+    files = set(re.findall(r"`((?:worldeval|tests|apps)/[\w/.-]+\.\w+)`", PAGE))
     assert len(files) > 10
     assert not [name for name in files if not (ROOT / name).exists()]
 
@@ -211,3 +211,28 @@ def test_the_recipe_of_a_rule(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -
         "long enough", "longest?per_task=1&per_instruction=null",
     )  # fmt: skip
     assert "longest" in rules.known_rules() and "success" in rules.known_rules()
+
+
+def test_tab_of_the_app(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    testclient = pytest.importorskip("fastapi.testclient")
+    from fastapi import APIRouter
+
+    from apps.inspector import server
+    from apps.inspector.context import Context
+
+    tab = ModuleType("apps.inspector.tabs.greeting")
+    monkeypatch.setitem(sys.modules, tab.__name__, tab)
+    monkeypatch.setattr(server, "TABS", (*server.TABS, "greeting"))
+    tab.TITLE = "Greeting"  # type: ignore[attr-defined]
+    tab.build = lambda context: None  # type: ignore[attr-defined]
+
+    def routes(context: Context) -> APIRouter:
+        router = APIRouter()
+        router.get("/greeting")(lambda: {"hello": "you"})
+        return router
+
+    tab.routes = routes  # type: ignore[attr-defined]
+    context = Context([tmp_path], tmp_path / "cache")
+    with testclient.TestClient(server.make_server(context)) as client:
+        assert client.get("/inspector/greeting").json() == {"hello": "you"}
+    assert server.tabs()["greeting"].TITLE == "Greeting"  # what the page makes tabs of

@@ -58,7 +58,7 @@ class RunSummary:
 
     def __str__(self) -> str:
         before = f" (+ {self.resumed} from before)" if self.resumed else ""
-        known = [Outcome.SUCCESS, Outcome.FAILURE]
+        known = [outcome for outcome in Outcome if outcome.decided]
         # A world without flags knows of none, and nobody has judged them yet: that is no outcome.
         told = known if any(self.outcomes[o.value] for o in known) else []
         counts = [f"{self.outcomes[o.value]} {o.value}" for o in told]
