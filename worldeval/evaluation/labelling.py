@@ -16,7 +16,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from worldeval.data.tables import DISTRUST, TRUSTED
+from worldeval.data.tables import DECIDED, DISTRUST, TRUSTED
 from worldeval.errors import ConfigError, WorldEvalError
 from worldeval.evaluation.evaluation import Evaluation
 from worldeval.judging.human import WITHDRAWN, Label, append_label, blind_id, read_labels
@@ -191,7 +191,7 @@ def _unsure(evaluation: Evaluation) -> dict[str, float]:
     doubts = {}
     for row in verdicts.to_dict("records"):
         chance = row.get("probability")
-        decided = str(row["outcome"]) in (Outcome.SUCCESS.value, Outcome.FAILURE.value)
+        decided = str(row["outcome"]) in DECIDED
         known = chance is not None and chance == chance
         doubts[str(row["key"])] = 1 - abs(2 * float(chance) - 1) if known else 1.0 - decided
         if not decided:

@@ -22,6 +22,7 @@ from worldeval.data.origin import SYNTHETIC
 from worldeval.data.store import statistics
 from worldeval.data.store.coding import CodedViews
 from worldeval.data.store.episodes import EpisodeStore
+from worldeval.data.tables import DECIDED
 from worldeval.errors import ConfigError, StoreError
 from worldeval.synthesis.selecting import Funnel
 from worldeval.synthesis.tables import KEY, OUTCOME, PROBABILITY
@@ -106,7 +107,7 @@ def _append(
         outcome, probability = row.get(OUTCOME), row.get(PROBABILITY)
     else:
         outcome, probability = Outcome.SUCCESS.value, relabelled.probability
-    known = outcome in (Outcome.SUCCESS.value, Outcome.FAILURE.value)
+    known = outcome in DECIDED
     extra = {name: value for name, value in episode.extra.items() if name not in LEFT_OUT}
     extra |= {
         "kind": SYNTHETIC,

@@ -16,7 +16,7 @@ import numpy as np
 from worldeval.data import digests
 from worldeval.data.fit import kept_robot
 from worldeval.data.store.episodes import EpisodeStore
-from worldeval.data.tables import read_parquet
+from worldeval.data.tables import CELL, read_parquet
 from worldeval.errors import ConfigError
 from worldeval.evaluation.evaluation import Evaluation
 from worldeval.evaluation.folder import read_trust
@@ -156,7 +156,7 @@ def _labels(store: EpisodeStore, path: Path | None) -> list[str]:
         )
     people = HumanJudge.read(path)
     table = store.metadata()
-    names = [KEY, "policy", "task", "start_id"]
+    names = [KEY, *CELL]
     for told in people.check(table[names].to_dict("records"), str(store.root)):
         print(told)
     return [verdict.outcome.value for verdict in people.judge(list(store))]

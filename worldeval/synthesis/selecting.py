@@ -11,16 +11,15 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from worldeval.data.provenance import jsonable
+from worldeval.data.tables import DECIDED
 from worldeval.errors import DataError
 from worldeval.synthesis.rules import Chosen
 from worldeval.synthesis.tables import KEY, OUTCOME, TASK, Tables
-from worldeval.types import Outcome
 
 if TYPE_CHECKING:
     import pandas as pd
 
 IMAGINED, JUDGED = "imagined", "judged"
-UNDECIDED = (Outcome.UNDECIDED.value, Outcome.ERROR.value)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -62,7 +61,7 @@ class Funnel:
         rollouts = self.rollouts
         columns = {IMAGINED: set(rollouts[KEY])}
         if OUTCOME in rollouts.columns:
-            columns[JUDGED] = set(rollouts[KEY][~rollouts[OUTCOME].isin(UNDECIDED)])
+            columns[JUDGED] = set(rollouts[KEY][rollouts[OUTCOME].isin(DECIDED)])
         columns |= {stage.name: set(stage.scores) for stage in self.stages}
         rows = {}
         for task, some in [*rollouts.groupby(TASK, sort=False), ("all", rollouts)]:
