@@ -171,7 +171,7 @@ def compare(
 def solved(judge: Judge, episodes: Sequence[Episode]) -> float:
     """Share of the rollouts that the judge decided and calls a success; NaN if it decided none."""
     verdicts = judge.judge(episodes)
-    known = [v.outcome for v in verdicts if v.outcome in (Outcome.SUCCESS, Outcome.FAILURE)]
+    known = [v.outcome for v in verdicts if v.outcome.decided]
     return float(np.mean([o == Outcome.SUCCESS for o in known])) if known else float("nan")
 
 
