@@ -1,0 +1,62 @@
+"""Every command that the documentation prints has the verb and the options that it names, and every
+link leads somewhere."""
+
+from __future__ import annotations
+
+import re
+import shlex
+from importlib import import_module
+from pathlib import Path
+
+import pytest
+
+from worldeval import cli
+
+ROOT = Path(__file__).parents[1]
+PAGES = [
+    ROOT / "README.md",
+    *sorted((ROOT / "docs").glob("**/*.md")),
+    ROOT / "checkpoints/README.md",
+]
+PROGRAM = re.compile(r"^(?:\S*/)?worldeval (?!.*\.\.\.)")
+
+
+def commands() -> list[tuple[str, str]]:
+    """(page, command) of each line of a code block that calls the program, comments taken off."""
+    found = []
+    for page in PAGES:
+        for block in re.findall(r"^```\w*\n(.*?)^```", page.read_text(), re.DOTALL | re.M):
+            for line in block.replace("\\\n", " ").splitlines():
+                for part in line.split("&&"):
+                    if PROGRAM.match(part.strip()) and "MY_VERB" not in part:
+                        found.append((page.name, part.strip()))
+    return found
+
+
+@pytest.mark.parametrize(("page", "command"), commands())
+def test_a_printed_command_is_understood(
+    page: str, command: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    words = shlex.split(command, comments=True)[1:]
+    names = [" ".join(words[:2]), words[0]]
+    verb = next((cli.VERBS[name] for name in names if name in cli.VERBS), None)
+    assert verb, f"{page}: there is no verb {words[0]!r}"
+    module, kind = verb[0].split(":")
+    monkeypatch.setattr(
+        getattr(import_module(f"worldeval.commands.{module}"), kind), "run", lambda self: None
+    )
+    assert cli.main(words) == 0, f"{page}: {command}"
+
+
+def test_there_are_commands_to_check() -> None:
+    assert len(commands()) > 25
+
+
+def test_links_and_pictures_of_the_pages_exist() -> None:
+    broken = []
+    for page in PAGES:
+        for target in re.findall(r"\]\(([^)#]+)", page.read_text()):
+            inside = not target.startswith(("http:", "https:", "mailto:"))
+            if inside and not (page.parent / target).exists():
+                broken.append(f"{page.name}: {target}")
+    assert not broken
