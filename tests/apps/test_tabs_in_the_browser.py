@@ -19,9 +19,9 @@ DRIVE = "document.querySelector('[data-live]').drive"
 
 
 def begin(page: Any, address: str) -> None:
-    page.goto(f"{address}?tab=live")
     page.set_default_timeout(60_000)
-    page.wait_for_selector("[data-live]")
+    page.goto(f"{address}?tab=live")
+    page.wait_for_selector("[data-live]", timeout=240_000)  # the first one opens the world model
     page.select_option("select[name=start]", "reach/evaluation/0001")
     page.click("[data-begin] button")
     page.wait_for_selector(".we-l-views canvas")
