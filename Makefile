@@ -9,12 +9,13 @@ TORCH_INDEX ?=
 BIN := $(VENV)/bin
 INSTALL := $(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt
 
-.PHONY: help setup setup-demo demo app test lint format clean
+.PHONY: help setup setup-demo demo app docs test lint format clean
 
 help:
 	@echo 'make demo     install the core and rank the shipped policies (needs no simulator)'
 	@echo 'make app      install gradio too and look at what lies in runs/ in the browser'
 	@echo 'make setup    install everything for development, simulator included'
+	@echo 'make docs     the documentation as a site, in site/'
 	@echo 'make test     run the tests          make lint    ruff and mypy'
 	@echo 'variables: PYTHON=python3.12  TORCH_INDEX=https://download.pytorch.org/whl/cpu'
 
@@ -29,7 +30,7 @@ $(VENV)/.core: pyproject.toml constraints.txt
 
 $(VENV)/.dev: $(VENV)/.core
 	@echo 'installing the simulator and the development tools'
-	@$(INSTALL) -e '.[dev,sim,app]'
+	@$(INSTALL) -e '.[dev,sim,app,docs]'
 	@touch $@
 
 setup: $(VENV)/.dev
@@ -50,6 +51,10 @@ app: $(VENV)/.app
 
 test: $(VENV)/.dev
 	$(BIN)/python -m pytest
+
+# The documentation as a site in site/; a broken link fails.
+docs: $(VENV)/.dev
+	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict -d site
 
 lint: $(VENV)/.dev
 	$(BIN)/ruff check .
