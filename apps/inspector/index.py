@@ -165,10 +165,10 @@ class Index:
             gone = self._drop({str(store) for run in found for store in run.stores})
             if read or gone:
                 self._changes += 1
-                for run in self.runs():
-                    seen = self._seen.setdefault(run.id, deque(maxlen=30))
-                    if not seen or seen[-1][1] != run.rollouts:
-                        seen.append((time.time(), run.rollouts))
+                for listed in self.runs():
+                    seen = self._seen.setdefault(listed.id, deque(maxlen=30))
+                    if not seen or seen[-1][1] != listed.rollouts:
+                        seen.append((time.time(), listed.rollouts))
             self.ready = True
             return read
 
