@@ -75,7 +75,7 @@ def test_a_longer_horizon_counts_what_is_solved_later():
 
 def test_without_times_the_horizon_is_not_checked_and_it_is_said():
     found = stability(outcomes(a=38, b=20, c=2), apart=[("a", "b")])
-    assert "do not tell when" in check(found, "0.75 of the horizon").reason
+    assert "do not say when" in check(found, "0.75 of the horizon").reason
     assert "not checked" in found.sentence and "another horizon" in found.sentence
     with pytest.raises(DataError, match="a share of 0 or more"):
         stability(outcomes(a=3, b=2), solved_at={("a", "push", "0"): -1.0})
