@@ -22,31 +22,9 @@ from worldeval import WorldEvalError
 
 from .found import FoundRun, FoundStore, find_runs, rows_of, stamp_of
 from .query import Query
+from .schema import ORDERS, SCHEMA, TABLES, VERSION
 
-VERSION = 2
-SCHEMA = """
-CREATE TABLE runs (id TEXT PRIMARY KEY, name TEXT, folder TEXT, begun REAL, changed REAL,
- policies INTEGER, rollouts INTEGER, expected INTEGER, judged INTEGER, decided INTEGER,
- stamp TEXT, note TEXT);
-CREATE TABLE stores (path TEXT PRIMARY KEY, run TEXT, stamp TEXT, note TEXT);
-CREATE TABLE rollouts (id TEXT PRIMARY KEY, run TEXT, store TEXT, episode INTEGER, key TEXT,
- policy TEXT, task TEXT, start_id TEXT, world TEXT, instruction TEXT, seed INTEGER,
- length INTEGER, outcome TEXT, probability REAL, judge TEXT, reason TEXT, frames TEXT,
- trusted INTEGER, trust REAL, true_outcome TEXT, error TEXT);
-CREATE INDEX by_run ON rollouts (run, policy, task, start_id);
-CREATE INDEX by_policy ON rollouts (policy, task, outcome);
-CREATE INDEX by_task ON rollouts (task, outcome);
-CREATE INDEX by_start ON rollouts (start_id);
-CREATE INDEX by_store ON rollouts (store);
-"""
-# What is shown, and the columns by which; the last makes every order total.
-ORDERS = {
-    "": ("policy and task", ("run", "policy", "task", "start_id", "id")),
-    "trust": ("least trusted first", ("COALESCE(trust, 2)", "id")),
-    "doubt": ("judge least sure first", ("COALESCE(ABS(probability - 0.5), 2)", "id")),
-    "failing": ("least probable first", ("COALESCE(probability, 2)", "id")),
-    "longest": ("longest first", ("-length", "id")),
-}
+FEW = 5000
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -136,6 +114,7 @@ class Index:
         with closing(sqlite3.connect(self.file, timeout=30)) as db:
             db.execute("PRAGMA journal_mode=WAL")
             db.execute("PRAGMA synchronous=NORMAL")
+            db.execute("PRAGMA cache_size=-65536")
             db.row_factory = sqlite3.Row
             with db:
                 yield db
@@ -143,7 +122,7 @@ class Index:
     def forget(self) -> None:
         """Empty the index; the next ``refresh`` reads all files again."""
         with self._open() as db:
-            for table in ("runs", "stores", "rollouts"):
+            for table in TABLES:
                 db.execute(f"DROP TABLE IF EXISTS {table}")
             db.executescript(SCHEMA)
             db.execute(f"PRAGMA user_version = {VERSION}")
@@ -165,10 +144,12 @@ class Index:
             gone = self._drop({str(store) for run in found for store in run.stores})
             if read or gone:
                 self._changes += 1
-                for listed in self.runs():
-                    seen = self._seen.setdefault(listed.id, deque(maxlen=30))
-                    if not seen or seen[-1][1] != listed.rollouts:
-                        seen.append((time.time(), listed.rollouts))
+                with self._open() as db:
+                    db.execute("PRAGMA optimize")
+                for known_run in self.runs():
+                    seen = self._seen.setdefault(known_run.id, deque(maxlen=30))
+                    if not seen or seen[-1][1] != known_run.rollouts:
+                        seen.append((time.time(), known_run.rollouts))
             self.ready = True
             return read
 
@@ -281,7 +262,15 @@ class Index:
         """
         where, values = _where(query, run)
         by = ", ".join(ORDERS.get(order, ORDERS[""])[1])
-        sql = f"SELECT * FROM rollouts{where} ORDER BY {by} LIMIT ? OFFSET ?"
+        # Where few rollouts meet the query they are found and sorted; else the order's own index is
+        # followed, which would look at all rollouts to find these few ("+" forbids it).
+        few = bool(where) and self.count(query, run=run) < FEW
+        follow = ", ".join(f"+{column}" for column in ORDERS.get(order, ORDERS[""])[1])
+        # First which, then all of them: a page far back passes over an index alone.
+        page = (
+            f"SELECT rowid FROM rollouts{where} ORDER BY {follow if few else by} LIMIT ? OFFSET ?"
+        )
+        sql = f"SELECT * FROM rollouts WHERE rowid IN ({page}) ORDER BY {by}"
         with self._open() as db:
             return [_rollout(row) for row in db.execute(sql, (*values, count, first))]
 

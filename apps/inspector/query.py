@@ -14,6 +14,8 @@ from typing import Any, Self
 
 from worldeval import WorldEvalError
 
+from .schema import NAMED
+
 
 class QueryError(WorldEvalError):
     """A query that cannot be understood, in one sentence."""
@@ -98,7 +100,7 @@ def _positive(bare: str, word: str) -> tuple[str, tuple[Any, ...]]:
     if match is None:
         pattern = _pattern(f"*{bare}*")
         looked = ("policy", "task", "start_id", "instruction")
-        parts = " OR ".join(f"{column} LIKE ? ESCAPE '\\'" for column in looked)
+        parts = " OR ".join(_named(column, "value LIKE ? ESCAPE '\\'") for column in looked)
         return f"({parts})", (pattern,) * len(looked)
     name, sign, value = match["name"].lower(), match["sign"], match["value"]
     if name not in FIELDS:
@@ -151,13 +153,17 @@ def _text(column: str, value: str, *, exact: bool) -> tuple[str, tuple[Any, ...]
     if exact:
         return f"{column} = ?", (value,)
     if "*" in value:
-        return f"{column} LIKE ? ESCAPE '\\'", (_pattern(value),)
+        return _named(column, "value LIKE ? ESCAPE '\\'"), (_pattern(value),)
     # The whole name, or its beginning up to a mark: task:push finds push-v3, not pushing.
-    return (
-        f"({column} = ? COLLATE NOCASE OR {column} LIKE ? ESCAPE '\\' "
-        f"OR {column} LIKE ? ESCAPE '\\')",
-        (value, _pattern(f"{value}-*"), _pattern(f"{value}/*")),
-    )
+    condition = "value = ? COLLATE NOCASE OR value LIKE ? ESCAPE '\\' OR value LIKE ? ESCAPE '\\'"
+    return _named(column, condition), (value, _pattern(f"{value}-*"), _pattern(f"{value}/*"))
+
+
+def _named(column: str, condition: str) -> str:
+    """That a column has a name for which ``condition`` on ``value`` holds."""
+    if column not in NAMED:
+        return f"({condition.replace('value', column)})"
+    return f"{column} IN (SELECT value FROM names WHERE field = '{column}' AND ({condition}))"
 
 
 def _pattern(text: str) -> str:

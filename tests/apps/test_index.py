@@ -67,8 +67,8 @@ def test_truth_of_the_same_start_is_found(index: Index, runs: Path) -> None:
 
 
 def test_the_order_is_total_in_both_directions(index: Index) -> None:
-    from apps.inspector.index import ORDERS
     from apps.inspector.query import Query
+    from apps.inspector.schema import ORDERS
 
     for order in ORDERS:
         listed = index.rollouts(order=order)

@@ -9,6 +9,7 @@ import pytest
 
 pytest.importorskip("fastapi")
 from apps.inspector.query import FIELDS, Query, QueryError
+from apps.inspector.schema import SCHEMA
 
 COLUMNS = (
     "policy, task, start_id, world, judge, reason, instruction, error, key, outcome, true_outcome, "
@@ -26,8 +27,8 @@ ROWS = [
 
 def found(text: str) -> list[str]:
     db = sqlite3.connect(":memory:")
-    db.execute(f"CREATE TABLE rollouts ({COLUMNS})")
-    db.executemany(f"INSERT INTO rollouts VALUES ({', '.join('?' * 16)})", ROWS)
+    db.executescript(SCHEMA)
+    db.executemany(f"INSERT INTO rollouts ({COLUMNS}) VALUES ({', '.join('?' * 16)})", ROWS)
     parts, values = Query.parse(text).sql()
     where = f" WHERE {' AND '.join(parts)}" if parts else ""
     rows = db.execute(f"SELECT policy FROM rollouts{where} ORDER BY rowid", values).fetchall()

@@ -9,10 +9,11 @@ from worldeval import WorldEvalError
 from worldeval.reports.markup import escape
 
 from ..context import Context
-from ..index import ORDERS, Rollout, Run
+from ..index import Rollout, Run
 from ..media import shown
 from ..pieces import choice, facts, nothing, outcome, percent, run_choice
 from ..query import EXAMPLE, HELP, Query, QueryError
+from ..schema import ORDERS
 from ..state import State
 from . import pane
 
