@@ -155,5 +155,11 @@
     }
   }).observe(document.documentElement, {childList: true, subtree: true});
 
+  // A click on a tab that comes before Gradio listens is lost, so it is repeated until it counts.
+  setInterval(() => {
+    const wanted = button(selected());
+    if (wanted && wanted.getAttribute('aria-selected') !== 'true') show();
+  }, 300);
+
   window.worldeval = {state, go, keep, fetch: fetchBelow, show, again};
 })();
