@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import tyro
 
+from worldeval.commands.train_judge import JudgeTraining
 from worldeval.judging.path_training import PathTrainConfig, train_path
 
 if TYPE_CHECKING:
@@ -16,7 +17,7 @@ if TYPE_CHECKING:
 
 
 @dataclass(frozen=True, kw_only=True)
-class TrainPath:
+class TrainPath(JudgeTraining):
     """Train the path judge: a margin judge that has watched the whole rollout and the hand's path.
 
     What a margin judge sees in single frames stays as it is; a recurrent network learns what the
@@ -31,34 +32,14 @@ class TrainPath:
 
     margin: Path
     """Checkpoint of `worldeval train margin`."""
-    store: tyro.conf.UseAppendAction[tuple[Path, ...]]
-    """Store of episodes with known outcome; repeat it for several."""
-    validation: tyro.conf.UseAppendAction[tuple[Path, ...]]
-    """Store of other episodes, to calibrate on; repeat it for several."""
-    out: Path
-    """Folder of the checkpoint, its metrics and its state."""
-    robot: str | None = None
-    """The robot: a TOML file, a name of `worldeval robots`, or module:attr; as the store says, if
-    not given."""
     config: Annotated[PathTrainConfig, tyro.conf.arg(name="")] = field(
         default_factory=PathTrainConfig
     )
 
     def run(self) -> None:
-        from worldeval.commands.train_judge import train_on_stores
-
         def train(
             network: JudgeConfig, out: Path, *, instructions: Any, opposed: Any, **rest: Any
         ) -> JudgeReport:
             return train_path(self.margin, out, **rest)
 
-        train_on_stores(
-            train,
-            command="train path",
-            verb=self,
-            stores=self.store,
-            validation=self.validation,
-            out=self.out,
-            robot=self.robot,
-            training=self.config,
-        )
+        self.train(train, "train path", self.config)

@@ -8,10 +8,9 @@ recurrent network learns in minutes more.
 
 from __future__ import annotations
 
-import json
 import shutil
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -25,19 +24,15 @@ from worldeval.data import checkpoint
 from worldeval.data.fit import check_made_for
 from worldeval.data.store.episodes import EpisodeStore
 from worldeval.data.video import to_model
-from worldeval.errors import ConfigError, DataError, MismatchError
+from worldeval.errors import ConfigError, DataError
 from worldeval.judging.learned import moments_of
 from worldeval.judging.loading import load_judge
 from worldeval.judging.margin import HUBER_BETA, MARGINS, SOFTNESS, MarginJudge
 from worldeval.judging.path import PathHead, PathJudge, PathNetwork, path_network
 from worldeval.judging.probability import Calibration
 from worldeval.judging.samples import BORDER, UNKNOWN, FrameCache
-from worldeval.judging.validation import (
-    JudgeReport,
-    calibrate_judge,
-    score_stores,
-    write_validation,
-)
+from worldeval.judging.training import CalibratedTraining, check_fit, finished
+from worldeval.judging.validation import JudgeReport
 from worldeval.learning.config import LoopConfig
 from worldeval.learning.loop import Loop
 from worldeval.robots import RobotSpec
@@ -48,7 +43,7 @@ IMAGINED = "imagination"
 
 
 @dataclass(frozen=True, kw_only=True)
-class PathTrainConfig:
+class PathTrainConfig(CalibratedTraining):
     """How a path judge is trained and calibrated."""
 
     loop: LoopConfig = field(
@@ -74,29 +69,14 @@ class PathTrainConfig:
     regression_weight: float = 2.0
     """Of the error of the margin against the logistic loss of its sign."""
     smooth: int = 2
-    """A rollout's score is the highest mean of so many successive frames."""
-    target_precision: float = 0.95
-    """Share of its successes, and of its failures, that must be right on the validation stores;
-    what is less certain stays undecided."""
-    max_abstention: float = 0.2
-    """Largest share of rollouts that may stay undecided, even if the precision is then missed."""
 
     def __post_init__(self) -> None:
-        for name in ("input_dropout", "target_precision", "max_abstention"):
-            if not 0 <= getattr(self, name) <= 1:
-                raise ConfigError(f"{name} is {getattr(self, name)!r}, expected between 0 and 1")
+        super().__post_init__()
+        self.check_counts("memory")
+        self.check_shares("input_dropout")
         for name in ("input_noise", "border_weight", "regression_weight"):
             if not 0 <= getattr(self, name) < float("inf"):
                 raise ConfigError(f"{name} is {getattr(self, name)!r}, expected 0 or more")
-        for name in ("memory", "smooth"):
-            if getattr(self, name) < 1:
-                raise ConfigError(f"{name} is {getattr(self, name)!r}, expected at least 1")
-
-    def identity(self) -> dict[str, Any]:
-        """What must be equal for a training to be the same one: all but how it is carried out."""
-        values = json.loads(json.dumps(asdict(self)))
-        del values["loop"]
-        return {**values, **self.loop.identity()}
 
 
 def train_path(
@@ -112,8 +92,8 @@ def train_path(
     """Train (or go on training) a path judge in ``out`` and calibrate it on ``validation``.
 
     margin: checkpoint of the margin judge whose looks it follows. robot: whose stores these are,
-    kept whole beside it. Raises ConfigError where that is
-    another judge, MismatchError where the stores' views or poses are not those that it learned.
+    kept whole beside it. Raises ConfigError where ``margin`` is another judge, MismatchError where
+    the stores' views or poses are not those that it learned.
     """
     out, trunk = Path(out), load_judge(margin)
     if not isinstance(trunk, MarginJudge) or isinstance(trunk, PathJudge):
@@ -124,12 +104,7 @@ def train_path(
     out.mkdir(parents=True, exist_ok=True)
     kept = out.with_name(f".{out.name}.frames")
     cache = FrameCache.build(stores, kept, network.config.views)
-    size, pose_dim = tuple(cache.frames.shape[2:4]), cache.poses.shape[1]
-    if size != tuple(network.config.image_size) or pose_dim != network.config.pose_dim:
-        raise MismatchError(
-            f"the stores have frames of {size} pixels and poses of {pose_dim} numbers, {margin} "
-            f"was trained for {tuple(network.config.image_size)} and {network.config.pose_dim}"
-        )
+    check_fit(network.config, cache)
     digest = checkpoint.digest(margin)
     looks = looked_at(network, cache, kept / f"looks-{digest}.bin", progress)
     paths = Paths(cache, looks, network)
@@ -137,17 +112,16 @@ def train_path(
     _optimise(network, paths, training, settings, out, progress)
     judge = PathJudge(network, Calibration(), stride=1, smooth=training.smooth)
     judge.robot = robot or trunk.robot
-    # Weights are kept as float16; the calibration has to belong to exactly those.
-    network.load_state_dict({name: v.half().float() for name, v in network.state_dict().items()})
-    rollouts = score_stores(judge, validation)
-    summary = calibrate_judge(
-        judge, rollouts, target=training.target_precision, max_abstention=training.max_abstention
+    report = finished(
+        judge,
+        out,
+        training=training,
+        validation=validation,
+        groups={"/".join(name): len(of) for name, of in paths.groups.items()},
+        card={"training": settings},
     )
-    summary["groups"] = {"/".join(n): len(m) for n, m in paths.groups.items()}
-    judge.save(out, card={"training": settings, "validation": summary})
-    write_validation(out, rollouts, summary)
     shutil.rmtree(kept, ignore_errors=True)
-    return JudgeReport(checkpoint=out, steps=training.loop.steps, summary=summary)
+    return report
 
 
 @torch.inference_mode()

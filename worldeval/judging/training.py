@@ -44,7 +44,42 @@ LossOf = Callable[[Tensor, Batch], tuple[Tensor, dict[str, float]]]
 
 
 @dataclass(frozen=True, kw_only=True)
-class JudgeTrainConfig:
+class CalibratedTraining:
+    """What the trainings of all learned judges have: a loop, a score, and its calibration."""
+
+    loop: LoopConfig
+    smooth: int = 3
+    """A rollout's score is the highest mean of so many successive looks."""
+    target_precision: float = 0.95
+    """Share of its successes, and of its failures, that must be right on the validation stores;
+    what is less certain stays undecided."""
+    max_abstention: float = 0.2
+    """Largest share of rollouts that may stay undecided, even if the precision is then missed."""
+
+    def __post_init__(self) -> None:
+        self.check_counts("smooth")
+        self.check_shares("target_precision", "max_abstention")
+
+    def check_counts(self, *names: str) -> None:
+        for name in names:
+            if getattr(self, name) < 1:
+                raise ConfigError(f"{name} is {getattr(self, name)!r}, expected at least 1")
+
+    def check_shares(self, *names: str) -> None:
+        for name in names:
+            if not 0 <= getattr(self, name) <= 1:
+                raise ConfigError(f"{name} is {getattr(self, name)!r}, expected between 0 and 1")
+
+    def identity(self) -> dict[str, Any]:
+        """What must be equal for a training to be the same one: all but how it is carried out."""
+        # tuples as lists and paths as text, as they come back
+        values = json.loads(json.dumps(asdict(self), default=str))
+        del values["loop"]
+        return {**values, **self.loop.identity()}
+
+
+@dataclass(frozen=True, kw_only=True)
+class JudgeTrainConfig(CalibratedTraining):
     """How a judge is trained and calibrated."""
 
     loop: LoopConfig = field(
@@ -79,30 +114,14 @@ class JudgeTrainConfig:
     augmentation: AugmentConfig = field(default_factory=AugmentConfig)
     stride: int = 2
     """The judge looks at every so many frames of a rollout, and always at the last."""
-    smooth: int = 3
-    """A rollout's score is the highest mean of so many successive looks."""
-    target_precision: float = 0.95
-    """Share of its successes, and of its failures, that must be right on the validation stores;
-    what is less certain stays undecided."""
-    max_abstention: float = 0.2
-    """Largest share of rollouts that may stay undecided, even if the precision is then missed."""
 
     def __post_init__(self) -> None:
-        for name in ("near_frames", "stride", "smooth"):
-            if getattr(self, name) < 1:
-                raise ConfigError(f"{name} is {getattr(self, name)!r}, expected at least 1")
-        for name in ("solved_share", "near_share", "opposed_share", "rewording_share",
-                     "border_share", "pose_dropout", "target_precision",
-                     "max_abstention"):  # fmt: skip
-            if not 0 <= getattr(self, name) <= 1:
-                raise ConfigError(f"{name} is {getattr(self, name)!r}, expected between 0 and 1")
-
-    def identity(self) -> dict[str, Any]:
-        """What must be equal for a training to be the same one: all but how it is carried out."""
-        # tuples as lists and paths as text, as they come back
-        values = json.loads(json.dumps(asdict(self), default=str))
-        del values["loop"]
-        return {**values, **self.loop.identity()}
+        super().__post_init__()
+        self.check_counts("near_frames", "stride")
+        self.check_shares(
+            "solved_share", "near_share", "opposed_share", "rewording_share", "border_share",
+            "pose_dropout",
+        )  # fmt: skip
 
 
 def train_judge(
@@ -167,7 +186,7 @@ def train_learned(
     cache_folder = out.with_name(f".{out.name}.frames")
     out.mkdir(parents=True, exist_ok=True)
     cache = FrameCache.build(stores, cache_folder, config.views)
-    _check_fit(config, cache)
+    check_fit(config, cache)
     sampler = Sampler(
         cache,
         lag=config.lag,
@@ -191,22 +210,42 @@ def train_learned(
         device=next(network.parameters()).device.type,
     )
     judge.robot = robot
-    # Weights are kept as float16; the calibration has to belong to exactly those.
-    network.load_state_dict(
-        {name: value.half().float() for name, value in network.state_dict().items()}
+    report = finished(
+        judge,
+        out,
+        training=training,
+        validation=validation,
+        groups={"/".join(map(str, name)): len(of) for name, of in sampler.groups.items()},
+        card={"training": training.identity(), "opposed": dict(opposed or {})},
     )
+    shutil.rmtree(cache_folder, ignore_errors=True)
+    return report
+
+
+def finished(
+    judge: LearnedJudge,
+    out: Path,
+    *,
+    training: CalibratedTraining,
+    validation: Sequence[EpisodeStore],
+    groups: Mapping[str, int],
+    card: Mapping[str, Any],
+) -> JudgeReport:
+    """Calibrate a judge that has learned, and write it and how good it is to ``out``.
+
+    groups: name -> how many training episodes of that kind there were. card: what else its
+    checkpoint tells.
+    """
+    # Weights are kept as float16; the calibration has to belong to exactly those.
+    weights = judge.network.state_dict()
+    judge.network.load_state_dict({name: value.half().float() for name, value in weights.items()})
     rollouts = score_stores(judge, validation)
     summary = calibrate_judge(
         judge, rollouts, target=training.target_precision, max_abstention=training.max_abstention
     )
-    summary["groups"] = {"/".join(map(str, n)): len(m) for n, m in sampler.groups.items()}
-    judge.save(
-        out,
-        card={"training": training.identity(), "validation": summary,
-              "opposed": dict(opposed or {})},
-    )  # fmt: skip
+    summary["groups"] = dict(groups)
+    judge.save(out, card={**card, "validation": summary})
     write_validation(out, rollouts, summary)
-    shutil.rmtree(cache_folder, ignore_errors=True)
     return JudgeReport(checkpoint=out, steps=training.loop.steps, summary=summary)
 
 
@@ -279,7 +318,7 @@ def _first_network(
     return network
 
 
-def _check_fit(config: JudgeConfig, cache: FrameCache) -> None:
+def check_fit(config: JudgeConfig, cache: FrameCache) -> None:
     size, pose_dim = tuple(cache.frames.shape[2:4]), cache.poses.shape[1]
     if size != tuple(config.image_size) or pose_dim != config.pose_dim:
         raise MismatchError(
