@@ -12,7 +12,7 @@ import time
 import urllib.request
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pytest
@@ -20,9 +20,16 @@ import pytest
 from worldeval import EpisodeStore
 from worldeval.types import Episode
 
+if TYPE_CHECKING:
+    from fastapi.testclient import TestClient
+
+    from apps.inspector.context import Context
+
 VIEWS = ("top", "wrist")
 CHROMIUM = os.environ.get("WORLDEVAL_CHROMIUM") or shutil.which("chromium")
 SERVING = Path(__file__).with_name("serving.py")
+EVIL = '<script>alert(1)</script><img src=x onerror="alert(2)">'
+"""A name that a page must never show as it is."""
 
 
 def make_episode(policy: str, number: int, **extra: object) -> Episode:
@@ -105,6 +112,28 @@ def runs(tmp_path: Path) -> Path:
     write_rollouts(root / "first" / "rollouts" / "all")
     judge(root / "first" / "rollouts" / "all", {"good": "success", "bad": "failure"})
     return root
+
+
+@pytest.fixture
+def context(runs: Path, tmp_path: Path) -> Context:
+    """The inspector's state with all of ``runs`` in its index."""
+    from apps.inspector.context import Context
+
+    context = Context([runs], tmp_path / "cache")
+    context.index.refresh()
+    return context
+
+
+@pytest.fixture
+def client(context: Context) -> Iterator[TestClient]:
+    """A browser without a screen at the inspector of ``context``."""
+    from fastapi.testclient import TestClient
+
+    from apps.inspector.guard import Guard
+    from apps.inspector.server import make_server
+
+    with TestClient(Guard(make_server(context)), base_url="http://localhost") as client:
+        yield client
 
 
 @pytest.fixture(autouse=True)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -11,27 +10,18 @@ pytest.importorskip("fastapi")
 from fastapi.testclient import TestClient
 
 from apps.inspector.context import Context
-from apps.inspector.guard import Guard
-from apps.inspector.server import make_server
 
-from .conftest import judge, write_rollouts
-from .test_server import EVIL
+from .conftest import EVIL, judge, write_rollouts
 
 
 @pytest.fixture
-def context(runs: Path, tmp_path: Path) -> Context:
+def context(runs: Path, context: Context) -> Context:
+    """With a second evaluation."""
     second = runs / "second"
     write_rollouts(second, ("good", "bad", EVIL), start_seed=7)
     judge(second, {"good": "success", "bad": "success", EVIL: "failure"})
-    context = Context([runs], tmp_path / "cache")
     context.index.refresh()
     return context
-
-
-@pytest.fixture
-def client(context: Context) -> Iterator[TestClient]:
-    with TestClient(Guard(make_server(context)), base_url="http://localhost") as client:
-        yield client
 
 
 def pane(client: TestClient, **state: str) -> str:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
@@ -12,24 +11,9 @@ pytest.importorskip("fastapi")
 from fastapi.testclient import TestClient
 
 from apps.inspector.context import Context
-from apps.inspector.guard import Guard
-from apps.inspector.server import make_server
 from worldeval import Labelling
 
-from .test_server import EVIL
-
-
-@pytest.fixture
-def context(runs: Path, tmp_path: Path) -> Context:
-    context = Context([runs], tmp_path / "cache")
-    context.index.refresh()
-    return context
-
-
-@pytest.fixture
-def client(context: Context) -> Iterator[TestClient]:
-    with TestClient(Guard(make_server(context)), base_url="http://localhost") as client:
-        yield client
+from .conftest import EVIL
 
 
 def say(client: TestClient, run: str, blind: str, rater: str, **more: object) -> int:

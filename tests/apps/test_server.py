@@ -5,7 +5,6 @@ from __future__ import annotations
 import base64
 import os
 import shutil
-from collections.abc import Iterator
 from pathlib import Path
 from urllib.parse import quote
 
@@ -19,24 +18,7 @@ from apps.inspector.context import Context
 from apps.inspector.guard import COOKIE, Guard
 from apps.inspector.player import player_routes
 
-from .conftest import judge, make_episode, write_rollouts
-
-EVIL = '<script>alert(1)</script><img src=x onerror="alert(2)">'
-
-
-@pytest.fixture
-def context(runs: Path, tmp_path: Path) -> Context:
-    context = Context([runs], tmp_path / "cache")
-    context.index.refresh()
-    return context
-
-
-@pytest.fixture
-def client(context: Context) -> Iterator[TestClient]:
-    from apps.inspector.server import make_server
-
-    with TestClient(Guard(make_server(context)), base_url="http://localhost") as client:
-        yield client
+from .conftest import EVIL, judge, make_episode, write_rollouts
 
 
 def first(context: Context, query: str = "") -> str:
