@@ -14,7 +14,7 @@ from worldeval.cli import main
 from worldeval.data.fit import robot_extra, store_fields
 from worldeval.errors import DataError
 from worldeval.synthesis.diagnosis.counterfactual import findings_of, other_words
-from worldeval.synthesis.diagnosis.dataset import diagnose_store
+from worldeval.synthesis.diagnosis.dataset import diagnose_store, features_of
 from worldeval.synthesis.diagnosis.diversity import (
     effective_number,
     effective_words,
@@ -83,7 +83,8 @@ def write_store(root: Path, *, shortcut: bool, world: str = "toy") -> EpisodeSto
 
 
 def test_a_dataset_with_shortcuts(tmp_path: Path) -> None:
-    made = diagnose_store(write_store(tmp_path / "s", shortcut=True), progress=False)
+    store = write_store(tmp_path / "s", shortcut=True)
+    made = diagnose_store(store, features_of(store, progress=False))
     assert made.tasks.loc["red", "paths"] == pytest.approx(1)
     assert made.guesses.loc["task from the first picture, top", "guessed"] == 1
     assert made.sources.loc["scene", "between, pictures"] == pytest.approx(1)
@@ -94,7 +95,8 @@ def test_a_dataset_with_shortcuts(tmp_path: Path) -> None:
 
 
 def test_a_dataset_without(tmp_path: Path) -> None:
-    made = diagnose_store(write_store(tmp_path / "s", shortcut=False), progress=False)
+    store = write_store(tmp_path / "s", shortcut=False)
+    made = diagnose_store(store, features_of(store, progress=False))
     assert made.tasks.loc["red", "paths"] > 3
     assert "paths" not in " ".join(made.findings)
     assert made.guesses.loc["task from the first picture, top", "guessed"] < 0.8
@@ -102,7 +104,7 @@ def test_a_dataset_without(tmp_path: Path) -> None:
 
 def test_imagined_episodes_are_called_so(tmp_path: Path) -> None:
     store = write_store(tmp_path / "s", shortcut=False, world="imagination")
-    made = diagnose_store(store, progress=False)
+    made = diagnose_store(store, features_of(store, progress=False))
     assert made.findings[0].startswith("All 12 episodes of ") and "imagined" in made.findings[0]
 
 
@@ -122,7 +124,7 @@ def test_the_verb_writes_a_report_of_any_store(
 def test_an_empty_store_is_a_sentence(tmp_path: Path) -> None:
     store = EpisodeStore.create(tmp_path / "s", **store_fields(TOY_ROBOT))
     with pytest.raises(DataError, match="holds no episodes, so there is nothing to diagnose"):
-        diagnose_store(store)
+        features_of(store, progress=False)
 
 
 def start(task: str, seed: int, words: str) -> StartState:

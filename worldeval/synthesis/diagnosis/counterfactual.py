@@ -9,6 +9,7 @@ the same in all of them, so what differs is the change.
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
+from contextlib import closing
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -86,17 +87,18 @@ def try_changes(
     world = open_imagination(options, dataset)
     try:
         suite = suite_of(dataset, chunks=chunks, name="counterfactuals").subset(per_task=per_task)
-        loaded = load_policy(policy, world.robot)
         stores: dict[str, Path] = {}
-        for change, acting, recipes, seed in _changes(loaded, suite, world, dataset):
-            making = Making.of(policy, options, replace(suite, seed=seed), threads=threads, but=out)
-            imagining = Imagining(
-                world=world, policy=acting, adapter=adapter_of(world.robot, options),
-                making=making, robot_name=world.robot.name,
-            )  # fmt: skip
-            stores[change] = out / change.replace(" ", "-")
-            imagining.into(stores[change], recipes, batch)
-        loaded.close()
+        with closing(load_policy(policy, world.robot)) as loaded:
+            for change, acting, recipes, seed in _changes(loaded, suite, world, dataset):
+                making = Making.of(
+                    policy, options, replace(suite, seed=seed), threads=threads, but=out
+                )
+                imagining = Imagining(
+                    world=world, policy=acting, adapter=adapter_of(world.robot, options),
+                    making=making, robot_name=world.robot.name,
+                )  # fmt: skip
+                stores[change] = out / change.replace(" ", "-")
+                imagining.into(stores[change], recipes, batch)
     finally:
         world.close()
     table = compare(stores, judge, low=world.robot.pose_low, high=world.robot.pose_high)

@@ -86,13 +86,11 @@ class Features:
     instructions: list[str]
 
 
-def diagnose_store(store: EpisodeStore, *, progress: bool = True) -> Diagnosis:
-    """How diverse and how fragmented ``store`` is. DataError if it is empty."""
+def diagnose_store(store: EpisodeStore, seen: Features) -> Diagnosis:
+    """How diverse and how fragmented ``store`` is, by its features ``seen``."""
     import pandas as pd
 
-    if not len(store):
-        raise DataError(f"{store.root} holds no episodes, so there is nothing to diagnose")
-    table, seen = store.metadata(), features_of(store, progress=progress)
+    table = store.metadata()
     tasks = {}
     for task in dict.fromkeys(seen.tasks):
         tasks[task] = _row(seen, np.flatnonzero(np.asarray(seen.tasks) == task))
@@ -133,9 +131,12 @@ def diagnose_store(store: EpisodeStore, *, progress: bool = True) -> Diagnosis:
 
 
 def features_of(store: EpisodeStore, *, progress: bool = True) -> Features:
-    """What the numbers are made of; one frame per episode and view is read."""
+    """What the numbers are made of; one frame per episode and view is read. DataError for an empty
+    store."""
     import cv2
 
+    if not len(store):
+        raise DataError(f"{store.root} holds no episodes, so there is nothing to diagnose")
     table = store.metadata()
     paths = paths_of(store)
     looks: dict[str, list[np.ndarray]] = {view: [] for view in store.layout.views}

@@ -84,7 +84,8 @@ def diagnose(
     rate than the world model's.
     """
     out, store = Path(out), EpisodeStore.open(dataset)
-    made = diagnose_store(store)
+    seen = features_of(store)
+    made = diagnose_store(store, seen)
     how = options or ImaginationOptions()
     write_manifest(
         out,
@@ -118,7 +119,7 @@ def diagnose(
         name=store.root.name,
         named=report.tables(),
         findings=report.findings,
-        strips=[*_episodes(store, features_of(store, progress=False)), *_changes(changed)],
+        strips=[*_episodes(store, seen), *_changes(changed)],
         chips={"episodes": len(store), "tasks": len(set(store.metadata()["task"]))},
     )
     return report
