@@ -14,7 +14,7 @@ import shutil
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from worldeval.data import digests
 from worldeval.data.atomic import sync_folder
@@ -27,6 +27,9 @@ from worldeval.errors import ConfigError, StoreError
 from worldeval.synthesis.selecting import Funnel
 from worldeval.synthesis.tables import KEY, OUTCOME, PROBABILITY
 from worldeval.types import Episode, Outcome
+
+if TYPE_CHECKING:
+    import pandas as pd
 
 LEFT_OUT = ("chunks",)
 """Facts of a rollout that hold seconds."""
@@ -70,6 +73,7 @@ def write_dataset(
             "rollouts; choose another --out (with --pool nothing is imagined again), or delete it"
         )
     partial = out.with_name(f".{out.name}.tmp")
+    rows = funnel.rollouts.set_index(KEY)
     extra = {"kind": SYNTHETIC, SYNTHETIC: True, SELECTION: selection, **facts}
     if (robot := imagined.extra.get("robot")) is not None:
         extra["robot"] = robot
@@ -77,7 +81,8 @@ def write_dataset(
         shutil.rmtree(partial, ignore_errors=True)  # of a run that was killed
         with EpisodeStore.create(partial, **vars(imagined.layout), extra=extra) as store:
             for key in names:
-                _append(store, imagined, key, funnel, other.get(key), str(facts.get("judge", "")))
+                row, judge = rows.loc[key], str(facts.get("judge", ""))
+                _append(store, imagined, key, row, funnel.scores_of(key), other.get(key), judge)
         os.replace(partial, out)
         sync_folder(out.parent)
     except OSError as error:
@@ -96,13 +101,13 @@ def _append(
     store: EpisodeStore,
     imagined: EpisodeStore,
     key: str,
-    funnel: Funnel,
+    row: pd.Series,
+    scores: Mapping[str, float],
     relabelled: Relabelled | None,
     judge: str,
 ) -> None:
     number = imagined.index_of(key)
     episode = imagined.episode(number)
-    row = funnel.rollouts.set_index(KEY).loc[key]
     if relabelled is None:
         outcome, probability = row.get(OUTCOME), row.get(PROBABILITY)
     else:
@@ -115,7 +120,7 @@ def _append(
         "outcome": str(outcome) if known else Outcome.UNDECIDED.value,
         "probability": None if probability is None or probability != probability else
         round(float(probability), 6),
-        "selected_by": json.dumps(funnel.scores_of(key)),
+        "selected_by": json.dumps(scores),
         "relabelled_from": "" if relabelled is None else episode.task,
     }  # fmt: skip
     named = episode

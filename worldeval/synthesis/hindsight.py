@@ -70,7 +70,8 @@ def _achieved(episode: Episode, task: str, words: str, judge: Judge) -> Relabell
         joints=None if episode.joints is None else episode.joints[:OPENING],
     )
     after, before = judge.judge([asked, opening])
-    sure = after.outcome == Outcome.SUCCESS and (after.probability or 1.0) >= LEAST
+    probability = 1.0 if after.probability is None else after.probability
+    sure = after.outcome == Outcome.SUCCESS and probability >= LEAST
     if not sure or before.outcome != Outcome.FAILURE:
         return None
-    return Relabelled(task=task, instruction=words, probability=after.probability or 1.0)
+    return Relabelled(task=task, instruction=words, probability=probability)
