@@ -150,7 +150,7 @@ def test_a_rule_that_is_none_is_a_sentence(text: str, said: str) -> None:
 )
 def test_settings_out_of_range_are_sentences(text: str) -> None:
     with pytest.raises(ConfigError, match="expected"):
-        chosen_rule(text)(tables(artefacts=0.0))
+        chosen_rule(text)
 
 
 def test_a_rule_that_makes_up_rollouts_is_refused() -> None:

@@ -156,6 +156,11 @@ def test_a_full_disk_leaves_no_half_dataset(
     [
         (["--select", "sucess"], "there is no rule 'sucess'"),
         (["--world", "toy"], "synthesis is done in imagination"),
+        (["--select", "success?threshold=2"], "threshold is 2, expected a probability"),
+        (["--select", "progress"], "give one with --progress"),
+        (["--select", "labels"], "give a table with --labels"),
+        (["--select", "labels", "--labels", "nowhere.csv"], "nowhere.csv"),
+        (["--select", "advantage"], "tried once; give --samples 4"),
         (["--near-failure", "0.5"], "give one with --progress"),
         (["--moved", "2"], "moved is 2.0, expected a share"),
         (["--judge", "nowhere"], "no checkpoint at nowhere"),
@@ -172,7 +177,7 @@ def test_bad_input_is_a_sentence_before_anything_is_imagined(
     assert main(["synthesize", "--policy", POLICY, "--out", str(out), *more]) == 2
     told = capsys.readouterr().err
     assert said in told and "Traceback" not in told
-    assert not (out / "dataset").exists()
+    assert not (out / "dataset").exists() and not list(out.rglob("*.mp4"))
 
 
 def test_no_policy_and_no_pool(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -47,6 +47,25 @@ if TYPE_CHECKING:
 ATTRIBUTE = "measured_on"
 
 
+def check_given(
+    needs: Collection[str], *, progress: ProgressJudge | None, labels: Path | None
+) -> None:
+    """Raise ConfigError for a column of ``needs`` that nothing was given to measure by, DataError
+    for labels that cannot be read."""
+    if PROGRESS in needs and progress is None:
+        raise ConfigError(
+            "the rules need progress, but no judge of it was given; give one with --progress, such "
+            "as checkpoints/progress"
+        )
+    if LABEL in needs:
+        if labels is None:
+            raise ConfigError(
+                "the rule labels selects by hand, but no labels were given; give a table with "
+                "--labels"
+            )
+        HumanJudge.read(labels)
+
+
 def measure(
     run: Evaluation,
     needs: Collection[str],
@@ -56,10 +75,11 @@ def measure(
 ) -> Tables:
     """Tables of all rollouts of a folder with the columns ``needs``.
 
-    Raises ConfigError for a column that nothing was given to measure by.
+    Raises what ``check_given`` does, and ConfigError if trust is needed and not known.
     """
     import pandas as pd
 
+    check_given(needs, progress=progress, labels=labels)
     (root,) = run.stores
     store = EpisodeStore.open(root)
     rollouts = store.metadata().drop(columns=[OUTCOME], errors="ignore")
@@ -80,11 +100,11 @@ def measure(
                 "`worldeval trust`), or select without the rule trust"
             )
         rollouts = rollouts.merge(trust[[KEY, TRUSTED, DISTRUST]], on=KEY, how="left")
-    if PROGRESS in needs:
+    if PROGRESS in needs and progress is not None:
         rollouts = rollouts.merge(_progress(store, progress), on=KEY)
     if ARTEFACTS in needs:
         rollouts = rollouts.merge(_artefacts(store), on=KEY)
-    if LABEL in needs:
+    if LABEL in needs and labels is not None:
         rollouts[LABEL] = _labels(store, labels)
     assert isinstance(rollouts, pd.DataFrame)
     return Tables(rollouts=rollouts, paths=paths_of(store))
@@ -106,15 +126,9 @@ def paths_of(store: EpisodeStore, episodes: Sequence[int] | None = None) -> dict
     return {key: in_shares(path, low, high) for key, path in poses.items()}
 
 
-def _progress(store: EpisodeStore, judge: ProgressJudge | None) -> pd.DataFrame:
+def _progress(store: EpisodeStore, judge: ProgressJudge) -> pd.DataFrame:
     """Highest progress of each rollout."""
     import pandas as pd
-
-    if judge is None:
-        raise ConfigError(
-            "the rules need progress, but no judge of it was given; give one with --progress, such "
-            "as checkpoints/progress"
-        )
 
     def found() -> pd.DataFrame:
         rows = [(e.key, float(judge.progress(e).max())) for e in store]
@@ -149,11 +163,7 @@ def _kept(store: EpisodeStore, name: str, measured: Callable[[], pd.DataFrame]) 
     return table
 
 
-def _labels(store: EpisodeStore, path: Path | None) -> list[str]:
-    if path is None:
-        raise ConfigError(
-            "the rule labels selects by hand, but no labels were given; give a table with --labels"
-        )
+def _labels(store: EpisodeStore, path: Path) -> list[str]:
     people = HumanJudge.read(path)
     table = store.metadata()
     names = [KEY, *CELL]

@@ -9,7 +9,7 @@ on where it was killed and ends with the same dataset.
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -192,7 +192,8 @@ def synthesize_stage(
     judge = load_judge(uri)  # what is misspelt is told before the work
     asked = MeaningJudge(judge)
     progress = _progress(choice.progress)
-    _check(variety, choice, options, policy, pool)
+    needs = {name for rule in rules for name in rule.rule.needs}
+    _check(variety, needs, progress, choice.labels, options, policy, pool)
     if pool is None:
         folder = out / IMAGINED
         notes += fill_pool(
@@ -228,8 +229,8 @@ def _select(
     trusting = any("trusted" in rule.rule.needs for rule in rules)
     if trusting:
         with clock.part("trust"):
-            known = _trust(run, options)
-        if not known and not choice.select:
+            run.measure_trust(options.imagination)
+        if run.trust is None and not choice.select:
             rules = [rule for rule in rules if rule.rule.name != "trust"]
             notes.append("The rule trust was left out: which rollouts to trust is not known.")
     with clock.part("selecting"):
@@ -308,15 +309,19 @@ def _progress(uri: str | None) -> ProgressJudge | None:
     return None if uri is None else ProgressJudge.load(uri)
 
 
-def _trust(run: Evaluation, options: StageOptions) -> bool:
-    """Measure trust where it can be; whether it is known now."""
-    run.measure_trust(options.imagination)
-    return run.trust is not None
-
-
 def _check(
-    variety: Variety, choice: Choice, options: StageOptions, policy: str | None, pool: Path | None
+    variety: Variety,
+    needs: Collection[str],
+    progress: ProgressJudge | None,
+    labels: Path | None,
+    options: StageOptions,
+    policy: str | None,
+    pool: Path | None,
 ) -> None:
+    """Raise what can be known to be wrong before anything is imagined."""
+    from worldeval.synthesis.measuring import check_given
+    from worldeval.synthesis.tables import ADVANTAGE, TRIED_ONCE
+
     if pool is None and not policy:
         raise ConfigError(
             "no policy was given, expected one whose rollouts are imagined: --policy URI (or "
@@ -327,7 +332,10 @@ def _check(
             f"world is {options.world!r}, but synthesis is done in imagination; `worldeval record` "
             "and `worldeval rollout` act in other worlds"
         )
-    if variety.near_failures and choice.progress is None:
+    check_given(needs, progress=progress, labels=labels)
+    if pool is None and ADVANTAGE in needs and variety.samples == 1:
+        raise ConfigError(TRIED_ONCE)
+    if variety.near_failures and progress is None:
         raise ConfigError(
             "starts near failure need a judge that measures progress; give one with --progress, "
             "such as checkpoints/progress"

@@ -23,6 +23,12 @@ TRUSTED, DISTRUST, PROGRESS, ARTEFACTS, VALUE, ADVANTAGE, LABEL = (
 )  # fmt: skip
 
 
+TRIED_ONCE = (
+    "the advantage over the policy's own value is not known of any rollout, for each varied start "
+    "was tried once; give --samples 4 or more"
+)
+
+
 @dataclass(frozen=True, kw_only=True)
 class Tables:
     """rollouts: columns key, task, instruction, start_id, group, noise, outcome (of the judge),
@@ -37,6 +43,17 @@ class Tables:
         """These rollouts alone."""
         kept = self.rollouts[KEY].isin(set(keys))
         return replace(self, rollouts=self.rollouts[kept].reset_index(drop=True))
+
+
+def no_rollouts() -> Tables:
+    """Tables with every column and no row, on which the settings of a rule can be tried."""
+    import pandas as pd
+
+    columns = [
+        KEY, TASK, INSTRUCTION, "start_id", "group", "noise", OUTCOME, PROBABILITY,
+        TRUSTED, DISTRUST, PROGRESS, ARTEFACTS, VALUE, ADVANTAGE, LABEL,
+    ]  # fmt: skip
+    return Tables(rollouts=pd.DataFrame(columns=columns), paths={})
 
 
 def with_advantage(rollouts: pd.DataFrame) -> pd.DataFrame:

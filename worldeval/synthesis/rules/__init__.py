@@ -69,7 +69,10 @@ def known_rules() -> dict[str, Rule]:
 
 
 def chosen_rule(text: str) -> Chosen:
-    """The rule that ``NAME?setting=value&...`` names. ConfigError for what is none."""
+    """The rule that ``NAME?setting=value&...`` names. ConfigError for what is none, and for
+    settings that the rule refuses: it is tried on no rollouts, for imagining takes hours."""
+    from worldeval.synthesis.tables import no_rollouts
+
     name, arguments = split_arguments(text, "rule")
     rules = known_rules()
     if name not in rules:
@@ -87,4 +90,6 @@ def chosen_rule(text: str) -> Chosen:
                 f"rule {name!r} has no setting {given!r}{registry.did_you_mean(given, known)}; it "
                 f"has {', '.join(known) or 'none'}"
             )
-    return Chosen(rules[name], values_for(select, arguments, text, "rule"))
+    chosen = Chosen(rules[name], values_for(select, arguments, text, "rule"))
+    chosen(no_rollouts())
+    return chosen

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pandas as pd
 
 from worldeval.errors import ConfigError
-from worldeval.synthesis.tables import ADVANTAGE, KEY, Tables
+from worldeval.synthesis.tables import ADVANTAGE, KEY, TRIED_ONCE, Tables
 
 STAGE = "better than the policy's own value"
 NEEDS = (ADVANTAGE,)
@@ -19,10 +19,7 @@ def select(tables: Tables, *, margin: float = 0.1) -> pd.Series:
     """
     rollouts = tables.rollouts
     if len(rollouts) and rollouts[ADVANTAGE].isna().all():
-        raise ConfigError(
-            "the advantage over the policy's own value is not known of any rollout, for each "
-            "varied start was tried once; give --samples 4 or more"
-        )
+        raise ConfigError(TRIED_ONCE)
     known = rollouts[rollouts[ADVANTAGE].notna()]
     best = known.sort_values(ADVANTAGE, ascending=False, kind="stable").drop_duplicates("group")
     scores = best.set_index(KEY)[ADVANTAGE].astype(float)
