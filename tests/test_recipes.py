@@ -22,7 +22,7 @@ from worldeval.data.readers.own import OwnDataset
 from worldeval.judging import loading as judges
 from worldeval.policies import loading as policies
 from worldeval.ranking.agreement import Agreement
-from worldeval.ranking.agreement_figures import STATISTICS, Statistic
+from worldeval.ranking.agreement_statistics import STATISTICS, Statistic
 from worldeval.ranking.leaderboard import build_leaderboard
 from worldeval.reports.ranking import text
 from worldeval.reports.ranking.truth import agreement_section

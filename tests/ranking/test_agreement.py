@@ -19,7 +19,7 @@ from worldeval.ranking.agreement import (
     mmrv,
     order_kept,
 )
-from worldeval.ranking.agreement_figures import STATISTICS
+from worldeval.ranking.agreement_statistics import STATISTICS
 
 # Rows: RT-1-X, Octo, OpenVLA; columns: 17 tasks; successes of 10.
 WORLDGYM_REAL = (

@@ -32,7 +32,7 @@ from typing import Any
 import numpy as np
 
 from worldeval.errors import ConfigError, DataError, MismatchError
-from worldeval.ranking.agreement_figures import (
+from worldeval.ranking.agreement_statistics import (
     STATISTICS,
     figures_of,
     reasons_of,

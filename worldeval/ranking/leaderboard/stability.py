@@ -26,7 +26,7 @@ from typing import Any
 import numpy as np
 
 from worldeval.errors import DataError, MismatchError
-from worldeval.ranking.agreement_figures import figures_of, share
+from worldeval.ranking.agreement_statistics import figures_of, share
 from worldeval.ranking.leaderboard.moved_threshold import moved_threshold
 from worldeval.ranking.outcome_counts import Weights, task_weight
 from worldeval.ranking.verdict_table import Cell, score_grid

@@ -9,7 +9,7 @@ from __future__ import annotations
 import textwrap
 from dataclasses import dataclass
 
-from worldeval.ranking.agreement_figures import STATISTICS
+from worldeval.ranking.agreement_statistics import STATISTICS
 from worldeval.ranking.intervals import Interval
 from worldeval.ranking.leaderboard.leaderboard import Leaderboard, PolicyRow
 from worldeval.ranking.outcome_counts import OutcomeCounts

@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from worldeval.ranking.agreement import Agreement
-from worldeval.ranking.agreement_figures import STATISTICS
+from worldeval.ranking.agreement_statistics import STATISTICS
 from worldeval.ranking.leaderboard.leaderboard import Leaderboard, PolicyRow
 from worldeval.reports.markup import card, escape, key, notes, section
 from worldeval.reports.ranking.findings import percent

@@ -1,9 +1,10 @@
-"""The figures of agreement, of many resamplings at once, and the limits of what they can say.
+"""The statistics of agreement, of many resamplings at once, and the limits of what they can say.
 
 In: (draws, policies) real and predicted rates. Out: one (draws,) array per figure, NaN where it is
 undefined, and sentences that say why or warn. Definitions: ``agreement``.
 
-``STATISTICS`` is the one list: what computes, shows and keeps figures goes through it.
+``STATISTICS`` is the one list, and where a new one is added: what computes, shows and keeps
+figures goes through it.
 """
 
 from __future__ import annotations
