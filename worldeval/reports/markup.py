@@ -12,13 +12,29 @@ from typing import Any
 
 from worldeval.ranking.outcome_counts import OutcomeCounts
 from worldeval.reports.ranking.findings import bounds, percent
+from worldeval.reports.style import STYLE
 from worldeval.terminal import printable
 
+STILL = "style-src 'unsafe-inline'; img-src data:"
+"""What a page without scripts and films may do; nothing is ever loaded from elsewhere."""
 NOTHING = '<span class="soft">–</span>'
 
 
 def escape(value: Any) -> str:
     return html.escape(printable(str(value), "\n\t"), quote=True)
+
+
+def page_head(title: str, *, style: str = "", allowed: str = STILL) -> str:
+    """HTML of a whole page up to its <main>. style: beside that of all reports. allowed: its
+    Content-Security-Policy, which forbids all else."""
+    return (
+        '<!doctype html><html lang="en"><head><meta charset="utf-8">'
+        '<meta http-equiv="Content-Security-Policy" content="'
+        f"default-src 'none'; {allowed}\">"
+        '<meta name="viewport" content="width=device-width,initial-scale=1">'
+        f'<link rel="icon" href="data:,"><title>{escape(title)}</title>'
+        f"<style>{STYLE}{style}</style></head><body><main>"
+    )
 
 
 def prose(text: str) -> str:

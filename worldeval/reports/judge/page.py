@@ -11,7 +11,6 @@ from pathlib import Path
 
 from worldeval.judge_calibration.assessment import Assessment
 from worldeval.ranking.leaderboard.leaderboard import write_whole
-from worldeval.reports import style as report_style
 from worldeval.reports.judge.plots import (
     KEY,
     STYLE,
@@ -29,9 +28,7 @@ from worldeval.reports.judge.text import (
     summary,
     threshold_rows,
 )
-from worldeval.reports.markup import escape, key, notes, prose, section, table
-
-_POLICY = "default-src 'none'; style-src 'unsafe-inline'; img-src data:"
+from worldeval.reports.markup import escape, key, notes, page_head, prose, section, table
 
 
 def write_page(path: str | Path, assessment: Assessment) -> Path:
@@ -49,12 +46,7 @@ def write_page(path: str | Path, assessment: Assessment) -> Path:
     target = Path(path)
     write_whole(
         target,
-        '<!doctype html><html lang="en"><head><meta charset="utf-8">'
-        f'<meta http-equiv="Content-Security-Policy" content="{_POLICY}">'
-        '<meta name="viewport" content="width=device-width,initial-scale=1">'
-        f'<link rel="icon" href="data:,"><title>{escape(title)}</title>'
-        f"<style>{report_style.STYLE}{STYLE}</style></head><body><main>"
-        f"{''.join(body)}</main></body></html>\n",
+        f"{page_head(title, style=STYLE)}{''.join(body)}</main></body></html>\n",
     )
     return target
 

@@ -17,7 +17,7 @@ from typing import Any
 
 from worldeval.errors import DataError
 from worldeval.ranking.leaderboard.leaderboard import Leaderboard, write_whole
-from worldeval.reports.markup import escape, notes, prose
+from worldeval.reports.markup import escape, notes, page_head, prose
 from worldeval.reports.ranking.clips import Clip
 from worldeval.reports.ranking.controls import controls_section, selection_section
 from worldeval.reports.ranking.findings import findings
@@ -28,8 +28,7 @@ from worldeval.reports.ranking.truth import agreement_section, tasks_section
 from worldeval.reports.style import SCRIPT, STYLE
 from worldeval.types import Outcome
 
-_POLICY = "default-src 'none'; style-src 'unsafe-inline'; script-src 'unsafe-inline'; "
-_POLICY += "img-src data:; media-src data:"
+_ALLOWED = "style-src 'unsafe-inline'; script-src 'unsafe-inline'; img-src data:; media-src data:"
 
 
 def write_report(
@@ -43,7 +42,7 @@ def write_report(
     """Write the page, wholly or not at all, and return its path."""
     target = Path(path)
     parts = [
-        _head(title),
+        page_head(title, allowed=_ALLOWED),
         _opening(leaderboard, title),
         *sections(leaderboard),
         _rollouts(clips),
@@ -85,16 +84,6 @@ def leaderboard_html(leaderboard: Leaderboard) -> str:
     return (
         f'<iframe sandbox srcdoc="{escape(inner)}" '
         'style="width:100%;height:30em;border:0"></iframe>'
-    )
-
-
-def _head(title: str) -> str:
-    return (
-        '<!doctype html><html lang="en"><head><meta charset="utf-8">'
-        f'<meta http-equiv="Content-Security-Policy" content="{_POLICY}">'
-        '<meta name="viewport" content="width=device-width,initial-scale=1">'
-        '<link rel="icon" href="data:,">'
-        f"<title>{escape(title)}</title><style>{STYLE}</style></head><body><main>"
     )
 
 

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 from worldeval.reports.markup import escape, section, table
 from worldeval.reports.synthesis.page import Strip, strips_section, write_page
+from worldeval.reports.synthesis.text import table_text
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -33,7 +34,7 @@ COUNTS = ("episodes", "values", "rollouts")
 
 def diagnosis_text(named: Sequence[tuple[str, pd.DataFrame]], findings: Sequence[str]) -> str:
     """Every table that has rows, then the findings."""
-    parts = [_lines(title, frame) for title, frame in named if len(frame)]
+    parts = [table_text(title, frame, _cells(frame)) for title, frame in named if len(frame)]
     return "\n\n".join([*parts, "\n".join(f"- {finding}" for finding in findings)])
 
 
@@ -73,17 +74,6 @@ def _section(title: str, frame: pd.DataFrame) -> str:
         for index, cells in zip(frame.index, _cells(frame), strict=True)
     ]
     return section(title, HINTS.get(title, ""), table(heads, rows))
-
-
-def _lines(title: str, frame: pd.DataFrame) -> str:
-    heads = [str(name) for name in frame.columns]
-    cells = _cells(frame)
-    widths = [max(len(head), *(len(row[i]) for row in cells)) for i, head in enumerate(heads)]
-    first = max(len(title), *(len(str(index)) for index in frame.index))
-    lines = ["  ".join([title.ljust(first), *map(str.rjust, heads, widths)])]
-    for index, row in zip(frame.index, cells, strict=True):
-        lines.append("  ".join([str(index).ljust(first), *map(str.rjust, row, widths)]))
-    return "\n".join(lines)
 
 
 def _cells(frame: pd.DataFrame) -> list[list[str]]:

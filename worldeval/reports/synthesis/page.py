@@ -14,13 +14,11 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from worldeval.ranking.leaderboard.leaderboard import write_whole
-from worldeval.reports import style
-from worldeval.reports.markup import escape, notes, prose, section, table
+from worldeval.reports.markup import escape, notes, page_head, prose, section, table
 
 if TYPE_CHECKING:
     import pandas as pd
 
-_POLICY = "default-src 'none'; style-src 'unsafe-inline'; img-src data:"
 ENLARGE = 2
 MOMENTS = 5
 """Pictures of one rollout in its strip."""
@@ -58,12 +56,8 @@ def write_page(
     )
     write_whole(
         path,
-        '<!doctype html><html lang="en"><head><meta charset="utf-8">'
-        f'<meta http-equiv="Content-Security-Policy" content="{_POLICY}">'
-        '<meta name="viewport" content="width=device-width,initial-scale=1">'
-        f'<link rel="icon" href="data:,"><title>{escape(title)}</title>'
-        f"<style>{style.STYLE}{_STYLE}</style></head><body><main>"
-        f'<header><p class="eyebrow">worldeval synthesis</p><h1>{escape(title)}</h1>'
+        page_head(title, style=_STYLE)
+        + f'<header><p class="eyebrow">worldeval synthesis</p><h1>{escape(title)}</h1>'
         f'<p class="lead">{prose(lead)}</p><ul class="chips">{items}</ul>{notes(remarks)}</header>'
         f"{''.join(sections)}"
         "<footer>Made by worldeval. This page loads nothing from the network.</footer>"

@@ -5,7 +5,7 @@ Enters: counts per task and stage, seconds by part. Leaves: lines.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
@@ -16,13 +16,18 @@ WORLD_MODEL = "world model"
 
 def funnel_text(counts: pd.DataFrame) -> str:
     """One line per task (the last is "all"), one column per stage."""
-    heads = [str(name) for name in counts.columns]
-    first = max([len("task"), *(len(str(task)) for task in counts.index)])
-    widths = [max(len(head), 5) for head in heads]
-    lines = ["  ".join(["task".ljust(first), *map(str.rjust, heads, widths)])]
-    for task, row in counts.iterrows():
-        cells = [str(int(value)).rjust(width) for value, width in zip(row, widths, strict=True)]
-        lines.append("  ".join([str(task).ljust(first), *cells]))
+    return table_text("task", counts, [[str(int(value)) for value in row] for row in counts.values])
+
+
+def table_text(title: str, frame: pd.DataFrame, cells: Sequence[Sequence[str]]) -> str:
+    """The rows and columns of ``frame`` with these cells; ``title`` stands above its index."""
+    heads = [str(name) for name in frame.columns]
+    names = [str(name) for name in frame.index]
+    widths = [max(map(len, column)) for column in zip(heads, *cells, strict=True)]
+    first = max(map(len, [title, *names]))
+    lines = ["  ".join([title.ljust(first), *map(str.rjust, heads, widths)])]
+    for name, row in zip(names, cells, strict=True):
+        lines.append("  ".join([name.ljust(first), *map(str.rjust, row, widths)]))
     return "\n".join(lines)
 
 
