@@ -24,7 +24,7 @@ from worldeval.motion.faults import Fault
 from worldeval.types import Episode, StartState
 from worldeval.worlds.counterfactuals import Faulty, Repeated
 from worldeval.worlds.experts import Driver, Expert, Noisy, memory_motion, wanderer
-from worldeval.worlds.sawyer import ROBOT, start_state
+from worldeval.worlds.sawyer import ROBOT, simulated_episode, start_state
 
 if TYPE_CHECKING:
     from worldeval.worlds.metaworld import MetaWorld
@@ -116,21 +116,15 @@ def carry_out(job: MotionJob, world: MetaWorld, actions: np.ndarray | None = Non
         hand.append(simulation.hand_m)
         joints.append(simulation.data.qpos.copy())
     read_at = int(np.argmax(travel)) if max(travel) >= 0.005 else count
-    return Episode(
-        key=job.key,
-        task=job.task,
-        instruction=start.instruction,
-        views=ROBOT.views,
-        frames=np.stack(frames),
-        poses=np.array(poses, np.float32),
+    return simulated_episode(
+        job.key,
+        job.kind,
+        start,
+        frames=frames,
+        poses=poses,
         actions=done,
-        success_at=np.array(success, bool),
-        success=any(success),
+        success_at=success,
         extra={
-            "kind": job.kind,
-            "seed": start.seed,
-            "split": start.split,
-            "start_id": start.start_id,
             "object_travel_m": np.round(travel, 5).tolist(),
             "hand_m": np.round(hand, 5).tolist(),
             "read_at": read_at,

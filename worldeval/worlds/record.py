@@ -26,7 +26,7 @@ from worldeval.data.store.episodes import EpisodeStore
 from worldeval.data.workers import in_order
 from worldeval.errors import ConfigError
 from worldeval.types import Episode
-from worldeval.worlds.sawyer import ROBOT, SPLITS, TASKS, start_state
+from worldeval.worlds.sawyer import ROBOT, SPLITS, TASKS, simulated_episode, start_state
 
 if TYPE_CHECKING:
     from worldeval.worlds.metaworld import MetaWorld
@@ -174,22 +174,16 @@ def record_episode(job: Job, world: MetaWorld) -> Episode:
         poses.append(simulation.pose.copy())
         success.append(reached)
         distances.append(nearest)
-    return Episode(
-        key=job.key,
-        task=job.task,
-        instruction=start.instruction,
-        views=ROBOT.views,
-        frames=np.stack(frames),
-        poses=np.array(poses, np.float32),
+    return simulated_episode(
+        job.key,
+        job.kind,
+        start,
+        frames=frames,
+        poses=poses,
         actions=actions,
-        success_at=np.array(success, bool),
+        success_at=success,
         expert_actions=expert_actions,
-        success=any(success),
         extra={
-            "kind": job.kind,
-            "seed": start.seed,
-            "split": job.split,
-            "start_id": start.start_id,
             "scene": simulation.task.scene,
             "goal_distance_m": [round(float(x), 5) for x in distances],
             "success_distance_m": simulation.success_distance_m,

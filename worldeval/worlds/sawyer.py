@@ -11,12 +11,15 @@ A seed fixes a *scene*, not a task: tasks of one scene share their seeds, so ``d
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
 
 from worldeval.errors import ConfigError, StartStateError
 from worldeval.robots import read_robot
-from worldeval.types import StartState
+from worldeval.types import Episode, StartState
 
 SPLITS = ("training", "validation", "evaluation")
 _SEEDS_PER_SPLIT = 2**40
@@ -205,3 +208,41 @@ LOOK_AT_M = (0.0, 0.70, 0.13)
 """What the cameras at the sides look at, ..."""
 DISTANCE_M = 1.0
 """... and from how far."""
+
+
+def simulated_episode(
+    key: str,
+    kind: str,
+    start: StartState,
+    *,
+    frames: Sequence[np.ndarray],
+    poses: Sequence[np.ndarray],
+    actions: np.ndarray,
+    success_at: Sequence[bool],
+    extra: Mapping[str, Any],
+    expert_actions: np.ndarray | None = None,
+) -> Episode:
+    """What came of one motion of the embedded robot, T steps after ``start``.
+
+    kind: of the motion. frames: T+1 of (V, H, W, C). poses: T+1 of (P,). actions, expert_actions:
+    (T, S, A). extra: facts of it besides where it began.
+    """
+    return Episode(
+        key=key,
+        task=start.task,
+        instruction=start.instruction,
+        views=ROBOT.views,
+        frames=np.stack(frames),
+        poses=np.array(poses, np.float32),
+        actions=actions,
+        success_at=np.array(success_at, bool),
+        expert_actions=expert_actions,
+        success=any(success_at),
+        extra={
+            "kind": kind,
+            "seed": start.seed,
+            "split": start.split,
+            "start_id": start.start_id,
+            **extra,
+        },
+    )
