@@ -85,12 +85,16 @@ def of_checkpoint(folder: str | Path) -> str:
 
 
 def of_file(path: str | Path) -> str:
-    """Of a regular file. ConfigError if it is none or cannot be read."""
+    """Of a regular file. ConfigError if there is none, or it cannot be read."""
     try:
         status = os.stat(path)
         if not stat.S_ISREG(status.st_mode):  # a pipe would never end
             raise ConfigError(f"{path} is neither a file nor a folder, so it cannot be compared")
         return _read(os.path.realpath(path), status.st_ino, status.st_size, status.st_mtime_ns)
+    except FileNotFoundError as error:
+        raise ConfigError(
+            f"{path} cannot be read (there is nothing there); check the spelling of the path"
+        ) from error
     except OSError as error:
         raise ConfigError(
             f"{path} cannot be read ({error.strerror or error}), so it cannot be told whether it "
