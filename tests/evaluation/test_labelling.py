@@ -83,7 +83,8 @@ def test_what_is_no_label_is_refused(run: Path) -> None:
         ({"outcome": "fine"}, "outcome 'fine'"),
         ({"rater": " "}, "no rater"),
         ({"credit": 2.0}, "credit 2.0"),
-        ({"comment": "x" * 2000}, "1000 at most"),
+        ({"comment": "x" * 2000}, "comment has 2000 characters, expected 1000 at most"),
+        ({"rater": "x" * 1001}, "rater's name has 1001 characters, expected 1000 at most"),
     ):
         given = {"blind": blind, "outcome": "success", "rater": "ann", **wrong}
         with pytest.raises(ConfigError, match=message):

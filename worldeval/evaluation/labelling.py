@@ -27,8 +27,8 @@ if TYPE_CHECKING:
 
 LABELS = "labels.csv"
 """In the folder of the evaluation."""
-MOST_WORDS = 1000
-"""Characters of a comment."""
+MOST_CHARACTERS = 1000
+"""Of a comment, and of a rater's name."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -130,10 +130,11 @@ class Labelling:
         what cannot be. Raises ConfigError for what is no label.
         """
         self.where(blind)
-        if len(comment) > MOST_WORDS or len(rater) > MOST_WORDS:
-            raise ConfigError(
-                f"the comment has {len(comment)} characters, expected {MOST_WORDS} at most"
-            )
+        for what, text in (("comment", comment), ("rater's name", rater)):
+            if len(text) > MOST_CHARACTERS:
+                raise ConfigError(
+                    f"the {what} has {len(text)} characters, expected {MOST_CHARACTERS} at most"
+                )
         append_label(
             self.path,
             key=blind,
@@ -190,12 +191,12 @@ def _unsure(evaluation: Evaluation) -> dict[str, float]:
         return {}
     doubts = {}
     for row in verdicts.to_dict("records"):
-        chance = row.get("probability")
-        decided = str(row["outcome"]) in DECIDED
-        known = chance is not None and chance == chance
-        doubts[str(row["key"])] = 1 - abs(2 * float(chance) - 1) if known else 1.0 - decided
-        if not decided:
-            doubts[str(row["key"])] = 1.0
+        probability = row.get("probability")
+        known = probability is not None and probability == probability
+        doubt = 1.0
+        if str(row["outcome"]) in DECIDED:
+            doubt = 1 - abs(2 * float(probability) - 1) if known else 0.0
+        doubts[str(row["key"])] = doubt
     if trust is not None and "key" in trust.columns:
         ranks = trust[DISTRUST].rank(pct=True).fillna(1.0)
         for key, rank, trusted in zip(trust["key"], ranks, trust[TRUSTED], strict=True):
