@@ -45,26 +45,34 @@ def carry_out(
             f"{imagined.root} holds {len(table)} episodes without {missing or 'any'}, expected "
             "rollouts; give a folder that `worldeval rollout` wrote"
         )
-    carried = open_rollouts(Path(out) / "carried", world.robot)
     per_chunk = world.robot.frames_per_chunk
-    for name, rows in table.groupby("policy", sort=False):
-        frames = int(rows["length"].max()) - 1
-        suite = Suite(
-            name=f"{name} of {imagined.root.name}",
-            robot=imagined.layout.robot_type,
-            chunks=-(-frames // per_chunk),
-            starts=tuple(
-                StartState(
-                    start_id=str(row["start_id"]),
-                    task=str(row["task"]),
-                    seed=int(row["start_seed"]),
-                    split=str(row["split"]),
-                    instruction=str(row["instruction"]),
-                )
-                for _, row in rows.iterrows()
-            ),
-        )
-        policy = ReplayPolicy(imagined, world.robot, policy=str(name), name=str(name))
-        run(world, policy, suite, carried, batch=batch, seed=0, progress=progress, adapter=adapter)
-    carried.close()
+    with open_rollouts(Path(out) / "carried", world.robot) as carried:
+        for name, rows in table.groupby("policy", sort=False):
+            frames = int(rows["length"].max()) - 1
+            suite = Suite(
+                name=f"{name} of {imagined.root.name}",
+                robot=imagined.layout.robot_type,
+                chunks=-(-frames // per_chunk),
+                starts=tuple(
+                    StartState(
+                        start_id=str(row["start_id"]),
+                        task=str(row["task"]),
+                        seed=int(row["start_seed"]),
+                        split=str(row["split"]),
+                        instruction=str(row["instruction"]),
+                    )
+                    for _, row in rows.iterrows()
+                ),
+            )
+            policy = ReplayPolicy(imagined, world.robot, policy=str(name), name=str(name))
+            run(
+                world,
+                policy,
+                suite,
+                carried,
+                batch=batch,
+                seed=0,
+                progress=progress,
+                adapter=adapter,
+            )
     return label_replays(imagined, carried, Path(out) / "labelled")

@@ -11,6 +11,7 @@ last commanded pose held and dropped: it is neither shown nor remembered, and co
 from __future__ import annotations
 
 import logging
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -147,9 +148,10 @@ class Imagination:
     def start_states(self) -> tuple[StartState, ...]:
         """All that rollouts can begin at, in the order of the store."""
         table = self._starts.metadata()
+        times = Counter(self._known)
         return tuple(
             StartState(
-                start_id=name if self._known.count(name) == 1 else key,
+                start_id=name if times[name] == 1 else key,
                 task=str(row["task"]),
                 seed=int(row.get("start_seed", row.get("seed", 0)) or 0),
                 split=str(row.get("split", "recorded")),
