@@ -145,20 +145,15 @@
     for (const element of event.detail.querySelectorAll('[data-preview]')) seen.observe(element);
   });
   window.addEventListener('popstate', show);
-  // Gradio makes tabs and panes when it likes.
-  new MutationObserver(() => {
-    const empty = [...document.querySelectorAll('.we-pane')].some(p => p.dataset.shown === undefined
-      && !p.querySelector('.we-error') && p.dataset.pane === selected());
-    if (empty || (button(selected()) && !document.documentElement.dataset.weReady)) {
-      document.documentElement.dataset.weReady = button(selected()) ? 'yes' : '';
-      show();
-    }
-  }).observe(document.documentElement, {childList: true, subtree: true});
-
-  // A click on a tab that comes before Gradio listens is lost, so it is repeated until it counts.
-  setInterval(() => {
+  // Gradio makes tabs and panes when it likes, before this script too, and a click on a tab that it
+  // does not listen to yet is lost: so what is shown is looked after, at changes and now and then.
+  const unfilled = () => [...document.querySelectorAll('.we-pane')].some(
+    p => p.dataset.shown === undefined && !p.querySelector('.we-error') && p.dataset.pane === selected());
+  new MutationObserver(() => { if (unfilled()) show(); })
+    .observe(document.documentElement, {childList: true, subtree: true});
+  setInterval(() => { // not at a change: within a click on a tab the URL is behind the tabs
     const wanted = button(selected());
-    if (wanted && wanted.getAttribute('aria-selected') !== 'true') show();
+    if (unfilled() || (wanted && wanted.getAttribute('aria-selected') !== 'true')) show();
   }, 300);
 
   window.worldeval = {state, go, keep, fetch: fetchBelow, show, again};
