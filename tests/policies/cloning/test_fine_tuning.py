@@ -196,6 +196,14 @@ def test_a_policy_of_another_robot_is_refused(
         train_policy(config, tmp_path / "tuned", other, progress=False)
 
 
+def test_a_policy_that_cannot_be_fine_tuned_is_told_before_data_is_read(
+    tmp_path: Path, base: Path, toy_robot: RobotSpec
+) -> None:
+    config = few(BCTrainConfig(store=str(tmp_path / "nowhere"), start_from=str(base)))
+    with pytest.raises(ConfigError, match="family is 'nearest', but the policy to start from"):
+        train_policy(replace(config, family="nearest", remembered=2), tmp_path / "tuned", toy_robot)
+
+
 @pytest.mark.parametrize(
     ("settings", "said"),
     [

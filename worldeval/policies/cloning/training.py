@@ -29,7 +29,7 @@ from worldeval.policies.cloning.config import BCTrainConfig
 from worldeval.policies.cloning.data import Corruption, Demonstrations
 from worldeval.policies.cloning.families import NearestNetwork, network_of
 from worldeval.policies.cloning.fine_tuning import first_network, sampler_of
-from worldeval.policies.cloning.network import buckets_of, scaled
+from worldeval.policies.cloning.network import PolicyNetwork, buckets_of, scaled
 from worldeval.robots import RobotSpec
 
 HUBER_BETA = 0.1
@@ -56,9 +56,12 @@ def train_policy(
     out = Path(out)
     if _finished(out, config):
         return out
+    # before the data is read: a policy that cannot be fine-tuned so is told at once
+    first = None if config.start_from is None else first_network(config, robot)
     if demonstrations is None:
         demonstrations = _load({out.name: config}, robot, corruption, progress)
-    return _Training(config, out, robot, name or out.name, demonstrations).run(progress, keep)
+    training = _Training(config, out, robot, name or out.name, demonstrations, first)
+    return training.run(progress, keep)
 
 
 def train_policies(
@@ -121,10 +124,16 @@ class _Training:
     """One candidate: what the loop needs to train it."""
 
     def __init__(
-        self, config: BCTrainConfig, out: Path, robot: RobotSpec, name: str, data: Demonstrations
+        self,
+        config: BCTrainConfig,
+        out: Path,
+        robot: RobotSpec,
+        name: str,
+        data: Demonstrations,
+        first: PolicyNetwork | None = None,
     ) -> None:
+        """first: the network to fine-tune; None trains a new one."""
         self.config, self.out, self.name, self.data = config, out, name, data
-        first = None if config.start_from is None else first_network(config, robot)
         network = config.network(robot) if first is None else first.config
         # only what was loaded can be drawn, but what is chosen depends on the store alone
         chosen = [
