@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import itertools
 import os
+import socket
 import sys
 import threading
 from collections.abc import Sequence
@@ -20,10 +22,13 @@ from worldeval import WorldEvalError
 from .context import Context, LiveWorld
 from .guard import LOOPBACK, Guard
 from .index import Index, identifier
+from .media import tidy
 from .server import make_server, tabs
 
 REFRESH_S = 4.0
 """Seconds between two looks at the disk while the server runs."""
+LOOKS_A_TIDYING = 900
+"""The cache is tidied when the server begins and then once in so many looks: an hour."""
 HEAD = (
     '<link rel="stylesheet" href="inspector/static/app.css">'
     '<link rel="stylesheet" href="inspector/static/player.css">'
@@ -101,14 +106,17 @@ def serve(options: Options) -> None:
     """Serve until interrupted. WorldEvalError where a root or the port cannot be used."""
     roots = _existing(options.roots)
     context = Context(roots, options.cache or default_cache(roots), live=options.live)
+    _check_place(options.host, options.port)
     stop = threading.Event()
 
     def keep_fresh() -> None:
-        while True:
+        for look in itertools.count():
             try:
                 context.index.refresh()
+                if look % LOOKS_A_TIDYING == 0:
+                    tidy(context.cache)
             except Exception as error:  # a full disk shall not end the serving of what is known
-                print(f"worldeval: the index is not up to date: {error}", file=sys.stderr)
+                print(f"worldeval: index and cache are not up to date: {error}", file=sys.stderr)
             if stop.wait(REFRESH_S):
                 return
 
@@ -136,6 +144,21 @@ def reindex(options: Options) -> str:
     index.refresh()
     runs = index.runs()
     return f"{len(runs)} evaluations with {index.count()} rollouts; the index is {index.file}"
+
+
+def _check_place(host: str, port: int) -> None:
+    """WorldEvalError where nobody can listen, before it is said that somebody does."""
+    try:
+        if not 0 <= port < 2**16:
+            raise OverflowError("a port is a number from 0 to 65535")
+        found = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE)
+        family, *_, address = found[0]
+        socket.create_server(address[:2], family=family).close()
+    except (OSError, OverflowError, UnicodeError) as error:
+        reason = getattr(error, "strerror", None) or error
+        raise WorldEvalError(
+            f"cannot listen at {host}:{port}: {reason}; choose another --port or --host"
+        ) from error
 
 
 def _existing(roots: tuple[Path, ...]) -> tuple[Path, ...]:

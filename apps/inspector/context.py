@@ -53,13 +53,17 @@ class Context:
 
     def store(self, rollout: Rollout) -> EpisodeStore:
         """The store in which a rollout lies, opened again where it has grown since."""
-        place = self.inside(rollout.store)
+        return self.store_at(rollout.store, rollout.key)
+
+    def store_at(self, place: Path, key: str) -> EpisodeStore:
+        """The store at ``place``, opened again where it has grown since or has lacked ``key``."""
+        place = self.inside(place)
         stamp = max(
             (p.stat().st_mtime_ns for p in place.glob("meta/episodes/*/*.parquet")), default=0
         )
         with self._opening:
             known = self._stores.pop(place, None)
-            if known is None or known[0] != stamp or rollout.key not in known[1]:
+            if known is None or known[0] != stamp or key not in known[1]:
                 known = stamp, EpisodeStore.open(place)
             self._stores[place] = known
             while len(self._stores) > OPEN_STORES:

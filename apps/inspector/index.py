@@ -133,15 +133,15 @@ class Index:
             found = [run for root in self.roots for run in find_runs(root)]
             with self._open() as db:
                 known = dict(db.execute("SELECT path, stamp FROM stores"))
+            gone = self._drop({str(store) for run in found for store in run.stores})
             read = 0
             for run in found:
                 changed = [
                     store for store in run.stores if known.get(str(store)) != stamp_of(store)
                 ]
-                if changed:
+                if changed or identifier(run.folder) in gone:
                     self._take_in(run, [FoundStore.read(store, run) for store in changed])
                     read += len(changed)
-            gone = self._drop({str(store) for run in found for store in run.stores})
             if read or gone:
                 self._changes += 1
                 with self._open() as db:
@@ -174,16 +174,17 @@ class Index:
                 )
             _sum_up(db, run_id, run)
 
-    def _drop(self, there: set[str]) -> int:
-        """Forget the stores that lie there no more; how many."""
+    def _drop(self, there: set[str]) -> set[str]:
+        """Forget the stores that lie there no more; the runs in which they lay."""
         with self._open() as db:
-            gone = [p for (p,) in db.execute("SELECT path FROM stores") if p not in there]
+            stores = db.execute("SELECT path, run FROM stores").fetchall()
+            gone = {path: run for path, run in stores if path not in there}
             for path in gone:
                 db.execute("DELETE FROM rollouts WHERE store = ?", (path,))
                 db.execute("DELETE FROM stores WHERE path = ?", (path,))
             if gone:
                 db.execute("DELETE FROM runs WHERE id NOT IN (SELECT run FROM stores)")
-        return len(gone)
+        return set(gone.values())
 
     def runs(self) -> list[Run]:
         """All evaluations, the newest first."""

@@ -19,6 +19,7 @@ from threading import Lock
 from typing import Any
 
 from worldeval import EpisodeStore, WorldEvalError
+from worldeval.data.atomic import write_atomically
 from worldeval.reports.films import make_sheet, shipped_truth, write_film
 
 from .context import Context
@@ -100,7 +101,8 @@ def sheet(context: Context, what: Shown, *, small: bool = False) -> tuple[Path, 
             "width": made.size[1],
             "rows": -(-made.count // made.columns),
         }
-        _written(path.with_suffix(".json"), json.dumps(layout).encode())
+        told = json.dumps(layout)
+        write_atomically(path.with_suffix(".json"), lambda new: _write(new, told), sync=False)
         temporary.write_bytes(made.jpeg)
 
     _kept(path, make)
@@ -125,15 +127,13 @@ def _kept(path: Path, make: Callable[[Path], None]) -> Path:
     return path
 
 
-def _written(path: Path, content: bytes) -> None:
-    temporary = path.with_suffix(".tmp")
-    temporary.write_bytes(content)
-    os.replace(temporary, path)
+def _write(path: Path, text: str) -> None:
+    path.write_text(text, "utf-8")
 
 
 def tidy(cache: Path, most: int = MOST_KEPT) -> int:
     """Delete the oldest films and sheets beyond ``most`` bytes; how many went."""
-    files = [f for part in ("films", "sheets") for f in (cache / part).glob("*") if f.is_file()]
+    files = [file for kind in ("films/*.mp4", "sheets/*.jpg") for file in cache.glob(kind)]
     sizes = {file: file.stat() for file in files}
     total, gone = sum(stat.st_size for stat in sizes.values()), 0
     for file in sorted(files, key=lambda file: sizes[file].st_mtime):
@@ -141,5 +141,6 @@ def tidy(cache: Path, most: int = MOST_KEPT) -> int:
             break
         total -= sizes[file].st_size
         file.unlink(missing_ok=True)
+        file.with_suffix(".json").unlink(missing_ok=True)  # how a sheet is laid out
         gone += 1
     return gone

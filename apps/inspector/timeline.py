@@ -71,13 +71,10 @@ def _chunks(what: Shown) -> list[dict[str, Any]]:
         if isinstance(step, bool) or not isinstance(step, int | float) or not 0 <= step < 1e9:
             continue
         seen = chunk.get("retrieved")
-        frames = [f for f in seen if type(f) is int and 0 <= f < length] if _is_list(seen) else []
+        seen = seen if isinstance(seen, list) else []
+        frames = [f for f in seen if type(f) is int and 0 <= f < length]
         chunks.append({"step": step, "retrieved": frames[:32]})
     return chunks
-
-
-def _is_list(value: Any) -> bool:
-    return isinstance(value, list)
 
 
 def _trust(

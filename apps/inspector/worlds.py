@@ -58,9 +58,12 @@ class Worlds:
 
     @property
     def policies(self) -> dict[str, str]:
-        """Name for the browser -> URI."""
-        given = {uri.rstrip("/").rpartition("/")[2] or uri: uri for uri in self._live.policies}
-        return {**given, **self.studio.shipped_policies}
+        """Name for the browser -> URI: its end, the whole where another ends or is called so."""
+        shipped = self.studio.shipped_policies
+        ends = {uri: uri.rstrip("/").rpartition("/")[2] or uri for uri in self._live.policies}
+        taken = [*ends.values(), *shipped]
+        given = {uri if taken.count(end) > 1 else end: uri for uri, end in ends.items()}
+        return {**given, **shipped}
 
     def begin(self, visitor: str, start: str | None, seed: int) -> Live:
         """A new world in place of the visitor's last one."""

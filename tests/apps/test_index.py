@@ -56,6 +56,20 @@ def test_what_is_deleted_is_forgotten(index: Index, runs: Path) -> None:
     assert (index.runs(), index.count()) == ([], 0)
 
 
+def test_an_evaluation_that_lost_one_of_its_stores_is_counted_anew(
+    index: Index, runs: Path
+) -> None:
+    more = runs / "first" / "rollouts" / "more"
+    write_rollouts(more, ("third",), 2)
+    index.refresh()
+    [run] = index.runs()
+    assert (run.policies, run.rollouts, run.judged) == (3, 6, 4)
+    shutil.rmtree(more)
+    index.refresh()
+    [run] = index.runs()
+    assert (run.policies, run.rollouts, run.judged) == (2, 4, 4)
+
+
 def test_truth_of_the_same_start_is_found(index: Index, runs: Path) -> None:
     write_rollouts(runs / "true", ("good",), 1, world="toy", outcome="success")
     index.refresh()

@@ -13,7 +13,7 @@ pytest.importorskip("fastapi")
 from fastapi.testclient import TestClient
 
 from apps.inspector import worlds as limits
-from apps.inspector.context import Context
+from apps.inspector.context import Context, LiveWorld
 from apps.inspector.guard import Guard
 from apps.inspector.server import make_server
 from worldeval import EpisodeStore
@@ -111,6 +111,14 @@ def test_what_cannot_be_done_changes_nothing(
     ask(one, "begin", START)
     ask(one, path, body, status)
     assert len(ask(one, "now")["moments"]) == 1
+
+
+def test_policies_that_end_alike_are_all_offered() -> None:
+    mine = ("runs/mine/full", "a/best", "b/best/", "c/other")
+    offered = limits.Worlds(LiveWorld(policies=mine)).policies
+    assert [offered[name] for name in (*mine[:3], "other")] == list(mine)
+    assert offered["full"].endswith("policies/full"), "the shipped one keeps its name"
+    assert "best" not in offered
 
 
 def test_worlds_that_nobody_drives_make_room(

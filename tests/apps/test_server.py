@@ -16,6 +16,7 @@ from fastapi.testclient import TestClient
 
 from apps.inspector.context import Context
 from apps.inspector.guard import COOKIE, Guard
+from apps.inspector.media import tidy
 from apps.inspector.player import player_routes
 
 from .conftest import EVIL, judge, make_episode, write_rollouts
@@ -41,6 +42,16 @@ def test_a_rollout_is_described_with_its_film_and_pictures(
     assert (part.status_code, part.content) == (206, film.content[100:200])
     pictures = client.get(f"/inspector/{found['pictures']['url']}")
     assert pictures.content[:2] == b"\xff\xd8"
+
+
+def test_what_was_tidied_away_is_made_again(client: TestClient, context: Context) -> None:
+    told = client.get(f"/inspector/rollout/{first(context)}").json()
+    assert client.get(f"/inspector/{told['film']}").status_code == 200
+    assert tidy(context.cache) == 0
+    assert tidy(context.cache, most=0) == 2
+    assert not [p for p in context.cache.glob("*/*") if p.suffix in (".mp4", ".jpg", ".json")]
+    assert client.get(f"/inspector/rollout/{first(context)}").json() == told
+    assert client.get(f"/inspector/{told['film']}").status_code == 200
 
 
 def test_a_film_is_made_once(client: TestClient, context: Context) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from dataclasses import dataclass
 from importlib import import_module
 from importlib.util import find_spec
@@ -49,14 +50,14 @@ class App:
     several. The shipped ones are there too, where they fit the robot."""
 
     def run(self) -> None:
-        app = _inspector("app")
+        app = _inspector()
         app.serve(
             app.Options(
                 roots=self.runs,
                 host=self.host,
                 port=self.port,
                 auth=_user_and_password(self.auth),
-                root_path=self.root_path.rstrip("/"),
+                root_path=f"/{self.root_path}".rstrip("/").replace("//", "/"),
                 cache=self.cache,
                 live=app.LiveWorld(
                     world_model=self.world_model, starts=self.starts, policies=self.policy
@@ -82,19 +83,25 @@ class Reindex:
     """Folder of the index, as for `worldeval app`."""
 
     def run(self) -> None:
-        app = _inspector("app")
+        app = _inspector()
         print(app.reindex(app.Options(roots=self.runs, cache=self.cache)))
 
 
-def _inspector(module: str) -> Any:
-    """A module of the inspector: within the package in a wheel, beside it in a clone."""
+def _inspector() -> Any:
+    """The inspector's program: within the package in a wheel, beside it in a clone."""
     if find_spec("gradio") is None:
         raise ConfigError(
             "the inspector needs gradio, which is not installed; run "
             "`pip install 'worldeval[app]'`, or `make app` in a clone"
         )
-    inside = find_spec("worldeval.apps") is not None
-    return import_module(f"{'worldeval.' if inside else ''}apps.inspector.{module}")
+    if find_spec("worldeval.apps") is not None:
+        return import_module("worldeval.apps.inspector.app")
+    # An editable install knows of the package alone; whatever folder it is used from may have
+    # "apps" of its own.
+    clone = str(Path(__file__).resolve().parents[2])
+    if clone not in sys.path:
+        sys.path.insert(0, clone)
+    return import_module("apps.inspector.app")
 
 
 def _user_and_password(words: str | None) -> tuple[str, str] | None:

@@ -10,7 +10,7 @@ from fastapi import APIRouter, Request
 from fastapi.responses import FileResponse, HTMLResponse
 from pydantic import BaseModel, Field
 
-from worldeval import EpisodeStore, Labelling, WorldEvalError
+from worldeval import Labelling, WorldEvalError
 from worldeval.reports.markup import escape
 
 from ..context import Context
@@ -49,20 +49,19 @@ class Undo(BaseModel):
 
 
 class Queues:
-    """The open labellings, one per evaluation, made anew when it has grown."""
+    """The open labellings, one per evaluation, made anew when it has grown or is judged anew."""
 
     def __init__(self, context: Context) -> None:
         self.context = context
-        self._open: OrderedDict[str, tuple[object, Labelling]] = OrderedDict()
+        self._open: OrderedDict[str, tuple[str, Labelling]] = OrderedDict()
         self._lock = Lock()
 
     def of(self, id: str) -> tuple[Run, Labelling]:
         run = self.context.run(id)
-        stamp = (run.rollouts, run.judged, run.changed)
         with self._lock:
             known = self._open.get(id)
-            if known is None or known[0] != stamp:
-                known = stamp, Labelling(self.context.evaluation(run))
+            if known is None or known[0] != run.stamp:
+                known = run.stamp, Labelling(self.context.evaluation(run))
             self._open[id] = known
             self._open.move_to_end(id)
             while len(self._open) > MOST_OPEN:
@@ -75,7 +74,7 @@ class Queues:
         """The rollout of that blind name, without what the index knows of it."""
         _, labelling = self.of(id)
         place, key = labelling.where(blind)
-        store = EpisodeStore.open(self.context.inside(place))
+        store = self.context.store_at(place, key)
         return Shown(blind, store, store.index_of(key), None)
 
 

@@ -49,7 +49,7 @@ class Sketch(BaseModel):
 
 
 class HandOver(BaseModel):
-    policy: str = Field(max_length=80)
+    policy: str = Field(max_length=1000)
     instruction: str = Field("", max_length=300)
 
 

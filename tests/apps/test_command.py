@@ -1,0 +1,47 @@
+"""``worldeval app`` and ``worldeval reindex`` from anywhere, and first mistakes in one sentence."""
+
+from __future__ import annotations
+
+import os
+import socket
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+import worldeval
+from worldeval.cli import main
+
+pytest.importorskip("gradio")
+
+
+def test_a_clone_s_inspector_is_found_from_any_folder(tmp_path: Path) -> None:
+    """As from an editable install: of the clone the package alone is on the path."""
+    packages, here = tmp_path / "packages", tmp_path / "here"
+    (here / "apps").mkdir(parents=True)
+    (here / "apps" / "__init__.py").touch()
+    packages.mkdir()
+    (packages / "worldeval").symlink_to(Path(worldeval.__file__).parent)
+    done = subprocess.run(
+        [sys.executable, "-m", "worldeval", "reindex", "nowhere"],
+        cwd=here,
+        env={**os.environ, "PYTHONPATH": str(packages)},
+        capture_output=True,
+        text=True,
+    )
+    assert "there is no folder nowhere" in done.stderr
+    assert done.returncode not in (0, 70), done.stderr
+
+
+@pytest.mark.filterwarnings("ignore::DeprecationWarning")
+@pytest.mark.parametrize("told", [["--port", "99999"], ["--host", "no.such.host.invalid"], []])
+def test_a_place_where_nobody_can_listen(
+    told: list[str], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as other:
+        told = told or ["--port", str(other.getsockname()[1])]
+        assert main(["app", str(tmp_path), "--cache", str(tmp_path / "cache"), *told]) != 0
+    captured = capsys.readouterr()
+    assert "cannot listen at" in captured.err and told[1] in captured.err
+    assert "http://" not in captured.out
