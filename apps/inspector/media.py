@@ -19,7 +19,6 @@ from threading import Lock
 from typing import Any
 
 from worldeval import EpisodeStore, WorldEvalError
-from worldeval.data.atomic import write_atomically
 from worldeval.reports.films import make_sheet, shipped_truth, write_film
 
 from .context import Context
@@ -101,8 +100,7 @@ def sheet(context: Context, what: Shown, *, small: bool = False) -> tuple[Path, 
             "width": made.size[1],
             "rows": -(-made.count // made.columns),
         }
-        told = json.dumps(layout)
-        write_atomically(path.with_suffix(".json"), lambda new: _write(new, told), sync=False)
+        _written(path.with_suffix(".json"), json.dumps(layout).encode())
         temporary.write_bytes(made.jpeg)
 
     _kept(path, make)
@@ -127,8 +125,10 @@ def _kept(path: Path, make: Callable[[Path], None]) -> Path:
     return path
 
 
-def _write(path: Path, text: str) -> None:
-    path.write_text(text, "utf-8")
+def _written(path: Path, content: bytes) -> None:
+    temporary = path.with_suffix(".tmp")
+    temporary.write_bytes(content)
+    os.replace(temporary, path)
 
 
 def tidy(cache: Path, most: int = MOST_KEPT) -> int:
