@@ -16,17 +16,22 @@ from worldeval.cli import main
 pytest.importorskip("gradio")
 
 
-def test_a_clone_s_inspector_is_found_from_any_folder(tmp_path: Path) -> None:
-    """As from an editable install: of the clone the package alone is on the path."""
+@pytest.mark.parametrize("clone_on_path", [False, True])
+def test_a_clone_s_inspector_is_found_from_any_folder(tmp_path: Path, clone_on_path: bool) -> None:
+    """As from an editable install: with the package alone on the path, or with the clone too."""
     packages, here = tmp_path / "packages", tmp_path / "here"
     (here / "apps").mkdir(parents=True)
     (here / "apps" / "__init__.py").touch()
     packages.mkdir()
-    (packages / "worldeval").symlink_to(Path(worldeval.__file__).parent)
+    package = Path(worldeval.__file__).parent
+    (packages / "worldeval").symlink_to(package)
     done = subprocess.run(
         [sys.executable, "-m", "worldeval", "reindex", "nowhere"],
         cwd=here,
-        env={**os.environ, "PYTHONPATH": str(packages)},
+        env={
+            **os.environ,
+            "PYTHONPATH": str(package.parent if clone_on_path else packages),
+        },
         capture_output=True,
         text=True,
     )

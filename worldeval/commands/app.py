@@ -96,11 +96,8 @@ def _inspector() -> Any:
         )
     if find_spec("worldeval.apps") is not None:
         return import_module("worldeval.apps.inspector.app")
-    # An editable install knows of the package alone; whatever folder it is used from may have
-    # "apps" of its own.
-    clone = str(Path(__file__).resolve().parents[2])
-    if clone not in sys.path:
-        sys.path.insert(0, clone)
+    # The folder it is used from comes before the clone and may have "apps" of its own.
+    sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
     return import_module("apps.inspector.app")
 
 
