@@ -42,7 +42,10 @@ from worldeval.rollout.table import rollout_table
 from worldeval.types import Episode
 from worldeval.worlds.sawyer import ROBOT, TASKS, start_states
 
-WHAT = ("suite", "truth", "judge-suites", "calibration-suite", "population-suites", "strangers")
+WHAT = (
+    "suite", "truth", "judge-suites", "calibration-suite", "population-suites",
+    "improvement-suites", "strangers",
+)  # fmt: skip
 
 
 def make_suite(out: Path, per_task: int, demo_per_task: int, chunks: int) -> None:
@@ -122,6 +125,17 @@ def make_population_suites(out: Path, chunks: int) -> None:
         draw_starts(suite, out / f"starts-{role}")
 
 
+def make_improvement_suites(out: Path, chunks: int) -> None:
+    """Start states to imagine from, and others to measure at, that nothing else uses."""
+    for name, split, count in (("imagine", "training", 40), ("held-out", "evaluation", 50)):
+        starts = [s for task in TASKS for s in start_states(split, task, count, 4000)]
+        suite = Suite(
+            name=f"improvement-{name}", robot=ROBOT.name, chunks=chunks, starts=tuple(starts)
+        )
+        suite.save(out / f"{name}.json")
+        draw_starts(suite, out / f"starts-{name}")
+
+
 def keep_truth(rollouts: Path, out: Path) -> None:
     demo = {start.start_id for start in Suite.load(out / "demo.json").starts}
     tables = []
@@ -192,6 +206,8 @@ def main() -> None:
         make_calibration_suite(options.out, options.chunks)
     elif options.what == "population-suites":
         make_population_suites(options.out, options.chunks)
+    elif options.what == "improvement-suites":
+        make_improvement_suites(options.out, options.chunks)
     else:
         keep_truth(options.rollouts, options.out)
 

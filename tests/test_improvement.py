@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import importlib.util
 import json
 import sys
@@ -36,13 +37,14 @@ def plan(arms: Any, out: Path) -> tuple[Any, list[Any]]:
     settings = arms.Settings(
         out=out, policies=("checkpoints/policies/short",), targets=("push", "reach"),
         recorded=Path("recorded"), starts=Path("starts"), suite=Path("suite.json"),
-        held_out=Path("held-out.json"), judge=Path("judge"), world_model=Path("world"),
+        held_out=Path("held-out.json"), held_out_starts=Path("starts"), judge=Path("judge"),
+        world_model=Path("world"),
     )  # fmt: skip
     policy = settings.policies[0]
     training = arms.training_steps(settings, policy)
     made = ["base", *(step.arm for step in training if step.arm)]
     steps = arms.data_steps(settings, policy) + training
-    return settings, steps + arms.measuring_steps(settings, policy, made)
+    return settings, steps + arms.measuring_steps(settings, policy, made, ["pick-place"])
 
 
 def test_every_command_of_the_plan_can_be_typed(
@@ -92,6 +94,13 @@ def test_all_arms_take_the_same_steps_and_the_same_number_of_episodes(
     } <= trained.keys()  # fmt: skip
 
 
+def test_targets_of_one_policy_are_its_own(arms: Any, tmp_path: Path) -> None:
+    settings, _ = plan(arms, tmp_path)
+    settings = dataclasses.replace(settings, targets=("push", "other=reach,drawer-open"))
+    assert settings.tasks_of("checkpoints/policies/short") == ("push",)
+    assert settings.tasks_of("runs/other/") == ("reach", "drawer-open")
+
+
 def test_the_page_compares_start_state_by_start_state(tmp_path: Path) -> None:
     proof = module("proof")
     rows = []
@@ -100,13 +109,20 @@ def test_the_page_compares_start_state_by_start_state(tmp_path: Path) -> None:
             for targeted in (True, False):
                 outcomes = {f"s{i}": "success" if i < solved else "failure" for i in range(10)}
                 rows.append(
-                    {"policy": policy, "arm": arm, "targeted": targeted, "successes": solved,
-                     "trials": 10, "size": 8, "mix": 0.5, "seed": 0, "outcomes": outcomes}
+                    {"policy": policy, "arm": arm, "targeted": targeted,
+                     "imagined": False, "successes": solved, "trials": 10, "size": 8, "mix": 0.5,
+                     "seed": 0, "outcomes": outcomes}
                 )  # fmt: skip
+    forecast = {"policy": "one", "targeted": True, "imagined": True}
+    for arm, words in (("base", "sf"), ("finetuned", "ssuf")):
+        named = {"s": "success", "f": "failure", "u": "undecided"}
+        told = {f"s{i}": named[word] for i, word in enumerate(words)}
+        rows.append({**forecast, "arm": arm, "outcomes": told})
     said = {"command": "run.py", "missing": ["two/train-merged: failed"], "rows": rows}
     (tmp_path / "results.json").write_text(json.dumps(said))
     text = proof.write_proof(tmp_path).read_text()
     assert "| finetuned | 2 | 8 | 90.0 % [70, 97] (18/20) | +70.0" in text
     assert "p 0.00012" in text  # 14 of 14 pairs that differ
     assert "two/train-merged: failed" in text
+    assert "| one | 50 % | 67 % | +17 | +70 |" in text
     assert (tmp_path / "mix-curve.png").is_file()

@@ -15,6 +15,8 @@ from pathlib import Path
 
 SIZE = "{size}"
 """In a command: how many episodes of each task every arm has."""
+FORECAST = ("base", "finetuned")
+"""Arms that are also rolled out in imagination, whose forecast is shown beside the truth."""
 ORACLE = "oracle"
 """Rollouts that are kept because their actions, carried out in physics, truly succeed."""
 
@@ -26,6 +28,7 @@ class Settings:
     out: Path
     policies: tuple[str, ...]
     targets: tuple[str, ...]
+    """Tasks to improve; NAME=TASK,TASK for the policy NAME alone."""
     recorded: Path
     """Store of the data that the policies learned from, of all tasks."""
     starts: Path
@@ -34,6 +37,8 @@ class Settings:
     """These start states, for true rollouts."""
     held_out: Path
     """Start states of the measurement; no arm has learned from any of them."""
+    held_out_starts: Path | None = None
+    """Store whose episodes begin at these: imagination then forecasts base and finetuned."""
     world_model: Path | None = None
     judge: Path | None = None
     per_task: int = 25
@@ -46,16 +51,29 @@ class Settings:
     """Share of recorded data in a batch."""
     mixes: tuple[float, ...] = (0.0, 0.3, 0.6, 0.9)
     doses: tuple[float, ...] = (0.125, 0.25, 0.5, 1.0)
-    trials: int = 25
-    """True rollouts of each task for each arm."""
+    trials: int = 50
+    """True rollouts of each targeted task for each arm."""
+    other_trials: int = 10
+    """The same of each other task."""
+    forecasts: int = 25
+    """Imagined rollouts of each targeted task for the forecast."""
     steps: int = 400
     learning_rate: float = 3e-4
     batch: int = 96
     chunks: int | None = None
     seed: int = 0
     curves: bool = True
+    """Curves over the share of recorded data and over the number of new episodes, for the first
+    policy."""
     second_round: bool = True
     """A second round (synthesise with the tuned policy) for the first policy."""
+
+    def tasks_of(self, policy: str) -> tuple[str, ...]:
+        """Its targeted tasks."""
+        own = {n: t for n, is_own, t in (x.partition("=") for x in self.targets) if is_own}
+        if name_of(policy) in own:
+            return tuple(own[name_of(policy)].split(","))
+        return tuple(x for x in self.targets if "=" not in x)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -68,7 +86,10 @@ class Step:
     size: float = 1.0
     mix: float = 0.0
     measures: Path | None = None
-    """Folder of true rollouts that it writes."""
+    """Folder of rollouts that it writes, of targeted tasks or of the others."""
+    targeted: bool = True
+    imagined: bool = False
+    """These are a forecast, judged, in place of true ones."""
     local: str | None = None
     """A function of ``run.py`` in place of a command."""
     may_fail: bool = field(default=False)
@@ -83,7 +104,15 @@ def name_of(policy: str) -> str:
 def data_steps(s: Settings, policy: str) -> list[Step]:
     """Episodes for every arm: imagined, selected, and truly rolled out."""
     home = s.out / name_of(policy)
-    imagine = ["--policy", policy, "--starts", s.starts, "--suite", s.suite, *_tasks(s.targets)]
+    imagine = [
+        "--policy",
+        policy,
+        "--starts",
+        s.starts,
+        "--suite",
+        s.suite,
+        *_tasks(s.tasks_of(policy)),
+    ]
     imagine += ["--per-task", s.per_task, "--threads", 1, "--seed", s.seed, *_models(s)]
     varied = ["--variations", s.variations, "--samples", s.samples]
 
@@ -116,7 +145,7 @@ def data_steps(s: Settings, policy: str) -> list[Step]:
         Step(name=f"{name_of(policy)}/oracle-verdicts", words=(policy,), local="oracle_verdicts"),
         _step(
             f"{name_of(policy)}/data-real", "rollout", "--world", "metaworld", "--policy", policy,
-            "--suite", s.suite, *_tasks(s.targets), "--threads", 1, *_chunks(s),
+            "--suite", s.suite, *_tasks(s.tasks_of(policy)), "--threads", 1, *_chunks(s),
             "--out", home / "real-filtered",
         ),
         Step(name=f"{name_of(policy)}/size", words=(policy,), local="decide_size"),
@@ -152,7 +181,7 @@ def training_steps(s: Settings, policy: str) -> list[Step]:
         _step(f"{name_of(policy)}/train-merged", "merge", base, tuned, "--alpha", 0.5,
               "--out", merged, arm="merged", mix=s.mix, may_fail=True)
     )  # fmt: skip
-    if s.curves:
+    if s.curves and policy == s.policies[0]:
         store, chosen = stores["finetuned"]
         for mix in s.mixes:
             arm = f"mix-{mix:g}"
@@ -171,28 +200,49 @@ def _second_round(s: Settings, policy: str) -> list[Step]:
     judged = ["--judge", s.judge] if s.judge else []
     again = _step(
         f"{name_of(policy)}/data-second-round", "synthesize", "--policy", tuned,
-        "--starts", s.starts, "--suite", s.suite, *_tasks(s.targets), "--per-task", s.per_task,
-        "--threads", 1, "--seed", s.seed + 1, *_models(s), "--variations", s.variations,
-        "--samples", s.samples, *judged, "--out", home / "second-round", may_fail=True,
+        "--starts", s.starts, "--suite", s.suite, *_tasks(s.tasks_of(policy)),
+        "--per-task", s.per_task, "--threads", 1, "--seed", s.seed + 1, *_models(s),
+        "--variations", s.variations, "--samples", s.samples, *judged, "--out", home / "second-round", may_fail=True,
     )  # fmt: skip
     store = home / "second-round/dataset"
     return [again, _train(s, policy, "second-round", (store,), (), s.mix, start=str(tuned))]
 
 
-def measuring_steps(s: Settings, policy: str, arms: Sequence[str]) -> list[Step]:
-    """True rollouts of each arm from held-out start states, of all tasks of the suite."""
-    steps = []
+def measuring_steps(
+    s: Settings, policy: str, arms: Sequence[str], others: Sequence[str]
+) -> list[Step]:
+    """True rollouts of each arm from held-out start states, of targeted tasks and of ``others``;
+    and what imagination forecasts of them."""
+    home, steps = s.out / name_of(policy), []
+    groups = (("true", s.tasks_of(policy), s.trials), ("others", others, s.other_trials))
     for arm in arms:
-        folder = s.out / name_of(policy) / "policies" / arm
-        uri = policy if arm == "base" else str(folder)
-        true = s.out / name_of(policy) / "true" / arm
-        steps.append(
-            _step(
-                f"{name_of(policy)}/true-{arm}", "rollout", "--world", "metaworld",
-                "--policy", f"{uri}?name={arm}", "--suite", s.held_out, "--per-task", s.trials,
-                *_chunks(s), "--threads", 1, "--out", true, arm=arm, measures=true,
-            )
-        )  # fmt: skip
+        uri = f"{policy if arm == 'base' else home / 'policies' / arm}?name={arm}"
+        shared = ("--policy", uri, "--suite", s.held_out, *_chunks(s), "--threads", 1)
+        for kind, tasks, trials in groups:
+            if not (tasks and trials):
+                continue
+            steps.append(
+                _step(
+                    f"{name_of(policy)}/{kind}-{arm}", "rollout", "--world", "metaworld", *shared,
+                    *_tasks(tasks), "--per-task", trials, "--out", home / kind / arm,
+                    arm=arm, measures=home / kind / arm, targeted=kind == "true",
+                )
+            )  # fmt: skip
+        if s.held_out_starts and arm in FORECAST:
+            out = home / "forecast" / arm
+            model = ("--world-model", s.world_model) if s.world_model else ()
+            judged = ("--judge", s.judge) if s.judge else ()
+            steps += [
+                _step(
+                    f"{name_of(policy)}/imagined-{arm}", "rollout", *shared, *model,
+                    "--starts", s.held_out_starts, *_tasks(s.tasks_of(policy)),
+                    "--per-task", s.forecasts, "--out", out, arm=arm,
+                ),
+                _step(
+                    f"{name_of(policy)}/judged-{arm}", "judge", out, *judged,
+                    arm=arm, measures=out, imagined=True,
+                ),
+            ]  # fmt: skip
     return steps
 
 
@@ -227,9 +277,11 @@ def _train(
 
 
 def _step(name: str, *words: object, arm: str | None = None, size: float = 1.0, mix: float = 0.0,
-          measures: Path | None = None, may_fail: bool = False) -> Step:  # fmt: skip
+          measures: Path | None = None, targeted: bool = True, imagined: bool = False,
+          may_fail: bool = False) -> Step:  # fmt: skip
     return Step(name=name, words=tuple(map(str, words)), arm=arm, size=size, mix=mix,
-                measures=measures, may_fail=may_fail)  # fmt: skip
+                measures=measures, targeted=targeted, imagined=imagined,
+                may_fail=may_fail)  # fmt: skip
 
 
 def _tasks(tasks: Sequence[str]) -> list[str]:

@@ -22,7 +22,8 @@ ORDER = (
 def write_proof(folder: Path) -> Path:
     """Write ``folder/proof.md`` and its plots from ``folder/results.json``."""
     results = json.loads((folder / "results.json").read_text())
-    rows = results["rows"]
+    rows = [row for row in results["rows"] if not row["imagined"]]
+    forecasts = [row for row in results["rows"] if row["imagined"]]
     parts = [
         "# Does learning from imagined rollouts make policies better?",
         f"`{results['command']}`",
@@ -34,6 +35,8 @@ def write_proof(folder: Path) -> Path:
         if some:
             parts += [f"## {title}", _table(some)]
     parts += ["## Each policy, targeted tasks", _by_policy([r for r in rows if r["targeted"]])]
+    if forecasts:
+        parts += ["## What imagination forecasts", _forecast(forecasts, rows)]
     for kind, what in (("mix", "share of recorded data"), ("dose", "share of the new episodes")):
         if any(str(row["arm"]).startswith(f"{kind}-") for row in rows):
             name = _curve(folder, [r for r in rows if r["targeted"]], kind, what)
@@ -95,6 +98,33 @@ def _by_policy(rows: Sequence[dict[str, Any]]) -> str:
             found = [r for r in rows if r["arm"] == arm and r["policy"] == policy]
             cells.append(f"{found[0]['successes']}/{found[0]['trials']}" if found else "")
         lines.append(f"| {arm} | " + " | ".join(cells) + " |")
+    return "\n".join(lines)
+
+
+def _forecast(forecasts: Sequence[dict[str, Any]], rows: Sequence[dict[str, Any]]) -> str:
+    """Of each policy: gain of finetuned over base on targeted tasks, imagined and judged, and true.
+    Undecided rollouts count neither way."""
+
+    def rate(some: Sequence[dict[str, Any]], policy: str, arm: str) -> float:
+        told = [
+            outcome == "success"
+            for row in some
+            if (row["policy"], row["arm"], row["targeted"]) == (policy, arm, True)
+            for outcome in row["outcomes"].values()
+            if outcome in ("success", "failure")
+        ]
+        return 100 * sum(told) / len(told) if told else float("nan")
+
+    lines = [
+        "| policy | imagined base | imagined finetuned | forecast gain | true gain |",
+        "|---|---|---|---|---|",
+    ]
+    for policy in dict.fromkeys(row["policy"] for row in forecasts):
+        base, tuned = (rate(forecasts, policy, arm) for arm in ("base", "finetuned"))
+        true = rate(rows, policy, "finetuned") - rate(rows, policy, "base")
+        lines.append(
+            f"| {policy} | {base:.0f} % | {tuned:.0f} % | {tuned - base:+.0f} | {true:+.0f} |"
+        )
     return "\n".join(lines)
 
 

@@ -1,10 +1,15 @@
 """Does learning from imagined rollouts make a policy better, truly? One command for the proof:
 
-    python benchmarks/improvement/run.py --out runs/improvement --targets pick-place push \\
-        --policies checkpoints/policies/short checkpoints/policies/few-data \\
-            runs/population/plain-middle runs/population/patches-middle \\
-        --recorded recordings/training --starts recordings/validation-starts \\
-        --suite runs/suites/validation.json --held-out checkpoints/suite/suite.json
+    python benchmarks/ship.py improvement-suites --out runs/improvement
+    python benchmarks/improvement/run.py --out runs/improvement \\
+        --policies checkpoints/policies/few-data runs/population/plain-middle \\
+            runs/population/thumbnails-good runs/population/patches-good \\
+        --targets few-data=drawer-open,faucet-close plain-middle=button-press,window-close \\
+            thumbnails-good=faucet-close,window-open patches-good=faucet-close,window-close \\
+        --recorded recordings/training \\
+        --suite runs/improvement/imagine.json --starts runs/improvement/starts-imagine \\
+        --held-out runs/improvement/held-out.json \\
+        --held-out-starts runs/improvement/starts-held-out
 
 Enters: policies of middling quality, tasks to improve, start states to imagine from and others to
 measure at. Leaves: ``results.json`` (a row for each policy, arm, and targeted tasks or not),
@@ -28,6 +33,7 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).parent))
 
+import pandas as pd
 from arms import (
     ORACLE,
     Settings,
@@ -41,6 +47,7 @@ from arms import (
 
 from worldeval.data.store.episodes import EpisodeStore
 from worldeval.data.tables import Table, read_truth_table
+from worldeval.evaluation.folder import read_verdicts
 from worldeval.rollout.suite import Suite
 from worldeval.synthesis.imagining import RECIPE
 from worldeval.synthesis.recipe import from_text
@@ -90,7 +97,7 @@ def decide_size(s: Settings, policy: str) -> None:
     counts: dict[str, dict[str, int]] = {}
     verdicts = home / ORACLE / "verdicts.csv"
     for arm, (place, _) in stores_of(s, policy).items():
-        counts[arm] = dict.fromkeys(s.targets, 0)
+        counts[arm] = dict.fromkeys(s.tasks_of(policy), 0)
         if not (place / "meta/info.json").is_file():
             continue
         table = EpisodeStore.open(place).metadata()
@@ -106,7 +113,7 @@ def decide_size(s: Settings, policy: str) -> None:
             }
             table = table[table["key"].isin(good)]
         found = table["task"].value_counts().to_dict()
-        counts[arm] = {task: int(found.get(task, 0)) for task in s.targets}
+        counts[arm] = {task: int(found.get(task, 0)) for task in s.tasks_of(policy)}
     # A task of which an arm has nothing cannot be made equal; the counts are kept beside it.
     size = min([s.most, *(n for arm in CORE for n in counts[arm].values() if n)])
     text = json.dumps({"size": size, "counts": counts}, indent=1) + "\n"
@@ -137,10 +144,15 @@ def sized(words: tuple[str, ...], s: Settings, policy: str) -> list[str]:
     return [re.sub(r"\{size(?:\*([\d.]+))?\}", number, word) for word in words]
 
 
+def marked(s: Settings, step: Step) -> Path:
+    """The file that says that a step was done, how, and in what time."""
+    return s.out / "steps" / f"{step.name.replace('/', '--')}.json"
+
+
 def run(step: Step, s: Settings, policy: str) -> str:
     """Do a step, unless it was done by the same command; "done", "there", or why it failed."""
     words = sized(step.words, s, policy)
-    mark = s.out / "steps" / f"{step.name.replace('/', '--')}.json"
+    mark = marked(s, step)
     if mark.is_file() and json.loads(mark.read_text())["words"] == words:
         return str(json.loads(mark.read_text())["how"])
     mark.parent.mkdir(parents=True, exist_ok=True)
@@ -167,45 +179,43 @@ def run(step: Step, s: Settings, policy: str) -> str:
     return how
 
 
-def rows_of(s: Settings, policy: str, step: Step, made: Step | None) -> list[dict[str, object]]:
-    """Of one arm: targeted tasks, and all others."""
+def row_of(s: Settings, policy: str, step: Step, made: Step | None) -> dict[str, object]:
+    """Of what one step measured."""
     assert step.measures is not None
-    table = read_truth_table(step.measures / "truth.parquet")
     path = s.out / name_of(policy) / "size.json"
     known = json.loads(path.read_text()) if path.is_file() else {"size": 0, "counts": {}}
     wanted = round(known["size"] * (0 if made is None else made.size))
-    found = known["counts"].get(step.arm) or dict.fromkeys(s.targets, wanted)
-    size = sum(min(wanted, count) for count in found.values())
-    rows: list[dict[str, object]] = []
-    for targeted in (True, False):
-        some = table[table["task"].isin(s.targets) == targeted]
-        if not len(some):
-            continue
-        rows.append(
-            {
-                "policy": name_of(policy),
-                "arm": step.arm,
-                "targeted": targeted,
-                "successes": int((some["outcome"] == Outcome.SUCCESS.value).sum()),
-                "trials": len(some),
-                "size": size,
-                "mix": None if made is None else made.mix,
-                "seed": s.seed,
-                "outcomes": dict(zip(some["start_id"], some["outcome"], strict=True)),
-                "command": "" if made is None else "worldeval " + " ".join(made.words),
-            }
-        )
-    return rows
+    found = known["counts"].get(step.arm) or dict.fromkeys(s.tasks_of(policy), wanted)
+    if step.imagined:
+        table = read_verdicts(step.measures)
+        table = pd.DataFrame({"start_id": table["start_id"], "outcome": table["outcome"]})
+    else:
+        table = read_truth_table(step.measures / "truth.parquet")
+    return {
+        "policy": name_of(policy),
+        "arm": step.arm,
+        "targeted": step.targeted,
+        "imagined": step.imagined,
+        "successes": int((table["outcome"] == Outcome.SUCCESS.value).sum()),
+        "trials": len(table),
+        "size": sum(min(wanted, count) for count in found.values()),
+        "mix": None if made is None else made.mix,
+        "seed": s.seed,
+        "outcomes": dict(zip(table["start_id"].map(str), table["outcome"].map(str), strict=True)),
+        "command": "" if made is None else "worldeval " + " ".join(made.words),
+    }
 
 
 def main() -> None:
     s, only, listed = settings()
+    tasks = list(dict.fromkeys(start.task for start in Suite.load(s.held_out).starts))
     results: list[dict[str, object]] = []
     missing: list[str] = []
     for policy in s.policies:
         training = training_steps(s, policy)
         made = {"base": None, **{step.arm: step for step in training if step.arm}}
-        measuring = measuring_steps(s, policy, list(made))
+        others = [task for task in tasks if task not in s.tasks_of(policy)]
+        measuring = measuring_steps(s, policy, list(made), others)
         steps = [*data_steps(s, policy), *training, *measuring]
         if listed:
             for step in steps:
@@ -215,15 +225,15 @@ def main() -> None:
         for step in steps:
             if only and only not in step.name:
                 continue
-            if step.measures is not None and step.arm in failed:
+            if step in measuring and step.arm in failed:
                 continue
             how = run(step, s, policy)
             if how.startswith("failed"):
                 failed.add(step.arm)
                 missing.append(f"{step.name}: {how}")
         for step in measuring:
-            if step.measures is not None and (step.measures / "truth.parquet").is_file():
-                results += rows_of(s, policy, step, made[step.arm])
+            if step.arm in made and marked(s, step).is_file() and step.measures is not None:
+                results.append(row_of(s, policy, step, made[step.arm]))
     if listed:
         return
     text = json.dumps(
