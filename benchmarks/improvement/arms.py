@@ -202,7 +202,8 @@ def _second_round(s: Settings, policy: str) -> list[Step]:
         f"{name_of(policy)}/data-second-round", "synthesize", "--policy", tuned,
         "--starts", s.starts, "--suite", s.suite, *_tasks(s.tasks_of(policy)),
         "--per-task", s.per_task, "--threads", 1, "--seed", s.seed + 1, *_models(s),
-        "--variations", s.variations, "--samples", s.samples, *judged, "--out", home / "second-round", may_fail=True,
+        "--variations", s.variations, "--samples", s.samples, *judged,
+        "--out", home / "second-round", may_fail=True,
     )  # fmt: skip
     store = home / "second-round/dataset"
     return [again, _train(s, policy, "second-round", (store,), (), s.mix, start=str(tuned))]
