@@ -38,14 +38,17 @@ _HOMES = {
     "StartState": "types",
     "Studio": "live.studio",
     "Suite": "rollout.suite",
+    "Synthesis": "synthesis.synthesize",
     "Verdict": "types",
     "World": "types",
     "WorldEvalError": "errors",
     "WorldStep": "types",
     "before_and_after": "evaluation.before_after",
     "evaluate": "evaluation.evaluate",
+    "export_lerobot": "synthesis.export",
     "load_judge": "judging.loading",
     "load_policy": "policies.loading",
+    "odd_episodes": "synthesis.diagnosis.odd",
     "run_suite": "rollout.engine",
     "synthesize": "synthesis.synthesize",
 }
@@ -70,6 +73,7 @@ __all__ = [
     "StartState",
     "Studio",
     "Suite",
+    "Synthesis",
     "Verdict",
     "World",
     "WorldEvalError",
@@ -77,8 +81,10 @@ __all__ = [
     "__version__",
     "before_and_after",
     "evaluate",
+    "export_lerobot",
     "load_judge",
     "load_policy",
+    "odd_episodes",
     "run_suite",
     "synthesize",
 ]
@@ -98,7 +104,9 @@ if TYPE_CHECKING:
     from worldeval.robots import CameraSpec, RobotSpec
     from worldeval.rollout.engine import run as run_suite
     from worldeval.rollout.suite import Suite
-    from worldeval.synthesis.synthesize import synthesize
+    from worldeval.synthesis.diagnosis.odd import odd_episodes
+    from worldeval.synthesis.export import export_lerobot
+    from worldeval.synthesis.synthesize import Synthesis, synthesize
     from worldeval.types import (
         ActionChunk,
         Episode,

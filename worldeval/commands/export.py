@@ -40,23 +40,16 @@ class ExportLeRobot:
     not given."""
 
     def run(self) -> None:
-        from worldeval.data.store.episodes import EpisodeStore
-        from worldeval.data.writers.lerobot import export
-        from worldeval.worlds.named import robot_of_store
+        from worldeval.synthesis.export import export_lerobot
 
-        store = EpisodeStore.open(self.store)
-        robot = robot_of_store(store, self.robot)
-        chosen = None
-        if self.only_successful:
-            chosen = [i for i in range(len(store)) if store.facts(i)["success"]]
-        done = export(
-            store,
+        done = export_lerobot(
+            self.store,
             self.out,
-            robot,
             version=self.version,
             keys=self.keys,
-            with_modality=self.modality,
-            episodes=chosen,
+            modality=self.modality,
+            only_successful=self.only_successful,
+            robot=self.robot,
             progress=True,
         )
         print(f"{done.folder}: {done.episodes} episodes, {done.rows} rows")

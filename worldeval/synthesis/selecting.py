@@ -10,6 +10,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
+
 from worldeval.data.provenance import jsonable
 from worldeval.data.tables import DECIDED
 from worldeval.errors import DataError
@@ -24,11 +26,13 @@ IMAGINED, JUDGED = "imagined", "judged"
 
 @dataclass(frozen=True, kw_only=True)
 class Stage:
-    """What one rule kept. rule: as it would be given; scores: key -> its score, best first."""
+    """What one rule kept. rule: as it would be given; scores: key -> its score; needs: columns of
+    the table that it looked at."""
 
     name: str
     rule: str
     scores: dict[str, float]
+    needs: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -53,6 +57,16 @@ class Funnel:
     def lost_at(self, key: str) -> str:
         """The stage that ``key`` did not reach; "" if it was kept."""
         return next((stage.name for stage in self.stages if key not in stage.scores), "")
+
+    def why_lost(self, key: str) -> str:
+        """Why ``key`` was not kept, in words: the stage, what its rule looked at, and the rule; ""
+        if it was kept."""
+        stage = next((stage for stage in self.stages if key not in stage.scores), None)
+        if stage is None:
+            return ""
+        row = self.rollouts[self.rollouts[KEY] == key].iloc[0]
+        seen = ", ".join(f"{n} {_shown(row[n])}" for n in stage.needs if n in row.index)
+        return f"not {stage.name}{f' ({seen})' if seen else ''}, by the rule {stage.rule}"
 
     def counts(self) -> pd.DataFrame:
         """Task (and "all") -> imagined, judged, and how many are left after each rule."""
@@ -101,6 +115,17 @@ def select(tables: Tables, rules: Sequence[Chosen], notes: Sequence[str] = ()) -
                 f"rule {rule} kept {sorted(strange)[:1] or 'a rollout twice'}, expected keys of "
                 "the rollouts that it was given, each once; mend the rule"
             )
-        stages.append(Stage(name=rule.rule.stage, rule=str(rule), scores=scores))
+        stages.append(
+            Stage(name=rule.rule.stage, rule=str(rule), scores=scores, needs=rule.rule.needs)
+        )
         left = left.only(scores)
     return Funnel(rollouts=tables.rollouts, stages=tuple(stages), notes=tuple(notes))
+
+
+def _shown(value: Any) -> str:
+    """A cell of the table for people."""
+    if value is None or value != value:
+        return "unknown"
+    if isinstance(value, bool | np.bool_):
+        return "yes" if value else "no"
+    return f"{value:.3g}" if isinstance(value, float | np.floating) else str(value)

@@ -1,6 +1,7 @@
-"""What a synthesis leaves for people: ``funnel.json``, and ``report.html`` with pictures.
+"""What a synthesis leaves for people: ``funnel.json``, ``report.html`` with pictures, and which
+rollouts were kept and why.
 
-Enters: rollouts, the funnel. Leaves: two files beside the dataset, written also if there is none.
+Enters: rollouts, the funnel. Leaves: files beside the dataset, written also if there is none.
 """
 
 from __future__ import annotations
@@ -15,6 +16,7 @@ from worldeval.data.store.episodes import EpisodeStore
 from worldeval.reports.synthesis.page import Strip, funnel_section, strips_section, write_page
 from worldeval.synthesis.dataset import Relabelled
 from worldeval.synthesis.selecting import Funnel
+from worldeval.synthesis.selection_file import write_selection
 from worldeval.synthesis.tables import KEY, OUTCOME, PROBABILITY, TASK
 
 PER_GROUP = 2
@@ -29,9 +31,10 @@ def write_funnel(
     relabelled: Mapping[str, Relabelled],
     facts: Mapping[str, Any],
 ) -> None:
-    """Write funnel.json and report.html to ``out``."""
+    """Write funnel.json, selection.parquet and report.html to ``out``."""
     content = {**funnel.to_json(), "relabelled": len(relabelled), **facts}
     write_atomically(out / "funnel.json", json.dumps(jsonable(content), indent=1) + "\n")
+    write_selection(funnel, out)
     counts = funnel.counts()
     kept = len(funnel.kept)
     first = (

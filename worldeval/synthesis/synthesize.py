@@ -32,7 +32,7 @@ if TYPE_CHECKING:
     from worldeval.types import Judge
 
 BATCH = 16
-IMAGINED, DATASET = "imagined", "dataset"
+IMAGINED, DATASET, FUNNEL = "imagined", "dataset", "funnel.json"
 SELECT = ("success", "trust", "artefacts", "distinct")
 """The rules, where none are given."""
 
@@ -60,7 +60,7 @@ class Choice:
 
 @dataclass(frozen=True, kw_only=True)
 class Synthesis:
-    """What a run of ``synthesize`` made.
+    """What a run of ``synthesize`` made, or ``Synthesis.open`` found.
 
     pool: folder of all imagined rollouts. dataset: store of those that were kept. funnel: what was
     kept, stage by stage. seconds: by part, of wall_s. frames: imagined in this run.
@@ -74,6 +74,26 @@ class Synthesis:
     wall_s: float = 0.0
     frames: int = 0
     notes: tuple[str, ...] = ()
+
+    @classmethod
+    def open(cls, folder: str | Path) -> Synthesis:
+        """What an earlier ``synthesize`` wrote to ``folder``; its dataset is not there if nothing
+        was kept. DataError if nothing was selected there."""
+        from worldeval.data.files import load_json
+        from worldeval.synthesis.selection_file import read_selection
+
+        out = Path(folder)
+        funnel, pool = read_selection(out), out / IMAGINED
+        if not pool.is_dir():  # --pool: it was imagined elsewhere
+            try:
+                pool = Path(str(load_json(out / FUNNEL)["imagined"]))
+            except (OSError, ValueError, LookupError, TypeError) as error:
+                raise DataError(
+                    f"{out / FUNNEL} does not say where the rollouts were imagined; run the same "
+                    "`worldeval synthesize` again: nothing is imagined again"
+                ) from error
+        notes = funnel.notes
+        return cls(folder=out, pool=pool, dataset=out / DATASET, funnel=funnel, notes=notes)
 
     @property
     def imagined(self) -> Evaluation:

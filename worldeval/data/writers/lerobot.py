@@ -11,7 +11,7 @@ from __future__ import annotations
 import json
 import os
 import shutil
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol
@@ -98,12 +98,13 @@ def export(
     keys: str | None = None,
     with_modality: str | None = None,
     episodes: Sequence[int] | None = None,
-    progress: bool = False,
+    progress: bool | Callable[[int, int], None] = False,
 ) -> Exported:
     """Write ``store`` as a dataset into the folder ``out``, which must not be there yet.
 
     keys: how columns are spelled (``lerobot_rows.spelling_of``). with_modality: "gr00t" adds
     ``meta/modality.json`` and the column of instructions. episodes: which ones; None for all.
+    progress: a bar on stderr, or who is told of episodes done and of all.
     Raises ConfigError if ``out`` is taken, StoreError if the disk is full; neither that nor Ctrl-C
     leaves anything.
     """
@@ -181,11 +182,12 @@ def _write(
     form: RowForm,
     writer: Writer,
     staging: Path,
-    progress: bool,
+    progress: bool | Callable[[int, int], None],
 ) -> int:
     """Hand every episode to the writer; how many rows there were."""
     first = 0
-    bar = tqdm(numbers, desc="export", unit="episode", disable=None if progress else True)
+    shown = progress is True
+    bar = tqdm(numbers, desc="export", unit="episode", disable=None if shown else True)
     for index, (number, fact) in enumerate(zip(bar, facts, strict=True)):
         episode = store.episode(number)
         values = form.values(
@@ -208,6 +210,8 @@ def _write(
             )
         )
         first += len(values["index"])
+        if callable(progress):
+            progress(index + 1, len(numbers))
     shutil.rmtree(staging / "films", ignore_errors=True)
     return first
 
