@@ -35,6 +35,7 @@ HEAD = (
     '<link rel="stylesheet" href="inspector/static/live.css">'
     '<link rel="stylesheet" href="inspector/static/label.css">'
     '<link rel="stylesheet" href="inspector/static/compare.css">'
+    '<link rel="stylesheet" href="inspector/static/data.css">'
     '<link rel="stylesheet" href="inspector/report.css">'
     '<script defer src="inspector/static/app.js"></script>'
     '<script defer src="inspector/static/overview.js"></script>'
@@ -42,6 +43,7 @@ HEAD = (
     '<script defer src="inspector/static/live.js"></script>'
     '<script defer src="inspector/static/label.js"></script>'
     '<script defer src="inspector/static/compare.js"></script>'
+    '<script defer src="inspector/static/data.js"></script>'
 )
 FONTS = ["system-ui", "-apple-system", "Segoe UI", "Roboto", "Arial", "sans-serif"]
 

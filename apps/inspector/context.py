@@ -10,6 +10,7 @@ from threading import Lock
 
 from worldeval import EpisodeStore, Evaluation, WorldEvalError
 
+from .datasets import Datasets
 from .index import Index, Rollout, Run
 
 OPEN_STORES = 32
@@ -36,6 +37,7 @@ class Context:
         self.roots = tuple(Path(root).resolve() for root in roots)
         self.cache = Path(cache)
         self.index = Index(self.roots, self.cache / "index.sqlite")
+        self.datasets = Datasets(self)
         self._stores: OrderedDict[Path, tuple[int, EpisodeStore]] = OrderedDict()
         self._opening = Lock()
 
@@ -55,7 +57,7 @@ class Context:
         """The store in which a rollout lies, opened again where it has grown since."""
         return self.store_at(rollout.store, rollout.key)
 
-    def store_at(self, place: Path, key: str) -> EpisodeStore:
+    def store_at(self, place: Path, key: str | None = None) -> EpisodeStore:
         """The store at ``place``, opened again where it has grown since or has lacked ``key``."""
         place = self.inside(place)
         stamp = max(
@@ -63,7 +65,8 @@ class Context:
         )
         with self._opening:
             known = self._stores.pop(place, None)
-            if known is None or known[0] != stamp or key not in known[1]:
+            lacks = known is not None and key is not None and key not in known[1]
+            if known is None or known[0] != stamp or lacks:
                 known = stamp, EpisodeStore.open(place)
             self._stores[place] = known
             while len(self._stores) > OPEN_STORES:

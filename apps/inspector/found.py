@@ -89,7 +89,9 @@ def find_runs(root: Path) -> Iterator[FoundRun]:
     """The evaluations in ``root`` and below it; nothing that a link leads out to."""
     root = root.resolve()
     grouped: dict[Path, list[Path]] = {}
-    for store in _stores(root, root, DEEP):
+    for store in folders(root):
+        if not (store / _INFO).is_file() or not _is_rollouts(store):
+            continue
         run = store if store == root else store.parent
         if run.name == "rollouts" and run != root:
             run = run.parent
@@ -119,26 +121,25 @@ def _expected(folder: Path) -> int:
     return starts * len(policies) if known else 0
 
 
-def _stores(folder: Path, root: Path, deep: int) -> Iterator[Path]:
-    if (folder / _INFO).is_file():
-        if _is_rollouts(folder):
-            yield folder
+def folders(folder: Path, deep: int = DEEP) -> Iterator[Path]:
+    """``folder`` and what lies below it, as deep as is looked; of a store only the store itself. No
+    link is followed, and nothing that cannot be read."""
+    yield folder
+    if (folder / _INFO).is_file() or deep == 0:
         return
     try:
         entries = sorted(os.scandir(folder), key=lambda entry: entry.name)
     except OSError:
         return
     for entry in entries:
-        if deep == 0 or entry.name.startswith(".") or entry.name in _SKIPPED:
+        if entry.name.startswith(".") or entry.name in _SKIPPED:
             continue
         try:
-            if not entry.is_dir():
-                continue
-            place = Path(entry.path).resolve()
+            inside = entry.is_dir(follow_symlinks=False)
         except OSError:
             continue
-        if place.is_relative_to(root) and (not entry.is_symlink()):
-            yield from _stores(place, root, deep - 1)
+        if inside:
+            yield from folders(Path(entry.path), deep - 1)
 
 
 def _is_rollouts(folder: Path) -> bool:

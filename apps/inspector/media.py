@@ -28,6 +28,8 @@ MOST_KEPT = 4 * 2**30
 """Bytes of films and sheets in the cache; beyond it the oldest go."""
 TRUE = "t"
 """Before a rollout's identifier: what truly happened instead."""
+STORED = "s"
+"""Before a dataset's identifier, "-" and the number of one of its episodes."""
 _locks: defaultdict[Path, Lock] = defaultdict(Lock)
 
 
@@ -39,7 +41,7 @@ class Shown:
     store: EpisodeStore
     episode: int
     rollout: Rollout | None
-    """As the index knows it; None for what lies outside the run roots (shipped truth)."""
+    """As the index knows it; None for shipped truth and for episodes of a dataset."""
 
     @cached_property
     def facts(self) -> dict[str, Any]:
@@ -58,10 +60,22 @@ def shown(context: Context, name: str) -> Shown:
         if found is None:
             raise WorldEvalError("what truly happened from this start state is not known here")
         return found
+    if name.startswith(STORED):
+        return _stored(context, name)
     rollout = context.rollout(name)
     store = context.store(rollout)
     # By key: after a rollout was made anew its number may be another.
     return Shown(name, store, store.index_of(rollout.key), rollout)
+
+
+def _stored(context: Context, name: str) -> Shown:
+    """An episode of a dataset (``datasets.py``)."""
+    dataset, _, number = name.removeprefix(STORED).partition("-")
+    store = context.datasets.shown_store(dataset)
+    known = number.isascii() and number.isdigit() and len(number) < 10
+    if not known or int(number) >= len(store):
+        raise WorldEvalError("there is no such episode in this dataset; choose one in the list")
+    return Shown(name, store, int(number), None)
 
 
 def truth_of(context: Context, rollout: Rollout) -> Shown | None:

@@ -11,6 +11,7 @@ import sys
 import time
 import urllib.request
 from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -163,11 +164,11 @@ def evaluated(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return root
 
 
-@pytest.fixture(scope="session")
-def address(evaluated: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
-    cache = tmp_path_factory.mktemp("cache")
+@contextmanager
+def served(root: Path, cache: Path) -> Iterator[str]:
+    """The address of an inspector of ``root``, in a process of its own."""
     with subprocess.Popen(
-        [sys.executable, "-W", "ignore", str(SERVING), str(evaluated), str(cache)],
+        [sys.executable, "-W", "ignore", str(SERVING), str(root), str(cache)],
         stdout=subprocess.PIPE,
         text=True,
     ) as server:
@@ -182,6 +183,12 @@ def address(evaluated: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterat
                 time.sleep(0.1)
         yield found
         server.terminate()
+
+
+@pytest.fixture(scope="session")
+def address(evaluated: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+    with served(evaluated, tmp_path_factory.mktemp("cache")) as found:
+        yield found
 
 
 @pytest.fixture(scope="session")

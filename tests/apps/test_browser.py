@@ -148,7 +148,7 @@ def test_previews_run_under_the_pointer(page: Any, address: str) -> None:
     page.wait_for_function(f"({at})(document.querySelector('.we-preview')) !== '{end}'")
 
 
-@pytest.mark.parametrize("tab", ["overview", "browse", "compare", "label", "live"])
+@pytest.mark.parametrize("tab", ["overview", "browse", "compare", "label", "live", "data"])
 def test_every_tab_shows_something_in_the_dark(
     browser: Any, address: str, shots: Path, tab: str
 ) -> None:

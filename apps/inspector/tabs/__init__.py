@@ -12,7 +12,7 @@ in its query (``?run=..&q=..``), with all text from outside through
 changes the state, which is the URL, and what is shown; so does a ``<form data-go>``.
 """
 
-TABS = ("overview", "browse", "compare", "label", "live")
+TABS = ("overview", "browse", "compare", "label", "live", "data")
 
 
 def pane(name: str) -> None:
