@@ -126,7 +126,9 @@ def test_nothing_survives_and_nothing_looks_like_a_dataset(
     said = capsys.readouterr().err
     assert "nothing survived the selection: 6 imagined, 6 judged, 0 judged a success" in said
     assert "no dataset was written" in said and "Traceback" not in said
-    assert sorted(p.name for p in out.iterdir()) == ["funnel.json", "report.html"]
+    names = ["funnel.json", "report.html", "selection.parquet"]
+    assert sorted(p.name for p in out.iterdir()) == names
+    assert Synthesis.open(out).pool == made / "imagined"
     assert json.loads((out / "funnel.json").read_text())["kept"] == 0
 
 
