@@ -24,16 +24,19 @@ PAGES = [
 PROGRAM = re.compile(r"^(?:\S*/)?worldeval (?!.*\.\.\.)")
 
 
-def commands() -> list[tuple[str, str]]:
-    """(page, command) of each line of a code block that calls the program, comments taken off."""
+def printed(text: str) -> list[str]:
+    """Each line of a code block that calls the program."""
     found = []
-    for page in PAGES:
-        for block in re.findall(r"^```\w*\n(.*?)^```", page.read_text(), re.DOTALL | re.M):
-            for line in block.replace("\\\n", " ").splitlines():
-                for part in line.split("&&"):
-                    if PROGRAM.match(part.strip()) and "MY_VERB" not in part:
-                        found.append((page.name, part.strip()))
+    for block in re.findall(r"^```\w*\n(.*?)^```", text, re.DOTALL | re.M):
+        for line in block.replace("\\\n", " ").splitlines():
+            parts = (" ".join(part.split()) for part in line.split("&&"))
+            found += [part for part in parts if PROGRAM.match(part) and "MY_VERB" not in part]
     return found
+
+
+def commands() -> list[tuple[str, str]]:
+    """(page, command) of all pages."""
+    return [(page.name, command) for page in PAGES for command in printed(page.read_text())]
 
 
 @pytest.mark.parametrize(("page", "command"), commands())

@@ -204,6 +204,22 @@ def test_training_and_validation_may_not_share_episodes(tmp_path, trust_folder) 
         )
 
 
+def test_validation_in_which_nothing_moves_is_told(tmp_path, trust_folder) -> None:
+    still = replace(episode(7, name="still"), poses=np.zeros((17, 4), np.float32))
+    with open_rollouts(tmp_path / "still", robot(2)) as store:
+        store.append(still)
+    with pytest.raises(DataError, match="too few or too much alike to tell 4 speeds apart"):
+        train_trust(
+            CONFIG,
+            tmp_path / "out",
+            training=training(1),
+            stores=[EpisodeStore.open(trust_folder / "training")],
+            validation=[EpisodeStore.open(tmp_path / "still")],
+            autoencoder=trust_folder / "autoencoder",
+            progress=False,
+        )
+
+
 def test_a_seed_that_is_not_complete_is_named(tmp_path) -> None:
     import pandas as pd
 

@@ -26,6 +26,8 @@ from worldeval.imagination.trust.observing import Observed, observe, pool, view_
 from worldeval.world_model.latents import Encode
 
 NEIGHBOURS = 8
+_LEAST = 1e-6
+"""No yardstick is shorter, so that what does not vary on true frames is not divided by nought."""
 SPEEDS = 4
 """Bins of speed, equally often filled on true frames."""
 POSES_KEPT = 4096
@@ -115,7 +117,10 @@ def build_reference(
     *,
     seed: int = 0,
 ) -> Reference:
-    """Measure true frames, those of ``validation`` after coding as video, as rollouts are kept."""
+    """Measure true frames, those of ``validation`` after coding as video, as rollouts are kept.
+
+    Raises DataError where ``validation`` has no motions of different speeds.
+    """
     rng = np.random.default_rng(seed)
     poses, pooled = _training_sample(network, encode, training, rng)
     mean, axes = zip(*(_whitening(pooled[:, v]) for v in range(pooled.shape[1])), strict=True)
@@ -142,6 +147,12 @@ def build_reference(
         np.median(neighbour_distance(points[:, v], known)) for v, known in enumerate(latents)
     ]
     speed = reference.speed(moved)
+    if np.bincount(speed, minlength=SPEEDS).min() == 0:
+        raise DataError(
+            f"the validation stores have {len(moved)} motions, too few or too much alike to tell "
+            f"{SPEEDS} speeds apart (such as an arm that stands still); give recordings in which "
+            "the arm moves slowly and fast"
+        )
     readings = np.concatenate([o.readings for o in true])
     error = np.abs(readings - np.concatenate([o.target for o in true])[:, None])
     first, second = view_pairs(len(network.config.views))
@@ -156,16 +167,18 @@ def build_reference(
         "pose_distance": np.asarray(np.median(neighbour_distance(place, poses))),
         "latents": latents,
         "latent_distance": np.asarray(distance),
-        "sharpness": np.stack([sharp.mean(0), sharp.std(0) + 1e-6], -1),
+        "sharpness": np.stack([sharp.mean(0), sharp.std(0) + _LEAST], -1),
         "jump": np.stack([_moments(change, slow == s) for s in range(SPEEDS)], 1),
     }
+    for name in ("reading_error", "view_difference", "pose_distance", "latent_distance"):
+        values[name] = np.maximum(values[name], _LEAST)  # signals are divided by them
     return Reference(**{name: np.asarray(v, np.float32) for name, v in values.items()})
 
 
 def _moments(change: np.ndarray, chosen: np.ndarray) -> np.ndarray:
     """(V, 2) mean and spread of the chosen rows of (T, V); of all where there are hardly any."""
     rows = change[chosen] if chosen.sum() > 10 else change
-    return np.stack([rows.mean(0), rows.std(0) + 1e-6], -1)
+    return np.stack([rows.mean(0), rows.std(0) + _LEAST], -1)
 
 
 def _training_sample(
