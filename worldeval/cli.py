@@ -22,7 +22,7 @@ from importlib import import_module
 from typing import Any
 
 from worldeval import fault, terminal
-from worldeval.errors import WorldEvalError
+from worldeval.errors import WorldEvalError, ran_out_of_memory
 from worldeval.terminal import shortened
 
 # verb -> (module:class, one line for the help); a group's verbs have two words.
@@ -161,7 +161,7 @@ def _guarded(words: list[str], *, alone: bool) -> int:
 def _told(error: Exception, words: list[str]) -> int:
     if isinstance(error, WorldEvalError):
         return _refuse(shortened(str(error), 4000))
-    if fault.is_memory(error):
+    if ran_out_of_memory(error):
         return _refuse(
             f"memory ran out ({shortened(str(error), 200) or 'no more was given'}); take a "
             f"smaller --batch, fewer --chunks or smaller files; {fault.kept(error, words)}"

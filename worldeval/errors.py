@@ -9,6 +9,7 @@
       |   + MismatchError      two sides disagree on views, rate, pose, units, size
       + CheckpointError        a checkpoint is missing, damaged or of another kind
       + PolicyError            a policy answered with something unusable
+      |   + PolicyAwayError    nobody answers where a policy is served, for as long as was waited
       + PolicyGoneError        a policy is gone for good: the run ends
       + JudgeError             a judge could not be asked for its verdict
       + WorldError             a world (simulator or imagination) could not step
@@ -50,6 +51,10 @@ class PolicyError(WorldEvalError):
     """A policy answered with something unusable."""
 
 
+class PolicyAwayError(PolicyError):
+    """Nobody answers where a policy is served: no fault of the rollout that was under way."""
+
+
 class PolicyGoneError(WorldEvalError):
     """A policy is gone for good (its server stays away, or is another by now): the run ends."""
 
@@ -71,3 +76,16 @@ class StartStateError(WorldError, KeyError):
 
 class MissingDependencyError(WorldEvalError, ImportError):
     """An optional package is not installed."""
+
+
+def ran_out_of_memory(error: BaseException | None) -> bool:
+    """Whether memory ran out, for the error or what caused it; torch and OpenCV have no type of
+    their own for it."""
+    told = ("can't allocate memory", "not enough memory", "Insufficient memory", "std::bad_alloc")
+    while error is not None:
+        if isinstance(error, MemoryError) or type(error).__name__ == "OutOfMemoryError":
+            return True
+        if isinstance(error, Exception) and any(words in str(error) for words in told):
+            return True
+        error = error.__cause__
+    return False

@@ -75,14 +75,6 @@ def report(error: BaseException, words: Sequence[str]) -> str:
     )
 
 
-def is_memory(error: BaseException) -> bool:
-    """Whether memory ran out; torch and OpenCV have no type of their own for it."""
-    if isinstance(error, MemoryError) or type(error).__name__ == "OutOfMemoryError":
-        return True
-    told = ("can't allocate memory", "not enough memory", "Insufficient memory", "std::bad_alloc")
-    return isinstance(error, Exception) and any(words in str(error) for words in told)
-
-
 def _folder() -> str:
     try:
         return os.getcwd()

@@ -16,14 +16,20 @@ A rollout ends one chunk of the robot after the one in which the world flags suc
 whoever judges its frames sees it solved, not only being solved), else after ``suite.chunks`` of
 them: whatever number of steps its policy executes, so that all are given the same. When a policy
 or a world fails in a batch, the rollouts that had not ended are begun again one at a time, which
-repeats them exactly; the guilty one alone is kept as an error, with its frames so far.
+repeats them exactly; the guilty one alone is kept as an error, with its frames so far. When memory
+runs out they are begun again in halves, and batches stay as small. A policy server that stays away
+ends the run, and none of its rollouts is an error.
+
+Rollouts of a batch are written in the order of the suite, whichever ends first: the store is the
+same whatever the batch.
 """
 
 from __future__ import annotations
 
 import logging
 import time
-from collections.abc import Callable, Iterator, Sequence
+import traceback
+from collections.abc import Callable, Collection, Iterator, Sequence
 from contextlib import contextmanager
 from typing import NoReturn
 
@@ -32,10 +38,13 @@ import numpy as np
 from worldeval.data.store.episodes import EpisodeStore
 from worldeval.errors import (
     ConfigError,
+    PolicyAwayError,
     PolicyError,
+    PolicyGoneError,
     StartStateError,
     WorldError,
     WorldEvalError,
+    ran_out_of_memory,
 )
 from worldeval.motion.adapters import Adapter, adapter_for, command
 from worldeval.policies.checking import check_actions
@@ -44,6 +53,7 @@ from worldeval.robots.bounds import starts_outside, staying
 from worldeval.rollout.fit import check_fit
 from worldeval.rollout.gathering import Gathered, frames_at_once
 from worldeval.rollout.observing import check_step, observe, take
+from worldeval.rollout.pausing import append_when_possible, free_memory
 from worldeval.rollout.progress import Progress
 from worldeval.rollout.recording import Recording, rollout_key
 from worldeval.rollout.resuming import check_held, start_digest
@@ -78,12 +88,19 @@ def run(
     progress: bool | Progress = True,
     on_chunk: Callable[[ChunkEvent], None] | None = None,
     adapter: Adapter | None = None,
+    skip: Collection[str] = (),
+    proven: bool = False,
+    retries: int = 0,
+    disk_wait_s: float = 0.0,
 ) -> RunSummary:
     """Roll out every start state of the suite that the store does not hold yet.
 
     batch: rollouts at once. seed: of all randomness; the suite's own if None. adapter: turns chunks
     into poses; that of the robot's ``motion`` if None. progress: whether to show how far it is, or
-    the ``Progress`` of more than this run, to be told of it.
+    the ``Progress`` of more than this run, to be told of it. skip: keys of rollouts that lie in
+    another store. proven: the policy is known to work, so errors are kept from the first on.
+    retries: how often a rollout that ended in an error is begun again before that is kept.
+    disk_wait_s: how long to wait for space on a full disk, before StoreError.
     Raises MismatchError or PolicyError if policy, world, suite and robot do not fit together,
     StartStateError for a start state that the world does not have, ConfigError if a rollout of the
     store began at another start state of that name, RunInterrupted on Ctrl-C.
@@ -101,6 +118,10 @@ def run(
         suite.seed if seed is None else seed,
         on_chunk,
         adapter or adapter_for(world.robot),
+        skip,
+        proven,
+        retries,
+        disk_wait_s,
     ).all(batch, progress)
 
 
@@ -116,6 +137,10 @@ class _Run:
         seed: int,
         on_chunk: Callable[[ChunkEvent], None] | None,
         adapter: Adapter,
+        skip: Collection[str],
+        proven: bool,
+        retries: int,
+        disk_wait_s: float,
     ) -> None:
         self.world, self.suite, self.store = world, suite, store
         self.policy = guarded(policy)  # all that it raises is a PolicyError, and it changes nothing
@@ -129,15 +154,18 @@ class _Run:
         self.frames = 0
         self.began_s = time.perf_counter()
         self.total_steps = suite.chunks * self.robot.chunk_steps
-        held = store.keys
+        self.retries, self.disk_wait_s = retries, disk_wait_s
+        held = {*store.keys, *skip}
         self.todo = [s for s in suite.starts if rollout_key(self.name, s.start_id) not in held]
         self.resumed = len(suite.starts) - len(self.todo)
         # Until the policy has once ended a rollout without an error, errors are held back: if
         # there is nothing but errors, the policy or the set-up is at fault and the user is told,
         # rather than a store filled with errors that a mended policy would then skip.
-        self.proven = any(key.startswith(rollout_key(self.name, "")) for key in held)
+        self.proven = proven or any(key.startswith(rollout_key(self.name, "")) for key in held)
         self.began_at: dict[str, tuple[np.ndarray, np.ndarray | None]] = {}
         self.held_back: list[tuple[Episode, WorldEvalError]] = []
+        self.in_order: list[str] = []  # start states of the batch whose rollouts are not written
+        self.ended: dict[str, tuple[Episode, WorldEvalError | None]] = {}
 
     def all(self, batch: int, progress: bool | Progress) -> RunSummary:
         starts = len(self.suite.starts)
@@ -150,17 +178,23 @@ class _Run:
             frames=self.total_steps // self.robot.steps_per_frame,
         )
         try:
-            for i in range(0, len(self.todo), batch):
-                part = self.todo[i : i + batch]
+            self.batch = batch
+            while self.todo:
+                part, self.todo = self.todo[: self.batch], self.todo[self.batch :]
+                self.in_order = [start.start_id for start in part]
                 self._batch(part)
                 self.progress.finish(len(part))
         except KeyboardInterrupt as stop:
+            self._write_ended()
             report = self.report()
             raise RunInterrupted(
                 f"interrupted: {report.rollouts + self.resumed} of {starts} "
                 f"rollouts of {self.name!r} are kept; run the same command again to continue",
                 report,
             ) from stop
+        except WorldEvalError:
+            self._write_ended()
+            raise
         finally:
             self.progress.end()
             if alone:
@@ -193,19 +227,37 @@ class _Run:
             notes=self.policy.run_notes(),
         )
 
-    def _batch(self, starts: Sequence[StartState]) -> None:
+    def _batch(self, starts: Sequence[StartState], tried: int = 0) -> None:
+        """Roll out these start states. tried: how often those of a single one ended in an error."""
         error, unfinished = self._roll(starts)
         if error is None:
             return
         if isinstance(error, StartStateError):  # the suite does not belong to this world
             raise error
-        if len(starts) == 1:
-            self._keep(unfinished[0].finish(error=str(error)), error)
+        if isinstance(error, PolicyAwayError):  # no fault of these rollouts
+            raise PolicyGoneError(
+                f"{error}; the run was stopped and the rollouts under way are not kept: start the "
+                "server and run the same command again to continue"
+            ) from error
+        if len(starts) == 1 and tried >= self.retries:
+            told = "".join(traceback.format_exception(error))
+            self._end(unfinished[0].finish(error=str(error), traceback=told), error)
             return
         again = [recording.start for recording in unfinished]
         unfinished.clear()  # frees their frames
-        for start in again:
-            self._batch([start])
+        if len(starts) == 1:
+            self._batch(again, tried + 1)
+            return
+        each = 1
+        if ran_out_of_memory(error):
+            each = (len(starts) + 1) // 2
+            if self.batch > each:
+                self.batch = each
+                self.progress.say(f"memory ran out with a batch of {len(starts)}: {each} from now")
+        error = None  # its traceback holds what the failed step has left
+        free_memory()
+        for i in range(0, len(again), each):
+            self._batch(again[i : i + each])
 
     def _roll(
         self, starts: Sequence[StartState]
@@ -275,7 +327,7 @@ class _Run:
                 going = [i for i, recording in enumerate(active) if not recording.shown]
                 for recording in active:
                     if recording.shown:
-                        self._keep(recording.finish())
+                        self._end(recording.finish())
                 rows, active = [rows[i] for i in going], [active[i] for i in going]
                 if len(going) < len(seen.frames):
                     gathered.keep_rows(going)
@@ -284,7 +336,7 @@ class _Run:
         except (PolicyError, WorldError) as error:
             return error, active
         while active:
-            self._keep(active.pop(0).finish())  # its frames are freed before the next
+            self._end(active.pop(0).finish())  # its frames are freed before the next
         return None, []
 
     def _gather(
@@ -367,6 +419,17 @@ class _Run:
         self.frames += seen.frames.shape[0] * seen.frames.shape[1]
         self.progress.advance(seen.frames.shape[0] * seen.frames.shape[1])
 
+    def _end(self, episode: Episode, error: WorldEvalError | None = None) -> None:
+        """A rollout is over: write it as soon as all before it in its batch are written."""
+        self.ended[episode.extra["start_id"]] = episode, error
+        while self.in_order and self.in_order[0] in self.ended:
+            self._keep(*self.ended.pop(self.in_order.pop(0)))
+
+    def _write_ended(self) -> None:
+        """Write what ended before the run was stopped."""
+        for start_id in [one for one in self.in_order if one in self.ended]:
+            self._keep(*self.ended.pop(start_id))
+
     def _keep(self, episode: Episode, error: WorldEvalError | None = None) -> None:
         """Write an episode; hold errors back until the policy is known to work at all."""
         if error is not None and not self.proven:
@@ -379,7 +442,7 @@ class _Run:
         self.held_back = []
         for one in [*waiting, episode]:
             began = time.perf_counter()
-            self.store.append(one)
+            append_when_possible(self.store, one, self.disk_wait_s)
             self.seconds["write"] += time.perf_counter() - began
             self.outcomes[one.extra["outcome"]] += 1
 

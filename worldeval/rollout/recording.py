@@ -23,6 +23,9 @@ from worldeval.types import Episode, Outcome, StartState
 START = "start_digest"
 """Fact of a rollout: the digest of what it began at; see ``resuming.py``."""
 
+MOST_TRACEBACK = 8000
+"""Characters of a traceback that are kept, its last ones."""
+
 
 def rollout_key(policy: str, start_id: str) -> str:
     """The name of a rollout in a store."""
@@ -132,8 +135,9 @@ class Recording:
         self._count = new.stop
         self.chunks.append(jsonable(log))
 
-    def finish(self, error: str = "") -> Episode:
-        """The episode. ``error`` is the text of what ended it early, empty otherwise.
+    def finish(self, error: str = "", traceback: str = "") -> Episode:
+        """The episode. ``error`` is the text of what ended it early, empty otherwise; ``traceback``
+        says where that came from.
 
         A rollout that could not even begin is kept with a black start frame, so that it is
         counted among the errors instead of vanishing.
@@ -173,6 +177,7 @@ class Recording:
                 "steps": self.steps,
                 "outcome": outcome.value,
                 "error": error,
+                **({"traceback": traceback[-MOST_TRACEBACK:]} if traceback else {}),
                 "chunks": json.dumps(self.chunks),
             },
         )

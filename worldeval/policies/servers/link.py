@@ -18,7 +18,7 @@ from urllib.parse import urlsplit
 from websockets.exceptions import ConnectionClosed, InvalidHandshake, InvalidStatus
 from websockets.sync.client import ClientConnection, connect
 
-from worldeval.errors import ConfigError, MismatchError, PolicyError
+from worldeval.errors import ConfigError, MismatchError, PolicyAwayError, PolicyError
 from worldeval.policies.servers import wire
 
 if TYPE_CHECKING:
@@ -146,7 +146,7 @@ class Link:
                     raise Lost("the connection was closed on this side") from error
                 if time.monotonic() + pause_s > until_s:
                     raise self._server.refuse(
-                        PolicyError(
+                        PolicyAwayError(
                             f"no policy server answers at {self.url} ({_why(error)}; tried for "
                             f"{patience_s:g} s); start it, or correct host and port"
                         )
@@ -158,7 +158,9 @@ class Link:
                     f"{self.url} cannot be connected to ({error}); give the server's own address"
                 ) from error
             if self._number == 0 and pause_s == PAUSE_S[0]:
-                log.warning("waiting for the policy server at %s", self.url)
+                log.warning(
+                    "waiting for the policy server at %s, at most %g s", self.url, patience_s
+                )
             self._server.stop.wait(pause_s)
             pause_s = min(2 * pause_s, PAUSE_S[1])
 

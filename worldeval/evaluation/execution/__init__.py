@@ -1,0 +1,1 @@
+"""Who rolls out: this process, several of them, Ray's, or one of many machines."""

@@ -1,0 +1,148 @@
+"""Rollouts that others made beside a run's store, and how they become one store.
+
+Enters: a run's folder, in which every process or machine that helped has a store of its own (below
+``.parts``), or folders of runs elsewhere. Leaves: one store, in the order in which one process
+alone would have written it; each rollout once. A rollout is one atomic unit in its part, and the
+parts are removed only when all of it lies in the run: a kill at any moment loses nothing.
+"""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Iterator, Sequence
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from worldeval.data.atomic import WriterLock
+from worldeval.data.store.carrying_over import Source
+from worldeval.data.store.episodes import EpisodeStore
+from worldeval.data.store.layout import INFO_PATH
+from worldeval.errors import StoreError
+from worldeval.types import Outcome
+
+PARTS = ".parts"
+
+
+def part_stores(folder: Path) -> list[Path]:
+    """The stores of a run's parts."""
+    return sorted(info.parent.parent for info in (folder / PARTS).glob(f"*/{INFO_PATH}"))
+
+
+def held_keys(folder: Path) -> set[str]:
+    """Keys of all rollouts of a run, those of its parts too."""
+    roots = part_stores(folder)
+    if (folder / INFO_PATH).is_file():
+        roots.append(folder)
+    return {key for root in roots for key in EpisodeStore.open(root).keys}
+
+
+@contextmanager
+def at_work(folder: Path, name: str) -> Iterator[None]:
+    """Be the only one who makes the part ``name``. StoreError if another is."""
+    place = folder / PARTS
+    place.mkdir(parents=True, exist_ok=True)
+    lock = WriterLock(place / f"{name}.lock")
+    try:
+        lock.acquire()
+    except StoreError as error:
+        raise StoreError(
+            f"{name} of {folder} is being made by another process; wait for it "
+            f"(`worldeval status {folder}`), or stop that one first"
+        ) from error
+    try:
+        yield
+    finally:
+        lock.release()
+
+
+@dataclass(frozen=True, kw_only=True)
+class Order:
+    """The place of every rollout in a store that one process alone would write."""
+
+    policies: Sequence[str]
+    starts: Sequence[str]
+
+    @classmethod
+    def of_manifest(cls, manifest: dict[str, Any]) -> Order:
+        """As ``run.json`` says; runs of earlier versions know the policies alone."""
+        plan = manifest.get("extra", {}).get("plan") or {}
+        names = list(plan) or list(manifest.get("config", {}).get("policy_names") or ())
+        starts = dict.fromkeys(start for starts in plan.values() for start in starts)
+        return cls(policies=names, starts=list(starts))
+
+    def ranks(self) -> tuple[dict[str, int], dict[str, int]]:
+        return (
+            {name: i for i, name in enumerate(self.policies)},
+            {name: i for i, name in enumerate(self.starts)},
+        )
+
+
+def take_in(store: EpisodeStore, roots: Sequence[Path], order: Order) -> int:
+    """Append the rollouts of other stores that ``store`` lacks; how many they were.
+
+    Of a rollout that several have, one without an error is taken.
+    """
+    policies, starts = order.ranks()
+    found: dict[str, tuple[tuple[bool, int, int, int, int], Source, int]] = {}
+    for part, root in enumerate(roots):
+        source = Source(root)
+        for number in range(len(source.store)):
+            facts = source.store.facts(number)
+            key = facts["key"]
+            if key in store:
+                continue
+            wrong = facts.get("outcome") == Outcome.ERROR.value
+            policy = policies.get(str(facts.get("policy")), len(policies))
+            start = starts.get(str(facts.get("start_id")), len(starts))
+            one = (wrong, policy, start, part, number), source, number
+            if key not in found or one[0][0] < found[key][0][0]:
+                found[key] = one
+    for _, source, number in sorted(found.values(), key=lambda one: one[0][1:]):
+        episode, coded = source.episode(number, store.root)
+        store.append(episode, coded)
+    return len(found)
+
+
+def gather(folder: Path, order: Order, store: EpisodeStore | None = None) -> int:
+    """Take the parts of a run into its store, and remove them; how many rollouts came.
+
+    store: that of the run, if it is open. Raises StoreError while anybody makes a part.
+    """
+    place = folder / PARTS
+    if not place.is_dir():
+        return 0
+    with ExitStack() as held:
+        for lock in sorted(place.glob("*.lock")):
+            held.enter_context(at_work(folder, lock.stem))
+        roots = part_stores(folder)
+        count = 0
+        if roots:
+            if store is None:
+                store = held.enter_context(_same_store(folder, roots[0]))
+            count = take_in(store, roots, order)
+        shutil.rmtree(place)
+    return count
+
+
+def _same_store(folder: Path, part: Path) -> EpisodeStore:
+    """The run's store; made as that of its part is, if there is none."""
+    if (folder / INFO_PATH).is_file():
+        return EpisodeStore.open(folder)
+    pattern = EpisodeStore.open(part)
+    layout = pattern.layout
+    return EpisodeStore.create(
+        folder,
+        views=layout.views,
+        image_size=layout.image_size,
+        pose_names=layout.pose_names,
+        action_names=layout.action_names,
+        steps_per_frame=layout.steps_per_frame,
+        fps=layout.fps,
+        robot_type=layout.robot_type,
+        images=layout.images,
+        expert_actions=layout.expert_actions,
+        joint_names=layout.joint_names,
+        extra=pattern.extra,
+    )
