@@ -55,6 +55,9 @@ VERBS = {
     "merge": ("merge:Merge", "a fine-tuned policy with its base, by interpolation"),
     "evaluate": ("evaluate:Evaluate", "roll out, judge and rank policies, in one folder"),
     "rollout": ("rollout:Rollout", "run policies from a suite's start states in a world"),
+    "resume": ("resume:Resume", "go on with a run that was interrupted"),
+    "status": ("resume:StatusVerb", "how far a run is: rate, time left, errors, cost"),
+    "gather": ("resume:Gather", "make the parts of several machines one run"),
     "probe": ("probe:Probe", "measure whether the imagined arm does what was commanded"),
     "carry-out": (
         "carry_out:CarryOut",
@@ -124,6 +127,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     words = list(sys.argv[1:] if argv is None else argv)
     if argv is None:
         terminal.fill_descriptors()
+        _end_on_request()
     with terminal.guarded_streams() as (out, _):
         code = _guarded(words, alone=argv is None)
         out.flush()
@@ -149,6 +153,7 @@ def _guarded(words: list[str], *, alone: bool) -> int:
     except KeyboardInterrupt as stop:  # the engine's says how much is kept
         if alone:  # a second Ctrl-C must not spoil the end of the program
             signal.signal(signal.SIGINT, signal.SIG_IGN)
+            signal.signal(signal.SIGTERM, signal.SIG_IGN)
         said = str(stop) or "interrupted; run the same command again to continue"
         print(f"worldeval: {said}", file=sys.stderr)
         return 130
@@ -156,6 +161,20 @@ def _guarded(words: list[str], *, alone: bool) -> int:
         if os.environ.get("WORLDEVAL_TRACEBACK"):
             traceback.print_exc()
         return _told(error, words)
+
+
+def _end_on_request() -> None:
+    """SIGTERM, as of a cluster whose time is up, ends as cleanly as Ctrl-C."""
+    process = os.getpid()
+
+    def end(number: int, frame: object) -> None:
+        if os.getpid() != process:  # a child that was forked from this one
+            signal.signal(number, signal.SIG_DFL)
+            os.kill(os.getpid(), number)
+        raise KeyboardInterrupt
+
+    if signal.getsignal(signal.SIGTERM) == signal.SIG_DFL:
+        signal.signal(signal.SIGTERM, end)
 
 
 def _told(error: Exception, words: list[str]) -> int:
@@ -201,17 +220,21 @@ def _run(verb: str, options: list[str]) -> int:
 
     from worldeval.commands.ranges import check_values, check_words
     from worldeval.commands.renamed import as_today
+    from worldeval.commands.saved_options import with_config
 
     check_words(options)
     options = as_today(verb, options)
     module, name = VERBS[verb][0].split(":")
     kind = getattr(import_module(f"worldeval.commands.{module}"), name)
+    default, options = with_config(kind, options)
     # A flag has no --no- twin to clutter the help.
     settings = (tyro.conf.FlagCreatePairsOff, tyro.conf.OmitSubcommandPrefixes)
     try:
         # The help may be coloured; an error repeats words of the command line, codes and all.
         with terminal.colours(all(map(str.isprintable, options))):
-            command: Any = tyro.cli(kind, prog=f"worldeval {verb}", args=options, config=settings)
+            command: Any = tyro.cli(
+                kind, prog=f"worldeval {verb}", args=options, default=default, config=settings
+            )
     except SystemExit as stop:  # the usage was printed
         return stop.code if isinstance(stop.code, int) else 2
     check_values(command)

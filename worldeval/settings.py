@@ -14,6 +14,7 @@ import math
 import types
 from collections.abc import Mapping, Sequence
 from functools import cache
+from pathlib import Path
 from typing import Any, Literal, TypeVar, Union, cast, get_args, get_origin, get_type_hints
 
 from worldeval.errors import ConfigError
@@ -70,6 +71,8 @@ def _value(value: Any, kind: Any, name: str) -> Any:
         return _tuple(value, get_args(kind), name)
     if dataclasses.is_dataclass(kind) and isinstance(kind, type):
         return value if isinstance(value, kind) else settings_from(kind, value, f"{name}.")
+    if kind is Path and isinstance(value, str) and value:
+        return Path(value)
     if kind is bool and type(value) is not bool:
         raise _wrong(name, value, "true or false")
     if kind is int and type(value) is not int:

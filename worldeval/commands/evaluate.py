@@ -8,6 +8,7 @@ from typing import Annotated, Literal
 
 import tyro
 
+from worldeval.evaluation.execution.options import ExecutionOptions
 from worldeval.evaluation.stage import StageOptions
 
 
@@ -50,6 +51,12 @@ class Evaluate:
     round: int = 8
     """With --until-sure: start states before each look at the order, rounded up until every task
     has run."""
+    config: Path | None = None
+    """A run.json, whose options are taken where this command line gives none; what may be given
+    several times is added to what stands there."""
+    execution: Annotated[ExecutionOptions, tyro.conf.arg(name="")] = field(
+        default_factory=ExecutionOptions
+    )
     stage: Annotated[StageOptions, tyro.conf.arg(name="")] = field(default_factory=StageOptions)
 
     def run(self) -> None:
@@ -67,6 +74,9 @@ class Evaluate:
             until_sure=self.until_sure,
             alpha=self.alpha,
             round_starts=self.round,
+            execution=self.execution,
             verb=self,
         )
+        if run is None:
+            return
         print(f"{run.text()}\n\n{self.out / 'report.html'}")

@@ -8,6 +8,7 @@ from typing import Annotated
 
 import tyro
 
+from worldeval.evaluation.execution.options import ExecutionOptions
 from worldeval.evaluation.stage import StageOptions
 
 
@@ -22,6 +23,7 @@ class Rollout:
       worldeval rollout --policy checkpoints/policies/full --out runs/mine
       worldeval rollout --policy random --policy python:mine.py:Mine?speed=2 \\
           --world metaworld --per-task 5 --out runs/truth
+      worldeval rollout --policy checkpoints/policies/full --workers 4 --out runs/mine
       worldeval rollout --world-model runs/ctrl-world --starts recordings/droid \\
           --action-space joint_velocity --policy openpi://localhost:8000 --out runs/pi
     """
@@ -32,10 +34,18 @@ class Rollout:
     python:FILE.py:CLASS?argument=value."""
     out: Path
     """Folder to write the rollouts to."""
+    config: Path | None = None
+    """A run.json, whose options are taken where this command line gives none; what may be given
+    several times is added to what stands there."""
+    execution: Annotated[ExecutionOptions, tyro.conf.arg(name="")] = field(
+        default_factory=ExecutionOptions
+    )
     stage: Annotated[StageOptions, tyro.conf.arg(name="")] = field(default_factory=StageOptions)
 
     def run(self) -> None:
         from worldeval.evaluation.rolling import roll_out
 
-        with self.stage.open(self.out, self.policy, self) as stage:
-            roll_out(stage, self.stage.batch)
+        self.execution.check()
+        head = not self.execution.alone
+        with self.stage.open(self.out, self.policy, self, only_head=head) as stage:
+            roll_out(stage, self.stage.batch, execution=self.execution)

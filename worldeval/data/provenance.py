@@ -106,6 +106,8 @@ def write_manifest(
             _refuse_changes(earlier, settings, folder, {*(allow_changes or ()), *added})
             manifest["unchecked"] = _refuse_other_content(earlier, content, folder, added)
         began = {k: earlier[k] for k in now if k in earlier}
+        if "spent" in earlier:
+            manifest["spent"] = earlier["spent"]
         manifest = {**manifest, **began, "resumed": [*earlier.get("resumed", []), now]}
     try:
         folder.mkdir(parents=True, exist_ok=True)
@@ -340,6 +342,13 @@ def _refuse_other_content(
             ", ".join(unknown),
         )
     return unknown
+
+
+def difference(one: Mapping[str, Any], other: Mapping[str, Any]) -> tuple[str, Any, Any] | None:
+    """The first setting or content in which two manifests differ, with both values, or None."""
+    parts = ("seed", "config", "content")
+    found = _differences({k: one.get(k) for k in parts}, {k: other.get(k) for k in parts}, "")
+    return found[0] if found else None
 
 
 def _differences(old: Any, new: Any, name: str) -> list[tuple[str, Any, Any]]:

@@ -55,7 +55,7 @@ def in_order(
     waiting: deque[Future[_Result]] = deque()
     try:
         for job in jobs:
-            with _deaf_children():  # the pool begins its processes when it gets its first jobs
+            with deaf_children():  # the pool begins its processes when it gets its first jobs
                 waiting.append(pool.submit(work, job))
             if len(waiting) >= AHEAD * workers:
                 yield waiting.popleft().result()
@@ -78,11 +78,11 @@ def in_order(
 def _start_worker(begin: Callable[..., None], arguments: tuple[Any, ...]) -> None:
     # Ctrl-C reaches the whole group; the parent alone decides.
     signal.signal(signal.SIGINT, signal.SIG_IGN)
-    threading.Thread(target=_end_with_parent, daemon=True).start()
+    threading.Thread(target=end_with_parent, daemon=True).start()
     begin(*arguments)
 
 
-def _end_with_parent() -> None:
+def end_with_parent() -> None:
     """Else a worker whose parent was killed would wait for its next job for ever."""
     parent = multiprocessing.parent_process()
     if parent is not None:
@@ -91,7 +91,7 @@ def _end_with_parent() -> None:
 
 
 @contextmanager
-def _deaf_children() -> Iterator[None]:
+def deaf_children() -> Iterator[None]:
     """Processes that begin in the block never hear Ctrl-C, not even before ``_start_worker``."""
     if not hasattr(signal, "pthread_sigmask"):  # Windows
         yield

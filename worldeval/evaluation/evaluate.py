@@ -7,6 +7,7 @@ start states can be added by naming them in a later one.
 
 from __future__ import annotations
 
+import time
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -14,6 +15,8 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from worldeval.errors import ConfigError
 from worldeval.evaluation.evaluation import Evaluation
+from worldeval.evaluation.execution.options import ExecutionOptions
+from worldeval.evaluation.execution.timing import keep_judged
 from worldeval.evaluation.given import Given, as_list, open_judge
 from worldeval.evaluation.opening import IMAGINATION
 from worldeval.evaluation.ranked import OTHER_SEED
@@ -55,6 +58,8 @@ def evaluate(
     batch: int = 8,
     threads: int = 2,
     device: str | None = None,
+    workers: int = 1,
+    retries: int = 0,
 ) -> Evaluation:
     """Roll out, judge and rank policies in a world; resumes what ``out`` holds already.
 
@@ -73,7 +78,9 @@ def evaluate(
     probability of at most ``alpha``. chunks, tasks, per_task: a part of the suite.
     seeds: of all randomness; the suite's if none is given. With a second one everything is rolled
     out again, and the ranking says whether its order holds.
-    isolate: run each policy in a process of its own.
+    isolate: run each policy in a process of its own. workers: processes that roll out, with equal
+    results (policies must be URIs then, and a script needs ``if __name__ == "__main__":``).
+    retries: how often a rollout that ended in an error is begun again.
 
     Raises ConfigError, MismatchError, PolicyError, ... in one sentence that says what to do.
     """
@@ -106,7 +113,7 @@ def evaluate(
     folder = _path(out, "out")
     if folder is None:
         raise ConfigError("out is None, expected the folder to write the evaluation to")
-    return evaluate_stage(
+    run = evaluate_stage(
         stage,
         as_list(policies),
         folder,
@@ -117,7 +124,10 @@ def evaluate(
         until_sure=goal,
         alpha=alpha,
         seeds=tuple(seeds) if isinstance(seeds, Sequence) else (seeds,),
+        execution=ExecutionOptions(workers=workers, retries=retries),
     )
+    assert run is not None  # of shards alone
+    return run
 
 
 def _path(value: Any, name: str) -> Path | None:
@@ -142,9 +152,13 @@ def evaluate_stage(
     alpha: float = 0.05,
     round_starts: int = 8,
     seeds: Sequence[int] = (),
+    execution: ExecutionOptions | None = None,
     verb: Any = None,
-) -> Evaluation:
-    """``evaluate`` with all options of the stage. verb: the options as given, for run.json."""
+) -> Evaluation | None:
+    """``evaluate`` with all options of the stage. verb: the options as given, for run.json.
+
+    None after a shard, of which nothing is judged yet.
+    """
     from worldeval.evaluation.rolling import roll_controls, roll_out
     from worldeval.evaluation.until_sure_folder import check_enough, roll_until_sure
 
@@ -153,8 +167,15 @@ def evaluate_stage(
             raise ConfigError(f"{name} is {flag!r:.60}, expected True or False")
     if isinstance(alpha, bool) or not isinstance(alpha, (int, float)):
         raise ConfigError(f"alpha is {alpha!r:.60}, expected a probability between 0 and 1")
+    execution = execution or ExecutionOptions()
+    execution.check()
     if until_sure is not None:
         check_enough(policies)
+        if execution.shard is not None or not execution.alone:
+            raise ConfigError(
+                "until_sure looks at the order after each round, which workers and shards do not "
+                "do together; leave --until-sure out, or --workers, --executor and --shard"
+            )
     if not policies:
         raise ConfigError("no policy was given, expected one or more: --policy URI")
     first, second = _seeds(seeds, until_sure)
@@ -169,21 +190,32 @@ def evaluate_stage(
     steps = ["judging"] * (judging is not None) + ["trust"] * (trust and imagined) + ["ranking"]
     then = ", ".join(["another seed"] * (second is not None) + steps)
     record = verb or options
-    with options.open(out, policies, record, controls=controls, seed=first) as stage:
+    head = not execution.alone
+    with options.open(
+        out, policies, record, controls=controls, seed=first, only_head=head
+    ) as stage:
         if rule is None:
-            roll_out(stage, options.batch, then=then)
+            roll_out(stage, options.batch, then=then, execution=execution)
         else:
             rule = replace(rule, seed=stage.suite.seed)
             roll_until_sure(stage, judging, rule, options.batch, then=then)
-        roll_controls(stage, options.batch, then=then)
+        roll_controls(stage, options.batch, then=then, execution=execution)
     if second is not None:
-        with options.open(out / OTHER_SEED, policies, record, seed=second) as stage:
-            roll_out(stage, options.batch, then=", ".join(steps))
+        again = out / OTHER_SEED
+        with options.open(again, policies, record, seed=second, only_head=head) as stage:
+            roll_out(stage, options.batch, then=", ".join(steps), execution=execution)
+    if execution.shard is not None:
+        from worldeval.evaluation.execution.status import status
+
+        print(f"{status(out)}\nwhen all shards are done, the same command without --shard ranks")
+        return None
     run = Evaluation.open(out)
+    began_s = time.perf_counter()
     if judging is None:
         _keep_outcomes(run)
     else:
         run.judge(judging)
+    keep_judged(out, time.perf_counter() - began_s)
     if trust and imagined:
         run.measure_trust(options.imagination)
     return run.rank(given)

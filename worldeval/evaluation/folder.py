@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 from worldeval.data.files import load_json
 from worldeval.data.tables import (
     CELL,
+    DECIDED,
     DISTRUST,
     KEY,
     TRUSTED,
@@ -56,6 +57,14 @@ def judge_folder(judge: Judge, place: Path) -> pd.DataFrame:
         print(printable(told), file=sys.stderr)
     write_table(table, place / VERDICTS)
     return table
+
+
+def keep_truth(table: pd.DataFrame, folder: Path) -> None:
+    """Write what the world knows of its rollouts (``rollout_table``), if it knows anything."""
+    known = int(table["outcome"].isin(DECIDED).sum())
+    if known:
+        write_table(table, folder / TRUTH)
+        print(f"{known} outcomes in {folder / TRUTH}")
 
 
 def check_labels(judges: Sequence[Judge], stores: Iterable[EpisodeStore], where: Path) -> list[str]:

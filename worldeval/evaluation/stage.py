@@ -7,6 +7,7 @@ refuses to mix rollouts of different settings. Whoever rolls out, the folder loo
 
 from __future__ import annotations
 
+import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -23,7 +24,8 @@ if TYPE_CHECKING:
 
     from worldeval.data.store.episodes import EpisodeStore
     from worldeval.evaluation.controls import Controls
-    from worldeval.evaluation.given import Given
+    from worldeval.evaluation.execution.worker import Recipe
+    from worldeval.evaluation.given import Given, Opened
     from worldeval.motion.adapters import Adapter
     from worldeval.rollout.suite import Suite
     from worldeval.types import Policy, World
@@ -62,54 +64,21 @@ class StageOptions:
         *,
         controls: bool = False,
         seed: int | None = None,
+        only_head: bool = False,
     ) -> Stage:
         """Open the world, load the policies, and begin or go on in ``out``.
 
         verb: the options as given, for run.json. controls: control policies too, where the world
-        is imagined. seed: of all randomness; the suite's if None. Raises what does not fit together
-        before anything is rolled out.
+        is imagined. seed: of all randomness; the suite's if None. only_head: workers will roll out,
+        so no GPU is taken. Raises what does not fit together before anything is rolled out.
         """
         from worldeval.data.provenance import MANIFEST, read_manifest, write_manifest
-        from worldeval.evaluation.controls import open_controls
-        from worldeval.evaluation.given import open_policies
-        from worldeval.evaluation.opening import (
-            adapter_of,
-            fingerprint,
-            open_world,
-            set_threads,
-            world_content,
-        )
-        from worldeval.rollout.fit import check_fit, check_names
+        from worldeval.evaluation.opening import fingerprint, world_content
 
-        self.guard.check()
-        set_threads(self.threads)
-        out = out.absolute()  # whatever a policy does to the working folder
-        suite = self._suite().subset(self.task or None, self.per_task)
-        if self.chunks is not None:
-            suite = replace(suite, chunks=self.chunks)
-        if seed is not None:
-            suite = replace(suite, seed=seed)
-        world = open_world(self.world, self.imagination)
-        adapter = adapter_of(world.robot, self.imagination)
-        opened = open_policies(policies, world.robot, self.guard)
-        stage = Stage(
-            world=world,
-            adapter=adapter,
-            policies=tuple(one.policy for one in opened),
-            suite=suite,
-            folder=out,
-            lent=frozenset(one.policy.spec.name for one in opened if one.lent),
-        )
+        stage, opened = self._opened(out, policies, controls, seed, only_head)
+        suite, out = stage.suite, stage.folder
         imagined = self.world == IMAGINATION
         try:
-            for one in opened:  # all are checked before the first begins
-                check_fit(world, one.policy, suite)
-            check_names([one.uri for one in opened], stage.policies)
-            if controls and imagined:
-                names = [policy.spec.name for policy in stage.policies]
-                beside = open_controls(world, suite, self._recorded(), names)
-                opened += beside.opened
-                stage = replace(stage, controls=beside)
             config = {
                 "world": self.world,
                 "imagination": self.imagination if imagined else None,
@@ -129,7 +98,13 @@ class StageOptions:
                 command="rollout",
                 config=config,
                 seed=suite.seed,
-                extra={"options": verb, "starts": len(suite.starts)},
+                extra={
+                    "options": verb,
+                    "verb": type(verb).__name__.lower(),
+                    "working_folder": os.getcwd(),
+                    "starts": len(suite.starts),
+                    "plan": stage.plan(),
+                },
                 content=content | world_content(self.world, self.imagination),
                 allow_changes=("suite.name",) if named else ("suite.name", "policy_names"),
                 grows={"policies": "policy ", "policy_names": "name "} if named else None,
@@ -139,6 +114,64 @@ class StageOptions:
             stage.close()
             raise
         return stage
+
+    def open_again(
+        self, policies: Sequence[Given], out: Path, *, controls: bool, seed: int | None
+    ) -> Stage:
+        """The same as another process has opened and checked, for a worker of it."""
+        return self._opened(out, policies, controls, seed, False)[0]
+
+    def _opened(
+        self,
+        out: Path,
+        policies: Sequence[Given],
+        controls: bool,
+        seed: int | None,
+        only_head: bool,
+    ) -> tuple[Stage, tuple[Opened, ...]]:
+        from worldeval.evaluation.controls import open_controls
+        from worldeval.evaluation.execution.worker import Recipe
+        from worldeval.evaluation.given import open_policies
+        from worldeval.evaluation.opening import adapter_of, open_world, set_threads
+        from worldeval.rollout.fit import check_fit, check_names
+
+        self.guard.check()
+        set_threads(self.threads)
+        out = out.absolute()  # whatever a policy does to the working folder
+        suite = self._suite().subset(self.task or None, self.per_task)
+        if self.chunks is not None:
+            suite = replace(suite, chunks=self.chunks)
+        if seed is not None:
+            suite = replace(suite, seed=seed)
+        here = replace(self.imagination, device="cpu") if only_head else self.imagination
+        world = open_world(self.world, here)
+        adapter = adapter_of(world.robot, self.imagination)
+        opened = open_policies(policies, world.robot, self.guard)
+        stage = Stage(
+            world=world,
+            adapter=adapter,
+            policies=tuple(one.policy for one in opened),
+            suite=suite,
+            folder=out,
+            lent=frozenset(one.policy.spec.name for one in opened if one.lent),
+        )
+        if all(isinstance(one, (str, Path)) for one in policies):
+            uris = tuple(map(str, policies))
+            recipe = Recipe(options=self, policies=uris, folder=out, seed=seed, controls=controls)
+            stage = replace(stage, recipe=recipe)
+        try:
+            for one in opened:  # all are checked before the first begins
+                check_fit(world, one.policy, suite)
+            check_names([one.uri for one in opened], stage.policies)
+            if controls and self.world == IMAGINATION:
+                names = [policy.spec.name for policy in stage.policies]
+                beside = open_controls(world, suite, self._recorded(), names)
+                opened += beside.opened
+                stage = replace(stage, controls=beside)
+        except BaseException:
+            stage.close()
+            raise
+        return stage, opened
 
     def _recorded(self) -> EpisodeStore | None:
         """The store in which the start states lie, if there is one."""
@@ -162,12 +195,9 @@ class StageOptions:
 def _idle(out: Path, began: Mapping[str, Any]) -> dict[str, list[str]]:
     """Of the policies that a folder was begun with, those without a rollout there: they failed, and
     may be mended."""
-    from worldeval.data.store.episodes import EpisodeStore
-    from worldeval.data.store.layout import INFO_PATH
+    from worldeval.evaluation.execution.parts import held_keys
 
-    made = set()
-    if (out / INFO_PATH).is_file():
-        made = {key.partition("/")[0] for key in EpisodeStore.open(out).keys}
+    made = {key.partition("/")[0] for key in held_keys(out)}
     names = [name for name in began.get("policy_names") or {} if name.partition("/")[0] not in made]
     return {"policy_names": names, "policies": [began["policy_names"][name] for name in names]}
 
@@ -187,6 +217,20 @@ class Stage:
     """Policies that are rolled out from a few start states, to see whom to believe."""
     lent: frozenset[str] = frozenset()
     """Names of policies that others made and will close."""
+    recipe: Recipe | None = None
+    """How a worker opens the same; None where a policy is an object of this process."""
+
+    def plan(self) -> list[dict[str, list[str]]]:
+        """What will be rolled out, in its order: every one of "policies" from all "starts"."""
+        few = self.controls
+        both = [(self.policies, self.suite), *([(few.policies, few.suite)] if few else ())]
+        return [
+            {
+                "policies": [policy.spec.name for policy in policies],
+                "starts": [start.start_id for start in suite.starts],
+            }
+            for policies, suite in both
+        ]
 
     def place(self, policy: str) -> Path:
         """The folder of this policy's rollouts."""
@@ -213,10 +257,6 @@ class Stage:
     def keep_truth(self, table: pd.DataFrame) -> None:
         """Write what the world knows of its rollouts (``rollout_table``), if it knows anything:
         the table that `worldeval rank --truth` takes."""
-        from worldeval.data.tables import DECIDED
-        from worldeval.evaluation.folder import TRUTH, write_table
+        from worldeval.evaluation.folder import keep_truth
 
-        known = int(table["outcome"].isin(DECIDED).sum())
-        if known:
-            write_table(table, self.folder / TRUTH)
-            print(f"{known} outcomes in {self.folder / TRUTH}")
+        keep_truth(table, self.folder)

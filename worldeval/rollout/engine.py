@@ -56,7 +56,7 @@ from worldeval.rollout.observing import check_step, observe, take
 from worldeval.rollout.pausing import append_when_possible, free_memory
 from worldeval.rollout.progress import Progress
 from worldeval.rollout.recording import Recording, rollout_key
-from worldeval.rollout.resuming import check_held, start_digest
+from worldeval.rollout.resuming import check_held
 from worldeval.rollout.suite import Suite, rollout_seed
 from worldeval.rollout.summary import ChunkEvent, RunInterrupted, RunSummary
 from worldeval.types import (
@@ -269,16 +269,14 @@ class _Run:
         robot, gathered = self.robot, Gathered(self.robot, len(starts))
         seeds = [rollout_seed(self.seed, s.start_id, "world") for s in starts]
         active = [
-            Recording(
-                start=start,
-                world=self.world.name,
-                policy=self.name,
-                robot=robot,
-                seed=seed,
+            Recording.of(
+                self.world,
+                self.name,
+                start,
+                self.seed,
                 most_frames=self.total_steps // robot.steps_per_frame + 1,
-                start_digest=start_digest(self.world, start),
             )
-            for start, seed in zip(starts, seeds, strict=True)
+            for start in starts
         ]
         rows = list(range(len(starts)))
         try:

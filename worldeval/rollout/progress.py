@@ -23,6 +23,7 @@ class Progress:
 
     total: rollouts that there are to be, those of before counted. at_most: it may end with fewer.
     clock: seconds since whenever.
+    on_change: told of every change.
     """
 
     def __init__(
@@ -32,9 +33,11 @@ class Progress:
         at_most: bool = False,
         shown: bool = True,
         clock: Callable[[], float] = time.monotonic,
+        on_change: Callable[[Progress], None] | None = None,
     ) -> None:
         self.total, self.done = total, 0
         self.next = ""
+        self._on_change = on_change
         self._at_most, self._clock = at_most, clock
         self._name, self._end = "", 0
         self._each = 1  # frames of a rollout
@@ -114,7 +117,19 @@ class Progress:
         then = f"next {printable(self.next)}" if self.next else ""
         return ", ".join(filter(None, (self.counted, self.speed, soon, then)))
 
+    @property
+    def name(self) -> str:
+        """The policy that is at work."""
+        return self._name
+
+    @property
+    def made(self) -> int:
+        """Rollouts made since the beginning."""
+        return int(self._made)
+
     def _show(self, *, at_once: bool = True) -> None:
+        if self._on_change is not None:
+            self._on_change(self)
         if self._bar.disable:
             return
         name = printable(self._name)

@@ -18,7 +18,8 @@ from worldeval.data.fit import robot_extra, store_fields
 from worldeval.data.provenance import jsonable
 from worldeval.data.store.episodes import EpisodeStore
 from worldeval.robots import RobotSpec
-from worldeval.types import Episode, Outcome, StartState
+from worldeval.rollout.suite import rollout_seed
+from worldeval.types import Episode, Outcome, StartState, World
 
 START = "start_digest"
 """Fact of a rollout: the digest of what it began at; see ``resuming.py``."""
@@ -30,6 +31,13 @@ MOST_TRACEBACK = 8000
 def rollout_key(policy: str, start_id: str) -> str:
     """The name of a rollout in a store."""
     return f"{policy}/{start_id}"
+
+
+def start_digest(world: World, start: StartState) -> str | None:
+    """What the world says of the content of a start state, by its method of this name; None where
+    it has none, because it makes up what it shows from the seed."""
+    known = getattr(world, "start_digest", None)
+    return None if known is None else str(known(start))
 
 
 def open_rollouts(root: str | Path, robot: RobotSpec, *, images: str = "video") -> EpisodeStore:
@@ -76,6 +84,21 @@ class Recording:
         self._success = np.zeros(most_frames, bool)
         self._has_flag = False
         self._last: int | None = None  # frame that ends it, known once success is flagged
+
+    @classmethod
+    def of(
+        cls, world: World, policy: str, start: StartState, seed: int, *, most_frames: int
+    ) -> Recording:
+        """A rollout of the policy called so. seed: of all randomness, as of a suite."""
+        return cls(
+            start=start,
+            world=world.name,
+            policy=policy,
+            robot=world.robot,
+            seed=rollout_seed(seed, start.start_id, "world"),
+            most_frames=most_frames,
+            start_digest=start_digest(world, start),
+        )
 
     @property
     def steps(self) -> int:

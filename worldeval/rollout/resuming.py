@@ -14,7 +14,7 @@ from typing import Any
 
 from worldeval.data.store.episodes import EpisodeStore
 from worldeval.errors import ConfigError
-from worldeval.rollout.recording import START, rollout_key
+from worldeval.rollout.recording import START, rollout_key, start_digest
 from worldeval.rollout.suite import Suite, rollout_seed
 from worldeval.types import StartState, World
 
@@ -52,13 +52,6 @@ def check_held(
             unknown,
             policy,
         )
-
-
-def start_digest(world: World, start: StartState) -> str | None:
-    """What the world says of the content of a start state, by its method of this name; None where
-    it has none, because it makes up what it shows from the seed."""
-    known = getattr(world, "start_digest", None)
-    return None if known is None else str(known(start))
 
 
 def _facts(policy: str, start: StartState, world: World, seed: int) -> Mapping[str, Any]:

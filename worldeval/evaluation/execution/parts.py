@@ -9,11 +9,10 @@ parts are removed only when all of it lies in the run: a kill at any moment lose
 from __future__ import annotations
 
 import shutil
-from collections.abc import Iterator, Sequence
-from contextlib import ExitStack, contextmanager
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 from worldeval.data.atomic import WriterLock
 from worldeval.data.store.carrying_over import Source
@@ -43,7 +42,7 @@ def at_work(folder: Path, name: str) -> Iterator[None]:
     """Be the only one who makes the part ``name``. StoreError if another is."""
     place = folder / PARTS
     place.mkdir(parents=True, exist_ok=True)
-    lock = WriterLock(place / f"{name}.lock")
+    lock = WriterLock(place / f".{name}.lock")
     try:
         lock.acquire()
     except StoreError as error:
@@ -65,12 +64,12 @@ class Order:
     starts: Sequence[str]
 
     @classmethod
-    def of_manifest(cls, manifest: dict[str, Any]) -> Order:
-        """As ``run.json`` says; runs of earlier versions know the policies alone."""
-        plan = manifest.get("extra", {}).get("plan") or {}
-        names = list(plan) or list(manifest.get("config", {}).get("policy_names") or ())
-        starts = dict.fromkeys(start for starts in plan.values() for start in starts)
-        return cls(policies=names, starts=list(starts))
+    def of_plan(cls, plan: Sequence[Mapping[str, Sequence[str]]]) -> Order:
+        """Of ``Stage.plan``, as it stands in ``run.json`` too."""
+        return cls(
+            policies=[name for part in plan for name in part["policies"]],
+            starts=list(dict.fromkeys(start for part in plan for start in part["starts"])),
+        )
 
     def ranks(self) -> tuple[dict[str, int], dict[str, int]]:
         return (
@@ -105,24 +104,30 @@ def take_in(store: EpisodeStore, roots: Sequence[Path], order: Order) -> int:
     return len(found)
 
 
-def gather(folder: Path, order: Order, store: EpisodeStore | None = None) -> int:
+def gather(folder: Path, order: Order, others: Sequence[Path] = ()) -> int:
     """Take the parts of a run into its store, and remove them; how many rollouts came.
 
-    store: that of the run, if it is open. Raises StoreError while anybody makes a part.
+    others: stores elsewhere that are taken in too, and stay. Raises StoreError while anybody makes
+    a part.
     """
     place = folder / PARTS
-    if not place.is_dir():
+    if not place.is_dir() and not others:
         return 0
+    count = 0
     with ExitStack() as held:
-        for lock in sorted(place.glob("*.lock")):
-            held.enter_context(at_work(folder, lock.stem))
-        roots = part_stores(folder)
-        count = 0
+        for lock in sorted(place.glob(".*.lock")):
+            held.enter_context(at_work(folder, lock.stem[1:]))
+        parts = part_stores(folder)
+        roots = [*parts, *others]
         if roots:
-            if store is None:
-                store = held.enter_context(_same_store(folder, roots[0]))
-            count = take_in(store, roots, order)
-        shutil.rmtree(place)
+            with _same_store(folder, roots[0]) as store:
+                count = take_in(store, roots, order)
+        for root in parts:
+            shutil.rmtree(root)
+        for lock in place.glob(".*.lock"):
+            lock.unlink()
+    with suppress(OSError):  # somebody begins another part
+        place.rmdir()
     return count
 
 

@@ -1,8 +1,8 @@
 """One worker: a world and the policies, opened once, and the units that it is given.
 
 Enters: a ``Recipe`` (plain data, so that it can be sent to another process or machine) and units.
-Leaves: rollouts in the worker's own store, and a ``Result`` for whoever gave the unit. Nothing heavy
-is imported before a worker begins: it chooses its GPU first.
+Leaves: rollouts in the worker's own store, and a ``Result`` for whoever gave the unit. Nothing
+heavy is imported before a worker begins: it chooses its GPU first.
 """
 
 from __future__ import annotations
@@ -13,7 +13,13 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from worldeval.errors import PolicyError, PolicyGoneError, WorldError, WorldEvalError
+from worldeval.errors import (
+    PolicyError,
+    PolicyGoneError,
+    StartStateError,
+    WorldError,
+    WorldEvalError,
+)
 
 if TYPE_CHECKING:
     from worldeval.evaluation.execution.schedule import Unit
@@ -93,10 +99,9 @@ class Worker:
             )
         except PolicyGoneError as error:
             return Result(error=error, gone=True)
-        except (PolicyError, WorldError) as error:
-            return Result(error=error, doubtful=not unit.proven)
         except WorldEvalError as error:
-            return Result(error=error)
+            rolled = isinstance(error, PolicyError | WorldError)
+            return Result(error=error, doubtful=rolled and not isinstance(error, StartStateError))
         return Result(
             outcomes=report.outcomes,
             frames=report.frames,

@@ -1,0 +1,161 @@
+"""Workers, shards, gathering, resuming and the status of runs: equal results, each rollout once."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pandas as pd
+import pytest
+
+from worldeval import cli
+from worldeval.data.store.episodes import EpisodeStore
+from worldeval.rollout.suite import Suite
+from worldeval.rollout.table import rollout_table
+from worldeval.worlds.toy import toy_starts
+
+POLICIES = """
+from worldeval.worlds.toy import ToyPolicy
+
+class Good(ToyPolicy):
+    def __init__(self, robot):
+        super().__init__(robot=robot, name="good", mistakes=0.3)
+
+class Bad(ToyPolicy):
+    def __init__(self, robot):
+        super().__init__(robot=robot, name="bad", mistakes=0.7, clumsiness=0.3)
+"""
+
+
+@pytest.fixture
+def words(tmp_path: Path) -> list[str]:
+    """The options of a toy evaluation, but for its folder."""
+    (tmp_path / "toys.py").write_text(POLICIES)
+    suite = tmp_path / "suite.json"
+    Suite(name="s", robot="toy", chunks=4, starts=toy_starts(count=5), seed=3).save(suite)
+    policies = [f"--policy=python:{tmp_path / 'toys.py'}:{name}" for name in ("Good", "Bad")]
+    return [*policies, "--world=toy", f"--suite={suite}", "--batch=4", "--threads=1"]
+
+
+def ran(verb: str, *words: str | Path) -> None:
+    assert cli.main([verb, *map(str, words)]) == 0
+
+
+def films(folder: Path) -> dict[str, tuple[bytes, ...]]:
+    """Key -> the bytes of each view's film."""
+    store = EpisodeStore.open(folder)
+    found = {}
+    for number in range(len(store)):
+        own = store.own_films(number)
+        assert own is not None
+        found[store.facts(number)["key"]] = tuple(path.read_bytes() for path in own)
+    return found
+
+
+def same(one: Path, other: Path) -> None:
+    """Equal tables, byte for byte, and equal films."""
+    a, b = (rollout_table(EpisodeStore.open(folder)) for folder in (one, other))
+    pd.testing.assert_frame_equal(a, b)
+    assert films(one) == films(other)
+    for name in ("verdicts.parquet", "truth.parquet"):
+        tables = [folder / name for folder in (one, other)]
+        assert tables[0].is_file() == tables[1].is_file()
+        if tables[0].is_file():
+            texts = [pd.read_parquet(table).to_csv(index=False) for table in tables]
+            assert texts[0] == texts[1]
+
+
+def test_two_workers_make_what_one_process_makes(tmp_path: Path, words: list[str]) -> None:
+    ran("evaluate", *words, "--out", tmp_path / "one")
+    ran("evaluate", *words, "--out", tmp_path / "two", "--workers=2")
+    same(tmp_path / "one", tmp_path / "two")
+    assert not (tmp_path / "two" / ".parts").exists()
+    boards = [json.loads((tmp_path / n / "leaderboard.json").read_text()) for n in ("one", "two")]
+    assert boards[0] == boards[1]
+
+
+def test_shards_make_what_one_process_makes(
+    tmp_path: Path, words: list[str], capsys: pytest.CaptureFixture[str]
+) -> None:
+    ran("evaluate", *words, "--out", tmp_path / "one")
+    many = tmp_path / "many"
+    for number in (3, 1, 2):
+        ran("evaluate", *words, "--out", many, f"--shard={number}/3")
+    assert "20 of 20 rollouts, all made" in capsys.readouterr().out
+    ran("evaluate", *words, "--out", many)
+    same(tmp_path / "one", many)
+
+
+def test_a_shard_that_never_ran_is_made_by_the_command_without_shards(
+    tmp_path: Path, words: list[str]
+) -> None:
+    ran("rollout", *words, "--out", tmp_path / "one")
+    ran("rollout", *words, "--out", tmp_path / "many", "--shard=2/2")
+    ran("rollout", *words, "--out", tmp_path / "many")
+    assert films(tmp_path / "one") == films(tmp_path / "many")
+
+
+def test_folders_of_machines_without_a_common_disk_are_gathered(
+    tmp_path: Path, words: list[str], capsys: pytest.CaptureFixture[str]
+) -> None:
+    ran("rollout", *words, "--out", tmp_path / "one")
+    for number in (1, 2):
+        ran("rollout", *words, "--out", tmp_path / f"machine-{number}", f"--shard={number}/2")
+    taken = [f"--from={tmp_path / f'machine-{number}'}" for number in (2, 1)]
+    ran("gather", tmp_path / "all", *taken)
+    ran("gather", tmp_path / "all", *taken)  # nothing twice
+    same(tmp_path / "one", tmp_path / "all")
+    ran("rollout", *words, "--out", tmp_path / "other", "--chunks=3", "--shard=1/2")
+    assert cli.main(["gather", str(tmp_path / "all"), f"--from={tmp_path / 'other'}"]) == 2
+    assert "suite.chunks is 3" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("given", ["0/2", "3/2", "1", "1/0", "a/b", "-1/2", "1/2/3"])
+def test_shards_that_are_none_are_refused(
+    tmp_path: Path, words: list[str], given: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert cli.main(["rollout", *words, f"--out={tmp_path / 'r'}", f"--shard={given}"]) == 2
+    assert "expected I/N" in capsys.readouterr().err
+    assert not (tmp_path / "r").exists()
+
+
+def test_a_run_is_resumed_from_any_folder_and_its_status_told(
+    tmp_path: Path,
+    words: list[str],
+    capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    out = tmp_path / "run"
+    ran("rollout", *words, "--out=run", "--shard=1/2", "--price-per-hour=3")
+    (tmp_path / "elsewhere").mkdir()
+    monkeypatch.chdir(tmp_path / "elsewhere")
+    capsys.readouterr()
+    ran("status", out)
+    told = capsys.readouterr().out
+    assert f"{out}: 10 of 20 rollouts, nobody at work (`worldeval resume {out}`" in told
+    assert "per rollout" in told
+    ran("resume", out)
+    ran("status", out)
+    assert "20 of 20 rollouts, all made" in capsys.readouterr().out
+    ran("rollout", *words, "--out", tmp_path / "one")
+    assert films(tmp_path / "one") == films(out)
+    spent = json.loads((out / "run.json").read_text())["spent"]
+    assert [one["by"] for one in spent] == ["shard-1-of-2", "all"]
+    assert all({"policy", "model", "decode", "write"} == set(one["seconds"]) for one in spent)
+
+
+def test_options_are_read_back_from_a_run(
+    tmp_path: Path, words: list[str], capsys: pytest.CaptureFixture[str]
+) -> None:
+    ran("rollout", *words, "--out", tmp_path / "one")
+    kept = f"--config={tmp_path / 'one' / 'run.json'}"
+    ran("rollout", kept, "--out", tmp_path / "two")
+    assert films(tmp_path / "one") == films(tmp_path / "two")
+    ran("rollout", kept, "--out", tmp_path / "three", "--per-task=1", "--policy=random")
+    made = rollout_table(EpisodeStore.open(tmp_path / "three"))
+    assert set(made["policy"]) == {"good", "bad", "random"} and len(made) == 6
+    assert cli.main(["evaluate", kept]) == 2
+    assert "keeps no options of `worldeval evaluate` (but of rollout)" in capsys.readouterr().err
+    assert cli.main(["resume", str(tmp_path)]) == 2
+    assert "has no run.json" in capsys.readouterr().err
