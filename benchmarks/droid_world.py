@@ -35,14 +35,14 @@ from worldeval.rollout.recording import rollout_key
 from worldeval.world_model.backbone import BackboneConfig
 from worldeval.world_model.clips import given_latents, load_frames
 from worldeval.world_model.denoiser import DenoiserConfig
-from worldeval.world_model.droid_study.clip_augmentation import Augmentation
-from worldeval.world_model.droid_study.decoder import LatentDecoder, moved
-from worldeval.world_model.droid_study.decoder_training import (
+from worldeval.world_model.few_recordings.clip_augmentation import Augmentation
+from worldeval.world_model.few_recordings.decoder import LatentDecoder, moved
+from worldeval.world_model.few_recordings.decoder_training import (
     DecoderTrainConfig,
     LatentVideos,
     train_decoder,
 )
-from worldeval.world_model.droid_study.own_replays import (
+from worldeval.world_model.few_recordings.own_replays import (
     FRAMES,
     TRUSTS,
     replay_latents,

@@ -58,13 +58,13 @@ def main() -> None:
     given = parser.parse_args()
     settings = {"checkpoint": given.checkpoint, "threads": given.threads}
     print("## Where the weights were fitted\n")
-    Trust(folder=given.calibrate_on, against=given.their_truth, out=given.out, **settings).run()
+    Trust(folder=given.calibrate_on, truth=given.their_truth, out=given.out, **settings).run()
     print("\n## On other start states\n")
     tested = Trust(
         folder=given.test_on,
         again=(given.again,) if given.again else (),
         calibration=given.out,
-        against=given.truth,
+        truth=given.truth,
         acted=given.acted,
         **settings,
     )

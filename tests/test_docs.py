@@ -68,6 +68,13 @@ def test_links_and_pictures_of_the_pages_exist() -> None:
     assert not broken
 
 
+def test_every_benchmark_is_listed() -> None:
+    folder = ROOT / "benchmarks"
+    listed = (folder / "README.md").read_text().split("## Every file")[1].split("\n## ")[0]
+    files = {path.name for path in folder.rglob("*.*") if "__pycache__" not in path.parts}
+    assert not [name for name in files - {"README.md"} if f"{name}`" not in listed]
+
+
 def test_the_site_is_built_without_a_broken_link(tmp_path: Path) -> None:
     pytest.importorskip("mkdocstrings")
     site = str(tmp_path / "site")

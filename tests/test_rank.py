@@ -12,6 +12,7 @@ import pandas as pd
 import pytest
 
 from worldeval import cli
+from worldeval.commands.renamed import as_today
 from worldeval.judge_calibration import Assessment
 from worldeval.judging.probability import Counts
 from worldeval.ranking.leaderboard import build_leaderboard
@@ -322,3 +323,4 @@ def test_options_of_earlier_versions_work_or_say_what_took_their_place(
     assert cli.main(["rank", "--help"]) == 0
     told = capsys.readouterr().out
     assert "--truth" in told and "--against" not in told
+    assert as_today("trust", ["runs", "--against=t"]) == ["runs", "--truth=t"]

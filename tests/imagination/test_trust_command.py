@@ -187,7 +187,7 @@ def truth_for(folder: Path, tmp_path: Path) -> Path:
 
 def test_measured_against_the_truth_and_applied_elsewhere(verb, folder, tmp_path, capsys):
     truth = truth_for(folder, tmp_path)
-    replace(verb, against=truth, out=tmp_path / "cal").run()
+    replace(verb, truth=truth, out=tmp_path / "cal").run()
     content = json.loads((tmp_path / "cal" / "trust.json").read_text())
     assert content["world_model"] == "this-one" and content["judges"] == ["bright"]
     assert "| motion |" in (tmp_path / "cal" / "trust.md").read_text()
@@ -196,7 +196,7 @@ def test_measured_against_the_truth_and_applied_elsewhere(verb, folder, tmp_path
     told = read_trust(folder)
     assert told is not None and told["distrust"].between(0, 1).all()
     capsys.readouterr()
-    replace(verb, calibration=tmp_path / "cal", against=truth).run()
+    replace(verb, calibration=tmp_path / "cal", truth=truth).run()
     said = capsys.readouterr().out
     assert "mean absolute error" in said and "| motion |" in said
 
@@ -205,7 +205,7 @@ def test_the_checkpoints_own_calibration_for_others_leaves_the_signals(
     verb, folder, tmp_path, trust_folder, capsys
 ):
     """A judge of one's own is no reason to have no signals; a calibration that was given is."""
-    replace(verb, against=truth_for(folder, tmp_path), out=tmp_path / "cal").run()
+    replace(verb, truth=truth_for(folder, tmp_path), out=tmp_path / "cal").run()
     content = json.loads((tmp_path / "cal" / "trust.json").read_text())
     own = shutil.copytree(trust_folder, tmp_path / "own") / "trust"
     (own / "trust.json").write_text(json.dumps({**content, "judges": ["another"]}))
@@ -218,7 +218,7 @@ def test_the_checkpoints_own_calibration_for_others_leaves_the_signals(
 
 
 def test_doubts_of_other_verdicts_are_not_used(verb, folder, tmp_path):
-    replace(verb, against=truth_for(folder, tmp_path), out=tmp_path / "cal").run()
+    replace(verb, truth=truth_for(folder, tmp_path), out=tmp_path / "cal").run()
     replace(verb, calibration=tmp_path / "cal").run()
     for place in stores_in(folder):
         table = pd.read_parquet(place / VERDICTS)
@@ -242,14 +242,14 @@ def test_true_frames_of_the_same_actions_give_true_errors(verb, folder, tmp_path
                 acted.append(replace(episode, extra=facts))
     errors = trust_tables.read_acted(tmp_path / "acted", [folder / "rollouts" / "own"], 4)[1]
     assert errors.groupby("key").size().tolist() == [2, 2, 2] and errors["mse"].max() == 0
-    replace(verb, against=truth, acted=tmp_path / "acted", out=tmp_path / "cal").run()
+    replace(verb, truth=truth, acted=tmp_path / "acted", out=tmp_path / "cal").run()
     rows = json.loads((tmp_path / "cal" / "trust.json").read_text())["measured"]
     assert all(row["against_actions"] is not None for row in rows)
 
 
 def test_what_does_not_fit_is_refused_in_a_sentence(verb, folder, tmp_path, monkeypatch):
     truth = truth_for(folder, tmp_path)
-    replace(verb, against=truth, out=tmp_path / "cal").run()
+    replace(verb, truth=truth, out=tmp_path / "cal").run()
     path = tmp_path / "cal" / "trust.json"
     content = json.loads(path.read_text())
     calibrated = replace(verb, calibration=path)
@@ -272,7 +272,7 @@ def test_what_does_not_fit_is_refused_in_a_sentence(verb, folder, tmp_path, monk
         replace(verb, seeds=1).run()
     with pytest.raises(ConfigError, match="seeds is -1"):
         replace(verb, seeds=-1).run()
-    with pytest.raises(ConfigError, match="give --against too"):
+    with pytest.raises(ConfigError, match="give --truth too"):
         replace(verb, out=tmp_path / "cal").run()
     (folder / "rollouts" / "own" / "verdicts.parquet").unlink()
     with pytest.raises(DataError, match="is not judged"):

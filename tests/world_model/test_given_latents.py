@@ -16,8 +16,8 @@ from worldeval.motion.panda import panda
 from worldeval.rollout.recording import open_rollouts
 from worldeval.types import Episode
 from worldeval.world_model.backbone import BackboneConfig
-from worldeval.world_model.droid_study.clip_augmentation import Augmentation
-from worldeval.world_model.droid_study.decoder import LatentDecoder, LatentDecoderConfig
+from worldeval.world_model.few_recordings.clip_augmentation import Augmentation
+from worldeval.world_model.few_recordings.decoder import LatentDecoder, LatentDecoderConfig
 from worldeval.world_model.latents import LatentCache
 from worldeval.world_model.model import WorldModel
 from worldeval.world_model.sampler import SamplerConfig

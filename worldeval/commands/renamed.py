@@ -10,7 +10,7 @@ from collections.abc import Sequence
 
 from worldeval.errors import ConfigError
 
-RENAMED = {("rank", "against"): "--truth"}
+RENAMED = {("rank", "against"): "--truth", ("trust", "against"): "--truth"}
 DEFAULTS = {("evaluate", "controls")}
 """What is the default, and may be said."""
 GONE = {

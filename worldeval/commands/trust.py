@@ -23,13 +23,13 @@ class Trust:
 
     Writes trust.parquet (one row per rollout) and trust-chunks.parquet (one row per chunk) beside
     the verdicts of each store. With a calibration, rollouts past its threshold are not trusted, and
-    `worldeval rank` shows the rates with and without them. With --against, it measures instead what
+    `worldeval rank` shows the rates with and without them. With --truth, it measures instead what
     each signal is worth; with --out too, it chooses weights and threshold and writes trust.json.
 
     For example:
       worldeval trust runs/mine
       worldeval trust runs/mine --seeds 1
-      worldeval trust runs/other-starts --seeds 1 --against runs/truth --out runs/trust-calibrated
+      worldeval trust runs/other-starts --seeds 1 --truth runs/truth --out runs/trust-calibrated
       worldeval trust runs/mine --seeds 1 --calibration runs/trust-calibrated/trust.json
     """
 
@@ -44,13 +44,13 @@ class Trust:
     again: tyro.conf.UseAppendAction[tuple[Path, ...]] = ()
     """Rollouts of the same actions with another seed that are there already; repeat it for
     several."""
-    against: Path | None = None
+    truth: Path | None = None
     """What truly happened from the same start states: a verdict table, or a folder of rollouts."""
     acted: Path | None = None
     """The imagined actions carried out in the true world (`worldeval rollout --policy
-    replay:STORE --world ...`): true frames and outcomes of these very actions. With --against."""
+    replay:STORE --world ...`): true frames and outcomes of these very actions. With --truth."""
     out: Path | None = None
-    """With --against: folder for trust.json and trust.md."""
+    """With --truth: folder for trust.json and trust.md."""
     share: float = 0.2
     """With --out: share of the rollouts to distrust."""
     families: Path | None = None
@@ -85,10 +85,10 @@ class Trust:
             raise ConfigError("--families and --promise are for a calibration; give --out too")
         if self.promise is not None and not 0 < self.promise < 1:
             raise ConfigError(f"promise is {self.promise}, expected more than 0 and less than 1")
-        if self.against is None and (self.out is not None or self.acted is not None):
+        if self.truth is None and (self.out is not None or self.acted is not None):
             raise ConfigError(
                 "--out and --acted are for measuring signals, which needs the truth; give "
-                "--against too"
+                "--truth too"
             )
         set_threads(self.threads)
         stores = stores_in(self.folder)
@@ -110,7 +110,7 @@ class Trust:
                 # The one that came with the checkpoint: signals can be measured without.
                 print(f"signals alone: {error}")
                 calibration = None
-        truth = None if self.against is None else read_truth(self.against)
+        truth = None if self.truth is None else read_truth(self.truth)
         measuring = self._measuring(stores, instrument)
         chunks, told = [], []
         for place in stores:

@@ -72,6 +72,23 @@ def write_array(path: Path, array: np.ndarray) -> None:
     write_atomically(path, write)
 
 
+def write_whole(target: Path, text: str) -> None:
+    """Write a text file wholly or not at all, so that a reader sees the old or the new one."""
+    # A lone surrogate (an undecodable file name as a policy's name) becomes "?".
+    content = text.encode("utf-8", "replace")
+
+    def write(temporary: Path) -> None:
+        temporary.write_bytes(content)
+
+    try:
+        write_atomically(target, write, sync=False)
+    except OSError as error:
+        raise StoreError(
+            f"cannot write {target}: {error.strerror or error}; choose a writable folder with "
+            f"free space"
+        ) from error
+
+
 class WriterLock:
     """One writer a store: an advisory lock that the operating system drops when a writer dies."""
 

@@ -19,6 +19,7 @@ from itertools import product
 from pathlib import Path
 from typing import Any
 
+from worldeval.data.atomic import write_whole
 from worldeval.data.files import load_json
 from worldeval.data.finite import not_finite
 from worldeval.errors import ConfigError, DataError, MismatchError
@@ -34,7 +35,6 @@ from worldeval.judge_calibration.shrinkage import SharedRate
 from worldeval.judge_calibration.thresholds import Threshold
 from worldeval.judging.probability import Counts
 from worldeval.ranking.judged_rates import JudgeCalibration
-from worldeval.ranking.leaderboard.leaderboard import write_whole
 from worldeval.ranking.peer_rates import LEAST_PEERS, Confusion, PeerErrors
 from worldeval.settings import settings_from
 

@@ -26,7 +26,7 @@ from worldeval.data.windows import window_starts
 from worldeval.errors import DataError, StoreError
 from worldeval.world_model.autoencoder import Autoencoder
 from worldeval.world_model.denoiser import DenoiserConfig
-from worldeval.world_model.droid_study.clip_augmentation import Augmentation
+from worldeval.world_model.few_recordings.clip_augmentation import Augmentation
 from worldeval.world_model.latents import LatentCache
 from worldeval.world_model.memory import retrieve, strategy
 from worldeval.world_model.model import Context, WorldModelConfig

@@ -20,7 +20,7 @@ CTRL_WORLD = "ctrl-world"
 MODELS = {"world-model": "model:WorldModel"}
 CODECS = {
     "autoencoder": "autoencoder:Autoencoder",
-    "latent-decoder": "droid_study.decoder:LatentDecoder",
+    "latent-decoder": "few_recordings.decoder:LatentDecoder",
 }
 
 

@@ -38,9 +38,9 @@ from worldeval.world_model.clips import (
     measure_denoiser,
 )
 from worldeval.world_model.denoiser import DenoiserConfig, draw_sigma, weighted_error
-from worldeval.world_model.droid_study.clip_augmentation import Augmentation
-from worldeval.world_model.droid_study.decoder import LatentDecoder
-from worldeval.world_model.droid_study.own_replays import STILL, OwnReplays, measure_trust
+from worldeval.world_model.few_recordings.clip_augmentation import Augmentation
+from worldeval.world_model.few_recordings.decoder import LatentDecoder
+from worldeval.world_model.few_recordings.own_replays import STILL, OwnReplays, measure_trust
 from worldeval.world_model.latent_rollout import FrameRollouts
 from worldeval.world_model.loading import latents_of, open_codec
 from worldeval.world_model.model import Context, WorldModel, WorldModelConfig, degrade

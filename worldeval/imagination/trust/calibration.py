@@ -137,7 +137,7 @@ class TrustCalibration:
             if given != mine:
                 raise MismatchError(
                     f"trust was calibrated for {what} {mine!r}, these rollouts are of {given!r}; "
-                    "calibrate it for them (`worldeval trust FOLDER --against TRUTH --out CAL`)"
+                    "calibrate it for them (`worldeval trust FOLDER --truth TRUTH --out CAL`)"
                 )
 
     def save(self, path: str | Path) -> Path:
@@ -157,12 +157,12 @@ class TrustCalibration:
         except (OSError, ValueError) as error:
             raise ConfigError(
                 f"the trust calibration {str(path)!r} cannot be read ({error}); make one with "
-                "`worldeval trust FOLDER --against TRUTH --out CAL`"
+                "`worldeval trust FOLDER --truth TRUTH --out CAL`"
             ) from error
         if not isinstance(content, dict) or content.get("format") != FORMAT:
             raise ConfigError(
                 f"{str(path)!r} is not a trust calibration ({FORMAT}); give the trust.json that "
-                "`worldeval trust FOLDER --against TRUTH --out CAL` wrote"
+                "`worldeval trust FOLDER --truth TRUTH --out CAL` wrote"
             )
         try:
             if wrong := not_finite(content):

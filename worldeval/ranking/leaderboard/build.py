@@ -27,12 +27,11 @@ from worldeval.ranking.leaderboard.corrections import JudgeErrors, correct_rates
 from worldeval.ranking.leaderboard.leaderboard import (
     Leaderboard,
     OutcomeAgreement,
-    PolicyRow,
     SignalWorth,
-    TaskRow,
     TrustSummary,
 )
 from worldeval.ranking.leaderboard.pairwise_tests import PairwiseTests
+from worldeval.ranking.leaderboard.policy_row import PolicyRow, TaskRow
 from worldeval.ranking.leaderboard.stability import stability
 from worldeval.ranking.outcome_counts import (
     OutcomeCounts,

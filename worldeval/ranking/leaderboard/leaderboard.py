@@ -9,80 +9,23 @@ from __future__ import annotations
 import json
 import os
 from collections.abc import Iterable, Mapping
-from dataclasses import asdict, dataclass, field
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from worldeval.data.atomic import write_atomically
-from worldeval.errors import StoreError
+from worldeval.data.atomic import write_whole
 from worldeval.metrics.roc import auroc
 from worldeval.ranking.agreement import Agreement, CellAgreement
-from worldeval.ranking.intervals import Estimate
 from worldeval.ranking.leaderboard.controls import Controls
-from worldeval.ranking.leaderboard.corrections import CorrectedRate, said_of_corrections
+from worldeval.ranking.leaderboard.corrections import said_of_corrections
 from worldeval.ranking.leaderboard.pairwise import Pairwise
+from worldeval.ranking.leaderboard.policy_row import PolicyRow, TaskRow
 from worldeval.ranking.leaderboard.stability import Stability
-from worldeval.ranking.outcome_counts import OutcomeCounts, Weights
-from worldeval.ranking.prediction_powered_rates import PredictionPoweredRate
+from worldeval.ranking.outcome_counts import Weights
 from worldeval.ranking.selection_regret import Selection
 from worldeval.types import Outcome
-
-
-@dataclass(frozen=True, kw_only=True)
-class PolicyRow:
-    """One policy. ``rank`` is by imagined rate, ties share the better one; None without a rate.
-
-    imagined: what the judge saw in imagination.
-    letters: policies that share a letter cannot be told apart; empty without a rate.
-    true: what happened to the very same rollouts in the true world, where that is known.
-    corrected: the imagined rate corrected for the judge's errors, where they were measured.
-    trusted: the imagined rate without rollouts in which imagination left reality.
-    joined: the true rate from a few true trials and all imagined rollouts together.
-    """
-
-    name: str
-    rank: int | None
-    imagined: OutcomeCounts
-    letters: str = ""
-    true: OutcomeCounts | None = None
-    corrected: CorrectedRate | None = None
-    trusted: OutcomeCounts | None = None
-    joined: PredictionPoweredRate | None = None
-
-    def to_dict(self) -> dict[str, Any]:
-        joined = None
-        if self.joined is not None:
-            joined = asdict(self.joined) | {"narrower": self.joined.narrower}
-            joined["real_only"] = estimate_dict(self.joined.real_only)
-        return {
-            "name": self.name,
-            "rank": self.rank,
-            "letters": self.letters,
-            "imagined": self.imagined.to_dict(),
-            "true": None if self.true is None else self.true.to_dict(),
-            "corrected": None if self.corrected is None else asdict(self.corrected),
-            "trusted": None if self.trusted is None else self.trusted.to_dict(),
-            "joined": joined,
-        }
-
-
-@dataclass(frozen=True, kw_only=True)
-class TaskRow:
-    """One task: a cell per policy, in the order of the leaderboard. ``weight``: its share."""
-
-    task: str
-    policies: tuple[PolicyRow, ...]
-    weight: float | None = None
-    """Share of this task in the rates over tasks, where tasks do not weigh by their rollouts."""
-
-    def to_dict(self) -> dict[str, Any]:
-        return {
-            "task": self.task,
-            "weight": self.weight,
-            "policies": [row.to_dict() for row in self.policies],
-        }
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -272,24 +215,3 @@ class Leaderboard:
         text = json.dumps(self.to_dict(), indent=2, ensure_ascii=False, allow_nan=False) + "\n"
         write_whole(target, text)
         return target
-
-
-def write_whole(target: Path, text: str) -> None:
-    """Write a text file wholly or not at all, so that a reader sees the old or the new one."""
-    # A lone surrogate (an undecodable file name as a policy's name) becomes "?".
-    content = text.encode("utf-8", "replace")
-
-    def write(temporary: Path) -> None:
-        temporary.write_bytes(content)
-
-    try:
-        write_atomically(target, write, sync=False)
-    except OSError as error:
-        raise StoreError(
-            f"cannot write {target}: {error.strerror or error}; choose a writable folder with "
-            f"free space"
-        ) from error
-
-
-def estimate_dict(estimate: Estimate) -> dict[str, float | None]:
-    return {"rate": estimate.rate, "low": estimate.low, "high": estimate.high}

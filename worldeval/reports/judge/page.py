@@ -9,8 +9,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 from pathlib import Path
 
+from worldeval.data.atomic import write_whole
 from worldeval.judge_calibration.assessment import Assessment
-from worldeval.ranking.leaderboard.leaderboard import write_whole
 from worldeval.reports.judge.plots import (
     KEY,
     STYLE,

@@ -7,7 +7,8 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
 
-from worldeval.ranking.leaderboard.leaderboard import Leaderboard, PolicyRow
+from worldeval.ranking.leaderboard.leaderboard import Leaderboard
+from worldeval.ranking.leaderboard.policy_row import PolicyRow
 from worldeval.ranking.outcome_counts import OutcomeCounts
 
 MOST_NAMES = 4

@@ -8,7 +8,8 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from worldeval.ranking.leaderboard.leaderboard import Leaderboard, PolicyRow
+from worldeval.ranking.leaderboard.leaderboard import Leaderboard
+from worldeval.ranking.leaderboard.policy_row import PolicyRow
 from worldeval.reports.markup import escape, key
 from worldeval.terminal import printable
 

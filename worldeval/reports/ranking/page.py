@@ -15,8 +15,9 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from worldeval.data.atomic import write_whole
 from worldeval.errors import DataError
-from worldeval.ranking.leaderboard.leaderboard import Leaderboard, write_whole
+from worldeval.ranking.leaderboard.leaderboard import Leaderboard
 from worldeval.reports.markup import escape, notes, page_head, prose
 from worldeval.reports.ranking.clips import Clip
 from worldeval.reports.ranking.controls import controls_section, selection_section

@@ -5,7 +5,8 @@ In: a ``Leaderboard``. Out: ``<section>`` elements; empty text where there is no
 
 from __future__ import annotations
 
-from worldeval.ranking.leaderboard.leaderboard import Leaderboard, PolicyRow, TrustSummary
+from worldeval.ranking.leaderboard.leaderboard import Leaderboard, TrustSummary
+from worldeval.ranking.leaderboard.policy_row import PolicyRow
 from worldeval.reports.markup import (
     NOTHING,
     escape,

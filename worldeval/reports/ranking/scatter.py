@@ -23,7 +23,8 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
-    from worldeval.ranking.leaderboard.leaderboard import Leaderboard, PolicyRow
+    from worldeval.ranking.leaderboard.leaderboard import Leaderboard
+    from worldeval.ranking.leaderboard.policy_row import PolicyRow
 
 PALETTES = {
     "light": {

@@ -11,7 +11,8 @@ from dataclasses import dataclass
 
 from worldeval.ranking.agreement_statistics import STATISTICS
 from worldeval.ranking.intervals import Interval
-from worldeval.ranking.leaderboard.leaderboard import Leaderboard, PolicyRow
+from worldeval.ranking.leaderboard.leaderboard import Leaderboard
+from worldeval.ranking.leaderboard.policy_row import PolicyRow
 from worldeval.ranking.outcome_counts import OutcomeCounts
 from worldeval.reports.ranking.controls import control_lines, selection_lines
 from worldeval.reports.ranking.findings import findings, plans, weighting

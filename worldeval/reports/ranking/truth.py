@@ -9,7 +9,8 @@ from collections.abc import Sequence
 
 from worldeval.ranking.agreement import Agreement
 from worldeval.ranking.agreement_statistics import STATISTICS
-from worldeval.ranking.leaderboard.leaderboard import Leaderboard, PolicyRow
+from worldeval.ranking.leaderboard.leaderboard import Leaderboard
+from worldeval.ranking.leaderboard.policy_row import PolicyRow
 from worldeval.reports.markup import card, escape, key, notes, section
 from worldeval.reports.ranking.findings import percent
 from worldeval.reports.ranking.scatter import scatter_svg

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from worldeval.ranking.leaderboard.leaderboard import write_whole
+from worldeval.data.atomic import write_whole
 from worldeval.reports.markup import escape, notes, page_head, prose, section, table
 
 if TYPE_CHECKING:

@@ -6,7 +6,7 @@ import pytest
 from worldeval.data.normalize import BoundNormalizer
 from worldeval.errors import ConfigError
 from worldeval.world_model.conditioning import turned_poses
-from worldeval.world_model.droid_study.clip_augmentation import Augmentation
+from worldeval.world_model.few_recordings.clip_augmentation import Augmentation
 
 
 def rng() -> np.random.Generator:

@@ -11,8 +11,8 @@ from torch.nn import functional as F
 from worldeval.errors import CheckpointError, ConfigError, DataError, MismatchError
 from worldeval.learning.config import LoopConfig
 from worldeval.world_model.autoencoder import Autoencoder
-from worldeval.world_model.droid_study.decoder import LatentDecoder, LatentDecoderConfig, moved
-from worldeval.world_model.droid_study.decoder_training import (
+from worldeval.world_model.few_recordings.decoder import LatentDecoder, LatentDecoderConfig, moved
+from worldeval.world_model.few_recordings.decoder_training import (
     DecoderTrainConfig,
     LatentVideos,
     decoder_quality,

@@ -8,7 +8,7 @@ import torch
 
 from worldeval.errors import DataError
 from worldeval.world_model.clips import FrameTable
-from worldeval.world_model.droid_study.own_replays import (
+from worldeval.world_model.few_recordings.own_replays import (
     measure_trust,
     own_replays,
     replay_gain,

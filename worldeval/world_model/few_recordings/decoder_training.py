@@ -25,7 +25,7 @@ from worldeval.learning.loop import Loop
 from worldeval.learning.resuming import best_so_far
 from worldeval.metrics.psnr import psnr_of_mse
 from worldeval.world_model.autoencoder import reconstruction_loss
-from worldeval.world_model.droid_study.decoder import SCALE, LatentDecoder, LatentDecoderConfig
+from worldeval.world_model.few_recordings.decoder import SCALE, LatentDecoder, LatentDecoderConfig
 
 
 @dataclass(frozen=True, kw_only=True)
