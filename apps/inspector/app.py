@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ipaddress
 import itertools
 import os
 import socket
@@ -122,6 +123,8 @@ def serve(options: Options) -> None:
             if stop.wait(REFRESH_S):
                 return
 
+    if (warning := open_to_all(options)) is not None:
+        print(f"worldeval: {warning}", file=sys.stderr)
     threading.Thread(target=keep_fresh, daemon=True).start()
     config = uvicorn.Config(
         make_app(context, options),
@@ -136,6 +139,27 @@ def serve(options: Options) -> None:
         uvicorn.Server(config).run()
     finally:
         stop.set()
+
+
+def open_to_all(options: Options) -> str | None:
+    """A sentence where people on other machines may come in without a password; else None."""
+    if options.auth is not None or _is_loopback(options.host):
+        return None
+    return (
+        f"listening at {options.host or 'every address'} without --auth: whoever reaches this "
+        "machine can see all that lies below the folders given, label it and drive the world; "
+        "give --auth USER:PASSWORD, or leave --host out and come in through an SSH tunnel "
+        f"(ssh -L {options.port}:127.0.0.1:{options.port} THIS-MACHINE)"
+    )
+
+
+def _is_loopback(host: str) -> bool:
+    """Whether nobody but this machine gets to ``host``; a name is what it stands for."""
+    try:
+        found = socket.getaddrinfo(host or None, None, flags=socket.AI_PASSIVE)
+        return all(ipaddress.ip_address(place[4][0]).is_loopback for place in found)
+    except (OSError, UnicodeError, ValueError):
+        return False
 
 
 def reindex(options: Options) -> str:
@@ -173,4 +197,4 @@ def _existing(roots: tuple[Path, ...]) -> tuple[Path, ...]:
     return roots
 
 
-__all__ = ["LiveWorld", "Options", "make_app", "reindex", "serve"]
+__all__ = ["LiveWorld", "Options", "make_app", "open_to_all", "reindex", "serve"]

@@ -50,3 +50,22 @@ def test_a_place_where_nobody_can_listen(
     captured = capsys.readouterr()
     assert "cannot listen at" in captured.err and told[1] in captured.err
     assert "http://" not in captured.out
+
+
+@pytest.mark.filterwarnings("ignore::DeprecationWarning")
+@pytest.mark.parametrize("host", ["0.0.0.0", "::", "192.0.2.7", "", "no.such.host.invalid"])
+def test_who_lets_everybody_in_is_told(host: str) -> None:
+    from apps.inspector.app import Options, open_to_all
+
+    said = open_to_all(Options(roots=(), host=host, port=7861))
+    assert said is not None and "\n" not in said
+    assert "without --auth" in said and "--auth USER:PASSWORD" in said and "ssh -L 7861:" in said
+    assert open_to_all(Options(roots=(), host=host, auth=("lab", "secret"))) is None
+
+
+@pytest.mark.filterwarnings("ignore::DeprecationWarning")
+@pytest.mark.parametrize("host", ["127.0.0.1", "localhost", "::1", "127.0.0.5"])
+def test_who_listens_to_this_machine_alone_is_told_nothing(host: str) -> None:
+    from apps.inspector.app import Options, open_to_all
+
+    assert open_to_all(Options(roots=(), host=host)) is None

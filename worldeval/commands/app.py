@@ -31,7 +31,7 @@ class App:
     runs: Annotated[tuple[Path, ...], tyro.conf.Positional] = (RUNS,)
     """Folders in which evaluations lie, at any depth up to four."""
     host: str = "127.0.0.1"
-    """Address to listen at; 0.0.0.0 for all of this machine."""
+    """Address to listen at; 0.0.0.0 for all of this machine, with --auth then."""
     port: int = 7860
     """Port to listen at."""
     auth: str | None = None
