@@ -3,6 +3,12 @@
 from __future__ import annotations
 
 import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable
 from pathlib import Path
 
 import pandas as pd
@@ -10,6 +16,7 @@ import pytest
 
 from worldeval import cli
 from worldeval.data.store.episodes import EpisodeStore
+from worldeval.evaluation.execution.parts import held_keys
 from worldeval.rollout.suite import Suite
 from worldeval.rollout.table import rollout_table
 from worldeval.worlds.toy import toy_starts
@@ -159,3 +166,57 @@ def test_options_are_read_back_from_a_run(
     assert "keeps no options of `worldeval evaluate` (but of rollout)" in capsys.readouterr().err
     assert cli.main(["resume", str(tmp_path)]) == 2
     assert "has no run.json" in capsys.readouterr().err
+
+
+SLOW = """
+import time
+from worldeval.worlds.toy import ToyPolicy
+
+class Slow(ToyPolicy):
+    def __init__(self, robot):
+        super().__init__(robot=robot, name="slow", mistakes=0.3)
+
+    def act(self, observations):
+        time.sleep(0.1)
+        return super().act(observations)
+"""
+
+
+def children(pid: int) -> list[int]:
+    """Worker processes of a head."""
+    found = Path(f"/proc/{pid}/task/{pid}/children").read_text().split()
+    lines = {int(one): Path(f"/proc/{one}/cmdline").read_bytes() for one in found}
+    return [one for one, line in lines.items() if b"spawn_main" in line]
+
+
+def until(ready: Callable[[], object], process: subprocess.Popen[str]) -> None:
+    end = time.monotonic() + 200
+    while not ready():
+        assert process.poll() is None and time.monotonic() < end, process.communicate()
+        time.sleep(0.02)
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="looks for processes in /proc")
+def test_a_killed_worker_and_an_ended_head_lose_nothing(tmp_path: Path, words: list[str]) -> None:
+    (tmp_path / "toys.py").write_text(SLOW)
+    words = [f"--policy=python:{tmp_path / 'toys.py'}:Slow", *words[2:]]
+    out = tmp_path / "run"
+    given = ["rollout", *words, "--batch=1", f"--out={out}", "--workers=2"]
+    head = subprocess.Popen(
+        [sys.executable, "-m", "worldeval", *given],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+    until(lambda: len(held_keys(out)) >= 1, head)
+    os.kill(children(head.pid)[0], signal.SIGKILL)
+    before = len(held_keys(out))
+    until(lambda: len(held_keys(out)) >= before + 2, head)
+    head.send_signal(signal.SIGTERM)
+    printed, told = head.communicate(timeout=100)
+    assert head.returncode == 130 and "rollouts of this run are kept" in told
+    assert "a worker died (killed by SIGKILL" in printed
+    assert 0 < len(held_keys(out)) < 10
+    ran("resume", out, "--workers=1")
+    ran("rollout", *words, "--out", tmp_path / "one")
+    assert films(tmp_path / "one") == films(out)

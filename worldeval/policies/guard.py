@@ -18,7 +18,7 @@ from typing import Any
 
 import numpy as np
 
-from worldeval.errors import ConfigError, PolicyError, PolicyGoneError
+from worldeval.errors import ConfigError, PolicyAwayError, PolicyError, PolicyGoneError
 from worldeval.policies.neighbours import Neighbours
 from worldeval.policies.own_state import OwnState
 from worldeval.policies.watching import TimeIsUp, Watch, can_watch, no_exit, noting_threads
@@ -91,7 +91,8 @@ class Guard:
         except PolicyError as error:
             if self.policy in str(error):
                 raise
-            raise PolicyError(f"policy {self.policy}: {error}") from error
+            kind = PolicyAwayError if isinstance(error, PolicyAwayError) else PolicyError
+            raise kind(f"policy {self.policy}: {error}") from error
         except BaseException as error:
             raise PolicyError(f"policy {self.policy} raised {words(error)}") from error
 

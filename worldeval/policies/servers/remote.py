@@ -13,8 +13,8 @@ no answer in ``timeout_s``  PolicyError, and the connection is thrown away: a la
                             be taken for the next one
 a traceback                 PolicyError with its last line (all of it is the error's note)
 other metadata on return    PolicyGoneError, which ends the run: it may be another policy
-the server stays away       PolicyError, at once for later requests; after 8 in a row the run ends,
-                            rather than marking all that is left as errors
+the server stays away       PolicyAwayError, with which the run ends: no rollout is marked as error.
+                            At once for later requests, and PolicyGoneError after 8 in a row
 ==========================  =====================================================================
 
 Requests of many rollouts go over a few connections at once. An openpi server answers one request
