@@ -45,6 +45,7 @@ HEAD = (
     '<script defer src="inspector/static/label.js"></script>'
     '<script defer src="inspector/static/compare.js"></script>'
     '<script defer src="inspector/static/data.js"></script>'
+    '<script defer src="inspector/static/report.js"></script>'
 )
 FONTS = ["system-ui", "-apple-system", "Segoe UI", "Roboto", "Arial", "sans-serif"]
 
@@ -72,7 +73,10 @@ def make_page(context: Context) -> gr.Blocks:
     """The page: one tab per file in ``tabs/``."""
     with gr.Blocks(title="worldeval", analytics_enabled=False) as page:
         gr.HTML(
-            '<header class="we-head"><b>worldeval</b><span id="we-status"></span></header>',
+            '<header class="we-head"><b>worldeval</b><span id="we-status"></span>'
+            '<span id="we-report-told" role="status"></span><button type="button" id="we-report" '
+            'title="What is seen as one HTML file, with up to 24 MB of films">Report of this page'
+            "</button></header>",
             apply_default_css=False,
         )
         with gr.Tabs(elem_id="we-tabs"):

@@ -17,6 +17,7 @@ from worldeval import WorldEvalError
 from worldeval.reports.style import scoped_style
 
 from .context import Context
+from .one_file import one_file_routes
 from .player import player_routes
 from .query import QueryError
 from .tabs import TABS
@@ -55,6 +56,7 @@ def make_server(context: Context) -> FastAPI:
         return JSONResponse({"error": str(error)}, status)
 
     app.include_router(player_routes(context), prefix=PREFIX)
+    app.include_router(one_file_routes(STATIC), prefix=PREFIX)
     for module in tabs().values():
         if hasattr(module, "routes"):
             app.include_router(module.routes(context), prefix=PREFIX)

@@ -24,8 +24,8 @@ def escape(value: Any) -> str:
     return html.escape(printable(str(value), "\n\t"), quote=True)
 
 
-def page_head(title: str, *, style: str = "", allowed: str = STILL) -> str:
-    """HTML of a whole page up to its <main>. style: beside that of all reports. allowed: its
+def page_head(title: str, *, style: str = "", allowed: str = STILL, look: str = STYLE) -> str:
+    """HTML of a whole page up to its <main>. style: beside that of all reports (look). allowed: its
     Content-Security-Policy, which forbids all else."""
     return (
         '<!doctype html><html lang="en"><head><meta charset="utf-8">'
@@ -33,7 +33,7 @@ def page_head(title: str, *, style: str = "", allowed: str = STILL) -> str:
         f"default-src 'none'; {allowed}\">"
         '<meta name="viewport" content="width=device-width,initial-scale=1">'
         f'<link rel="icon" href="data:,"><title>{escape(title)}</title>'
-        f"<style>{STYLE}{style}</style></head><body><main>"
+        f"<style>{look}{style}</style></head><body><main>"
     )
 
 

@@ -156,5 +156,5 @@
     if (unfilled() || (wanted && wanted.getAttribute('aria-selected') !== 'true')) show();
   }, 300);
 
-  window.worldeval = {state, go, keep, fetch: fetchBelow, show, again};
+  window.worldeval = {state, go, keep, fetch: fetchBelow, show, again, preview};
 })();
