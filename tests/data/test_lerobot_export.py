@@ -62,9 +62,9 @@ def store_of(root: Path, robot: RobotSpec, *, expert: bool = False, **changes: A
         shape = (length - 1, robot.steps_per_frame, robot.action_dim)
         actions = (low + (high - low) * rng.random(shape)).astype(np.float32)
         poses = rng.random((length, robot.pose_dim)).astype(np.float32)
-        if robot.motion in ("absolute_pose", "joint_target"):
+        if robot.control_mode in ("absolute_pose", "joint_target"):
             poses[1:] = actions[:, -1]
-        elif robot.motion == "delta_position" and length > 1:
+        elif robot.control_mode == "delta_position" and length > 1:
             poses[1:] = robot.integrate(poses[:1].clip(robot.pose_low, robot.pose_high), actions.reshape(1, -1, shape[-1]))[0]  # fmt: skip  # noqa: E501
             poses[0] = poses[0].clip(robot.pose_low, robot.pose_high)
         joints = rng.random((length, robot.joint_dim)).astype(np.float32)

@@ -105,7 +105,7 @@ def test_droid_records_the_flange() -> None:
 @pytest.mark.parametrize("space", panda.ACTION_SPACES)
 def test_the_robot_in_each_action_space(space: str) -> None:
     robot = panda.panda(space, steps_per_frame=2)
-    assert robot.motion == robot.action_space == space
+    assert robot.control_mode == robot.action_space == space
     assert robot.action_dim == (8 if space.startswith("joint") else 7)
     assert robot.frame_hz == 7.5 and robot.joint_dim == 7 and robot.chunk_steps == 8
     assert state_keys(robot) == (

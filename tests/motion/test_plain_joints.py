@@ -26,7 +26,7 @@ def test_a_target_is_the_pose_at_each_frame(name: str) -> None:
 
 
 def test_relative_targets_add_up_and_grippers_are_told() -> None:
-    robot = replace(read_robot("so101"), motion="joint_delta", steps_per_frame=2)
+    robot = replace(read_robot("so101"), control_mode="joint_delta", steps_per_frame=2)
     start = np.array([[10.0, 0, 0, 0, 95.0, 50.0]])
     actions = np.tile([[[1.0, -2.0, 0, 0, 4.0, 20.0]]], (1, 4, 1))
     poses, _ = adapter_for(robot).advance(start, None, actions)

@@ -57,7 +57,7 @@ def test_plain_joints_come_where_they_are_sent(motion: str) -> None:
         frames_per_chunk=3,
         image_size=(16, 16),
         cameras=(),
-        motion=motion,
+        control_mode=motion,
     )
     targets = np.array([[0.1, 0.2, 1.0], [0.2, 0.1, 1.0], [0.2, 0.0, -1.0]])
     actions = actions_towards(robot, np.zeros(3), None, targets)

@@ -58,7 +58,9 @@ def test_a_robot_that_stops_at_its_bounds_is_not_thrown_to_them() -> None:
         actions = np.tile(np.array([0, 0, z, 1], np.float32), (1, 3, 1))
         poses, _ = adapter_for(sawyer).advance(high, None, actions)
         assert poses[0, 0, 2] == pytest.approx(expected)
-    moving = replace(ARM, motion="joint_delta", action_low=(-5.0,) * 6, action_high=(5.0,) * 6)
+    moving = replace(
+        ARM, control_mode="joint_delta", action_low=(-5.0,) * 6, action_high=(5.0,) * 6
+    )
     still = np.zeros((1, 3, 6), np.float32)
     still[..., 5] = 5
     poses, _ = adapter_for(replace(moving, gripper_index=())).advance(OUT, None, 0 * still)

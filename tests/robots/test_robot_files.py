@@ -39,7 +39,14 @@ def test_the_profiles_of_robots_in_code_equal_them() -> None:
 
 def test_the_profiles_have_the_rates_views_and_grippers_of_their_data() -> None:
     found = {
-        name: (r.action_dim, r.control_hz, len(r.views), r.image_size, r.gripper_axes, r.motion)
+        name: (
+            r.action_dim,
+            r.control_hz,
+            len(r.views),
+            r.image_size,
+            r.gripper_axes,
+            r.control_mode,
+        )
         for name in NAMES
         if (r := read_robot(name))
     }
@@ -51,6 +58,18 @@ def test_the_profiles_have_the_rates_views_and_grippers_of_their_data() -> None:
         "metaworld-sawyer": (4, 30.0, 3, (64, 64), (3,), "delta_position"),
         "so101": (6, 30.0, 2, (480, 640), (5,), "joint_target"),
     }
+
+
+def test_a_file_that_calls_the_control_mode_motion_is_read_as_before(tmp_path: Path) -> None:
+    path, arm = tmp_path / "arm.toml", read_robot("so101")
+    write_robot(arm, path)
+    path.write_text(path.read_text().replace("control_mode =", "motion ="))
+    assert read_robot(path) == arm and arm.motion == "joint_target"
+    kept = robot_as_json(arm)
+    kept["motion"] = kept.pop("control_mode")
+    assert robot_from_json(kept) == arm
+    with pytest.raises(ConfigError, match="earlier name of control_mode"):
+        robot_from_json({**kept, "control_mode": "joint_target"})
 
 
 def test_open_and_closed_are_the_bounds_of_the_gripper_wherever_it_stands() -> None:
@@ -107,8 +126,12 @@ def test_what_is_no_robot_ends_in_a_sentence(tmp_path: Path, monkeypatch) -> Non
         ("[5]", "[6]", "gripper_index has 6, expected 0 to 5"),
         ("image_size = [480, 640]", "image_size = [480]", "image_size is"),
         ('"up"', '"side"', "'side' twice"),
-        ('motion = "joint_target"', 'motion = "joint_targets"', "expected one of"),
-        ('motion = "joint_target"', 'motion = "joint_position"', "it is 'joint_target'"),
+        ('control_mode = "joint_target"', 'control_mode = "joint_targets"', "expected one of"),
+        (
+            'control_mode = "joint_target"',
+            'control_mode = "joint_position"',
+            "it is 'joint_target'",
+        ),
         ('name = "so101"', "name = ", "is no TOML"),
     ],
 )

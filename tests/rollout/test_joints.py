@@ -153,7 +153,7 @@ def test_the_made_up_states_of_a_trial_have_their_shapes() -> None:
 
 
 def test_joint_states_of_a_robot_without_joints_are_refused() -> None:
-    bare = dataclasses.replace(ROBOT, joint_names=(), motion="absolute_pose")
+    bare = dataclasses.replace(ROBOT, joint_names=(), control_mode="absolute_pose")
     with pytest.raises(MismatchError, match="state key 'joint_position'"):
         check_policy(Wave(), bare)
 
@@ -177,7 +177,7 @@ def test_recordings_show_their_joints_in_any_action_space(store: EpisodeStore) -
 
 def test_stores_and_robots_must_agree_on_joints(store: EpisodeStore, tmp_path: Path) -> None:
     check_store(store, ROBOT)
-    bare = dataclasses.replace(ROBOT, joint_names=(), motion="absolute_pose")
+    bare = dataclasses.replace(ROBOT, joint_names=(), control_mode="absolute_pose")
     check_store(store, bare)  # what a robot does not use may be there
     without = open_rollouts(tmp_path / "bare", bare, images="lossless")
     with pytest.raises(MismatchError, match=r"has joint names \(\)"):
@@ -196,7 +196,7 @@ def test_episodes_must_fit_the_stores_joints(store: EpisodeStore, tmp_path: Path
     broken[3, 2] = np.nan
     with pytest.raises(DataError, match="NaN or infinity in its joints"):
         store.append(dataclasses.replace(episode, joints=broken))
-    bare = dataclasses.replace(ROBOT, joint_names=(), motion="absolute_pose")
+    bare = dataclasses.replace(ROBOT, joint_names=(), control_mode="absolute_pose")
     without = open_rollouts(tmp_path / "bare", bare, images="lossless")
     with pytest.raises(MismatchError, match="create it with joint_names"):
         without.append(episode)

@@ -17,7 +17,11 @@ def test_robots_are_found_by_name() -> None:
         image_size=(64, 96),
         statistics=([-1] * 7, [1] * 7),
     )
-    assert (robot.motion, robot.frame_hz, robot.image_size) == ("absolute_pose", 7.5, (64, 96))
+    assert (robot.control_mode, robot.frame_hz, robot.image_size) == (
+        "absolute_pose",
+        7.5,
+        (64, 96),
+    )
     assert robot.pose_high == (1.0,) * 7
 
 

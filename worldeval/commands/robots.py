@@ -47,7 +47,7 @@ def described(robot: RobotSpec) -> str:
     height, width = robot.image_size
     lines = [
         robot.name,
-        f"  actions  {robot.action_space}, {robot.motion}",
+        f"  actions  {robot.action_space}, {robot.control_mode}",
         f"  rates    {robot.control_hz:g} Hz control, {robot.frame_hz:g} frames/s, chunks of "
         f"{robot.chunk_steps} steps = {robot.frames_per_chunk} frames",
         f"  views    {', '.join(robot.views)} ({height}x{width})",

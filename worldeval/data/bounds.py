@@ -23,7 +23,7 @@ def outside_bounds(store: StoredEpisodes, robot: RobotSpec) -> list[str]:
     """
     actions, poses = _values(store)
     checked = [("action", actions, robot.action_names, robot.action_low, robot.action_high)]
-    if robot.poses_are_bounded or robot.motion == "joint_target":
+    if robot.poses_are_bounded or robot.control_mode == "joint_target":
         checked.append(("pose", poses, robot.pose_names, robot.pose_low, robot.pose_high))
     sentences = []
     for what, values, names, lows, highs in checked:

@@ -45,7 +45,7 @@ def control_uris(robot: RobotSpec, recorded: str | None, *, mirrored_axis: int =
     Without recordings there are none of the expert and none mirrored. A robot that is told where to
     be has neither random nor mirrored motions.
     """
-    places = robot.motion in ABSOLUTE_MOTIONS
+    places = robot.control_mode in ABSOLUTE_MOTIONS
     uris = [f"zero?name={STILL}"]
     if not places:
         uris.insert(0, f"random?name={RANDOM}")

@@ -85,7 +85,7 @@ def probe_world(
         )
         for variant, kind in KINDS.items()
     }
-    if world.robot.motion not in ABSOLUTE_MOTIONS:
+    if world.robot.control_mode not in ABSOLUTE_MOTIONS:
         stores["random"] = store = open_rollouts(out / "random", world.robot, images="lossless")
         policy = RandomPolicy(world.robot)
         run(world, policy, suite, store, batch=batch, seed=0, adapter=adapter)

@@ -354,7 +354,7 @@ class Drive:
         step = self._steps[self._now]
         if len(step.actions) and self.robot.gripper_axes:
             return float(step.actions[-1, -1, self.robot.gripper_axes[0]])
-        by_pose = self.robot.motion in ("absolute_pose", "delta_pose")
+        by_pose = self.robot.control_mode in ("absolute_pose", "delta_pose")
         return usual_gripper(self.robot, self.pose if by_pose else None)
 
     def _path(self) -> list[Step]:

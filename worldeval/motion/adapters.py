@@ -74,28 +74,28 @@ class Adapter(Protocol):
 def adapter_for(
     robot: RobotSpec, learned: JointModel | None = None, *, gripper_most: float | None = None
 ) -> Adapter:
-    """The adapter of ``robot.motion``.
+    """The adapter of ``robot.control_mode``.
 
     learned: how the arm follows joint velocities, in place of integration.
     gripper_most: no gripper is closed further: Ctrl-World's runs limit it to what its tasks'
         objects allow (0.75 to 0.97). None: no limit but the robot's own. Not for "delta_position".
     """
-    if learned is not None and robot.motion != "joint_velocity":
+    if learned is not None and robot.control_mode != "joint_velocity":
         raise ConfigError(
             f"a learned adapter was given, but robot {robot.name!r} has motion "
-            f"{robot.motion!r}; it is for 'joint_velocity'"
+            f"{robot.control_mode!r}; it is for 'joint_velocity'"
         )
     rate_is_known = math.isclose(robot.control_hz, VELOCITY_HZ, rel_tol=1e-3)
-    if robot.motion == "joint_velocity" and not rate_is_known:
+    if robot.control_mode == "joint_velocity" and not rate_is_known:
         raise ConfigError(
             f"robot {robot.name!r} is controlled at {robot.control_hz:g} Hz, but how far joint "
             f"velocities carry is known at {VELOCITY_HZ:g} Hz only; use another action space"
         )
-    if robot.motion in PLAIN_JOINTS:
+    if robot.control_mode in PLAIN_JOINTS:
         _refuse_limit(robot, gripper_most)
-        return JointTarget(robot) if robot.motion == "joint_target" else JointDelta(robot)
+        return JointTarget(robot) if robot.control_mode == "joint_target" else JointDelta(robot)
     _check_limit(robot, gripper_most)
-    if robot.motion == "delta_position":
+    if robot.control_mode == "delta_position":
         at_bound = gripper_most in robot.grippers_closed
         _refuse_limit(robot, None if at_bound else gripper_most)
         return DeltaPosition(robot)
@@ -107,10 +107,10 @@ def adapter_for(
             "like it with kinematics = 'panda', or command joints as 'joint_target'"
         )
     _check_numbers(robot)
-    if robot.motion in ("absolute_pose", "delta_pose"):
-        kind = AbsolutePose if robot.motion == "absolute_pose" else DeltaPose
+    if robot.control_mode in ("absolute_pose", "delta_pose"):
+        kind = AbsolutePose if robot.control_mode == "absolute_pose" else DeltaPose
         return kind(robot, gripper_most)
-    if robot.motion == "joint_position":
+    if robot.control_mode == "joint_position":
         return JointPosition(robot, gripper_most)
     return JointVelocity(robot, gripper_most, learned)
 
@@ -121,19 +121,20 @@ def _check_numbers(robot: RobotSpec) -> None:
     if not hands or grippers not in (0, hands) or robot.pose_dim != 6 * hands + grippers:
         raise ConfigError(
             f"robot {robot.name!r} has poses {robot.pose_names} and {grippers} grippers, expected "
-            f"x y z roll pitch yaw for each hand for motion {robot.motion!r}, and one gripper for "
+            f"x y z roll pitch yaw for each hand for control mode {robot.control_mode!r}, and one "
+            "gripper for "
             "each or none; name grippers by gripper_index"
         )
-    by_pose = robot.motion in ("absolute_pose", "delta_pose")
+    by_pose = robot.control_mode in ("absolute_pose", "delta_pose")
     if by_pose and robot.action_dim != robot.pose_dim:
         raise ConfigError(
             f"robot {robot.name!r} has {robot.action_dim} actions and {robot.pose_dim} numbers in "
-            f"its pose, expected as many for motion {robot.motion!r}"
+            f"its pose, expected as many for control mode {robot.control_mode!r}"
         )
     if not by_pose and (hands > 1 or len(robot.moving_axes) != len(panda.JOINTS)):
         raise ConfigError(
             f"robot {robot.name!r} has actions {robot.action_names}, expected {len(panda.JOINTS)} "
-            f"joints of one arm and its gripper, if any, for motion {robot.motion!r}"
+            f"joints of one arm and its gripper, if any, for control mode {robot.control_mode!r}"
         )
     if hands > 1 and robot.joint_names:
         raise ConfigError(
@@ -164,7 +165,7 @@ def _refuse_limit(robot: RobotSpec, gripper_most: float | None) -> None:
     if gripper_most is not None:
         raise ConfigError(
             f"gripper_most is {gripper_most!r}, but robot {robot.name!r} has motion "
-            f"{robot.motion!r}, whose gripper has no limit; leave it out"
+            f"{robot.control_mode!r}, whose gripper has no limit; leave it out"
         )
 
 

@@ -78,13 +78,13 @@ class FaultyStream:
 
     def __init__(self, fault: Fault, robot: RobotSpec, rng: np.random.Generator) -> None:
         wrong = [name for name in OF_MOTION if getattr(fault, name) != getattr(Fault(), name)]
-        if wrong and robot.motion in ABSOLUTE_MOTIONS:  # half of a place is not half speed
+        if wrong and robot.control_mode in ABSOLUTE_MOTIONS:  # half of a place is not half speed
             raise ConfigError(
                 f"{', '.join(wrong)} cannot be wrong with robot {robot.name!r}, whose actions say "
-                f"where to be ({robot.motion}); faults of its gripper and of perception can"
+                f"where to be ({robot.control_mode}); faults of its gripper and of perception can"
             )
         dim = robot.action_dim
-        self._told_where = robot.motion in ABSOLUTE_MOTIONS
+        self._told_where = robot.control_mode in ABSOLUTE_MOTIONS
         self.fault, self._rng = fault, rng
         self._low, self._high = np.array(robot.action_low), np.array(robot.action_high)
         self._gripper = list(robot.gripper_axes)

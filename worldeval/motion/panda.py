@@ -115,7 +115,7 @@ def commanded(robot: RobotSpec, action_space: str) -> RobotSpec:
     return replace(
         robot,
         action_space=action_space,
-        motion=action_space,
+        control_mode=action_space,
         action_names=names,
         action_low=low,
         action_high=high,

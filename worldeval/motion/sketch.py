@@ -86,7 +86,7 @@ def sketched_poses(
     if robot.poses_are_bounded:
         places = np.clip(places, robot.pose_low[:3], robot.pose_high[:3])
     fastest = FRAME_M
-    if robot.motion == "delta_position":
+    if robot.control_mode == "delta_position":
         limits = [max(abs(robot.action_low[i]), abs(robot.action_high[i])) for i in range(3)]
         fastest = robot.action_scale_m * robot.steps_per_frame * min(limits)
     corners = np.concatenate([pose[None, :3], places])
@@ -126,7 +126,7 @@ def _checked(points: np.ndarray, speed: float) -> np.ndarray:
 
 
 def _camera(robot: RobotSpec, view: str) -> CameraSpec:
-    if robot.pose_dim not in (4, 7) or robot.motion in PLAIN_JOINTS:
+    if robot.pose_dim not in (4, 7) or robot.control_mode in PLAIN_JOINTS:
         raise ConfigError(
             f"robot {robot.name!r} has poses {robot.pose_names}, a path is followed by one hand "
             "with x, y, z and a gripper; drive it by keys or a policy"

@@ -46,7 +46,7 @@ def actions_towards(
     for target in targets:
         block, reached, angles = _frame(robot, current, angles, target, steps)
         made.append(np.clip(block, low, high))
-        if robot.motion == "delta_position":  # where it really is, if that was too far
+        if robot.control_mode == "delta_position":  # where it really is, if that was too far
             reached = robot.integrate(current, made[-1])[-1].astype(np.float64)
         current = reached
     return np.concatenate(made).astype(np.float32)
@@ -61,19 +61,19 @@ def _frame(
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray | None]:
     """Actions (S, A) of one frame, and the pose and joints after it."""
     share = np.arange(1, steps + 1)[:, None] / steps
-    if robot.motion == "delta_position":
+    if robot.control_mode == "delta_position":
         block = np.repeat(target[None], steps, 0)
         block[:, :-1] = (target - pose)[:-1] / (steps * robot.action_scale_m)
         return block, target, None
-    if robot.motion in ("joint_target", "joint_delta"):
+    if robot.control_mode in ("joint_target", "joint_delta"):
         change = target - pose
         block = pose + share * change
-        if robot.motion == "joint_delta":
+        if robot.control_mode == "joint_delta":
             block = np.repeat(change[None] / steps, steps, 0)
         grippers = list(robot.gripper_axes)
         block[:, grippers] = target[grippers]
         return block, target, joints
-    if robot.motion in ("absolute_pose", "delta_pose"):
+    if robot.control_mode in ("absolute_pose", "delta_pose"):
         parts = [
             _arm(robot, a, b, share)
             for a, b in zip(pose.reshape(-1, 7), target.reshape(-1, 7), strict=True)
@@ -81,11 +81,12 @@ def _frame(
         return np.concatenate(parts, 1), target, joints
     if joints is None:
         raise MismatchError(
-            f"robot {robot.name!r} is moved by its joints ({robot.motion}), which are not known "
+            f"robot {robot.name!r} is moved by its joints ({robot.control_mode}), which are not "
+            "known "
             "here; use a store that has them, or another action space"
         )
     reached = panda.joints_for_pose(target[:6], joints)
-    if robot.motion == "joint_position":
+    if robot.control_mode == "joint_position":
         block = joints + share * (reached - joints)
     else:
         block = np.repeat((reached - joints)[None] / (steps * VELOCITY_STEP_RAD), steps, 0)
@@ -96,7 +97,7 @@ def _arm(robot: RobotSpec, pose: np.ndarray, target: np.ndarray, share: np.ndarr
     """Of one arm: x y z roll pitch yaw gripper, where to be or by how much."""
     steps = len(share)
     grip = np.full((steps, 1), target[-1])
-    if robot.motion == "absolute_pose":
+    if robot.control_mode == "absolute_pose":
         place = pose[:3] + share * (target - pose)[:3]
         turn = pose[3:6] + share * angle_difference(target[3:6], pose[3:6])
         turn[-1] = target[3:6]

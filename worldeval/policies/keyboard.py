@@ -74,7 +74,7 @@ class KeyboardPolicy:
         if isinstance(speed, bool) or not isinstance(speed, int | float) or not 0 < speed <= 1:
             raise ConfigError(f"speed is {speed!r}, expected a number in (0, 1]")
         check_keys(robot)
-        by_pose = robot.motion in ("absolute_pose", "delta_pose")
+        by_pose = robot.control_mode in ("absolute_pose", "delta_pose")
         self.spec = blind_spec(name, robot, state_keys=(POSE,) if by_pose else ())
         self._robot = robot
         self._known = ARM_KEYS if by_pose else HAND_KEYS
@@ -138,7 +138,7 @@ def actions_of_keys(
     robot that has one.
     Raises PolicyError for a key without a meaning, KeyboardInterrupt for "q".
     """
-    by_pose = robot.motion in ("absolute_pose", "delta_pose")
+    by_pose = robot.control_mode in ("absolute_pose", "delta_pose")
     known = ARM_KEYS if by_pose else HAND_KEYS
     motion = np.zeros(3, np.float32)
     for key in typed.strip().lower():
@@ -156,7 +156,7 @@ def actions_of_keys(
     way = list(robot.hands[0][:3])
     if by_pose:
         step_m = motion * (FRAME_M / robot.steps_per_frame)
-        if robot.motion == "absolute_pose":
+        if robot.control_mode == "absolute_pose":
             steps[:] = pose
             steps[:, way] += step_m * np.arange(1, len(steps) + 1, dtype=np.float32)[:, None]
         else:
@@ -178,16 +178,17 @@ def check_keys(robot: RobotSpec) -> None:
             else "where its hand is cannot be told from its joints, so it has no keys"
         )
         raise ConfigError(
-            f"robot {robot.name!r} is commanded by {robot.motion!r}, the keyboard moves hands; "
+            f"robot {robot.name!r} is commanded by {robot.control_mode!r}, the keyboard moves "
+            "hands; "
             f"{remedy}"
         )
-    numbers = 6 if robot.motion in ("absolute_pose", "delta_pose") else 3
+    numbers = 6 if robot.control_mode in ("absolute_pose", "delta_pose") else 3
     one_hand = len(robot.hands) == 1 and robot.action_dim == robot.pose_dim
     if not one_hand or len(robot.moving_axes) != numbers or len(robot.gripper_axes) > 1:
         raise ConfigError(
             f"robot {robot.name!r} has {robot.action_dim} actions, of which "
-            f"{len(robot.gripper_axes)} are grippers, expected {numbers} for motion "
-            f"{robot.motion!r} and one gripper or none; the keyboard drives no other"
+            f"{len(robot.gripper_axes)} are grippers, expected {numbers} for control mode "
+            f"{robot.control_mode!r} and one gripper or none; the keyboard drives no other"
         )
 
 

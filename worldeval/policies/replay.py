@@ -132,7 +132,7 @@ class ReplayPolicy:
         chunk = np.zeros((self.spec.chunk, self.spec.action_dim), np.float32)
         recorded = steps[start : start + self.spec.chunk]
         chunk[: len(recorded)] = recorded
-        if len(steps) and self._robot.motion in ABSOLUTE_MOTIONS:
+        if len(steps) and self._robot.control_mode in ABSOLUTE_MOTIONS:
             chunk[len(recorded) :] = steps[-1]  # to stay is to be told the same place again
         elif len(steps):
             held = list(self._robot.held_axes)

@@ -49,7 +49,7 @@ class ZeroPolicy:
     """Stands still: with the gripper open where actions are motions, else where it is."""
 
     def __init__(self, robot: RobotSpec, *, name: str = "zero") -> None:
-        self._where = ABSOLUTE.get(robot.motion, ())
+        self._where = ABSOLUTE.get(robot.control_mode, ())
         self.spec = blind_spec(name, robot, state_keys=self._where)
         self._robot = robot
         self._still = np.zeros(robot.action_dim, np.float32)
@@ -90,15 +90,15 @@ class RandomPolicy:
     def __init__(self, robot: RobotSpec, *, speed: float = 0.6, name: str = "random") -> None:
         if not 0 < speed <= 1:
             raise ConfigError(f"speed is {speed!r}, expected a number in (0, 1]")
-        if robot.motion in ABSOLUTE_MOTIONS:
+        if robot.control_mode in ABSOLUTE_MOTIONS:
             remedy = (
                 "choose an action space of velocities or differences"
                 if robot.kinematics
                 else "replay another episode's actions instead (replay-shuffled:STORE)"
             )
             raise ConfigError(
-                f"robot {robot.name!r} is commanded by {robot.motion!r}, which says where to be: "
-                f"random places are no motion; {remedy}"
+                f"robot {robot.name!r} is commanded by {robot.control_mode!r}, which says where "
+                f"to be: random places are no motion; {remedy}"
             )
         self.spec = blind_spec(name, robot)
         self._robot = robot

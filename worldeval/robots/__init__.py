@@ -9,8 +9,8 @@ from worldeval.robots.files import (
 )
 from worldeval.robots.spec import (
     ABSOLUTE_MOTIONS,
+    CONTROL_MODES,
     GRIPPER_SENSES,
-    MOTIONS,
     MOUNTS,
     PLAIN_JOINTS,
     CameraSpec,
@@ -20,7 +20,7 @@ from worldeval.robots.spec import (
 __all__ = [
     "ABSOLUTE_MOTIONS",
     "GRIPPER_SENSES",
-    "MOTIONS",
+    "CONTROL_MODES",
     "MOUNTS",
     "NAMES",
     "PLAIN_JOINTS",

@@ -32,9 +32,9 @@ def staying(
 
     None where actions are motions, or say where joints shall be that are not known.
     """
-    if robot.motion not in ABSOLUTE_MOTIONS:
+    if robot.control_mode not in ABSOLUTE_MOTIONS:
         return None
-    if robot.motion != "joint_position":
+    if robot.control_mode != "joint_position":
         return np.asarray(pose) if robot.action_dim == robot.pose_dim else None
     if joints is None:
         return None
@@ -63,7 +63,7 @@ def starts_outside(
     """
     where = staying(robot, poses, joints)
     names, low, high = robot.action_names, robot.action_low, robot.action_high
-    if where is None and (robot.poses_are_bounded or robot.motion in PLAIN_JOINTS):
+    if where is None and (robot.poses_are_bounded or robot.control_mode in PLAIN_JOINTS):
         where, names, low, high = poses, robot.pose_names, robot.pose_low, robot.pose_high
     if where is None:
         return []

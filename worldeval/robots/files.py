@@ -71,7 +71,7 @@ def robot_as_json(robot: RobotSpec) -> dict[str, Any]:
 
 def robot_from_json(values: Any, where: str = "robot") -> RobotSpec:
     """The robot that ``robot_as_json`` wrote, before or after JSON. Raises ConfigError."""
-    return settings_from(RobotSpec, values, f"{where}.")
+    return settings_from(RobotSpec, _as_today(values), f"{where}.")
 
 
 def write_robot(robot: RobotSpec, path: str | Path) -> None:
@@ -109,9 +109,18 @@ def _read_file(path: Path) -> RobotSpec:
     except (UnicodeDecodeError, tomllib.TOMLDecodeError) as error:
         raise ConfigError(f"robot file {path} is no TOML ({error})") from error
     try:
-        return settings_from(RobotSpec, values)
+        return settings_from(RobotSpec, _as_today(values))
     except ConfigError as error:
         raise ConfigError(f"robot file {path}: {error}") from error
+
+
+def _as_today(values: Any) -> Any:
+    """Fields of a robot as earlier versions wrote them, under their names of today."""
+    if not isinstance(values, Mapping) or "motion" not in values:
+        return values
+    if "control_mode" in values:
+        raise ConfigError("motion is the earlier name of control_mode; say one of the two")
+    return {"control_mode" if name == "motion" else name: values[name] for name in values}
 
 
 def _camera_fields(camera: Any) -> dict[str, Any]:

@@ -2,7 +2,8 @@
 
 Everything in which two sides of an evaluation can silently disagree is a field here, compared
 before the first step (``policies/checking.py``). How a chunk of actions becomes the poses that
-condition a world model is named by ``RobotSpec.motion`` and carried out by ``worldeval/motion``.
+condition a world model is named by ``RobotSpec.control_mode`` and carried out by
+``worldeval/motion``.
 """
 
 from __future__ import annotations
@@ -15,7 +16,7 @@ from worldeval.errors import ConfigError
 
 MOUNTS = ("fixed", "hand", "uncalibrated")
 GRIPPER_SENSES = ("close_positive", "close_negative")
-MOTIONS = (
+CONTROL_MODES = (
     "delta_position",
     "delta_pose",
     "absolute_pose",
@@ -105,15 +106,15 @@ class RobotSpec:
     hand its position (for some robots also its roll, pitch and yaw). Grippers may stand anywhere
     among them; a pose with as many numbers as the actions has their order.
 
-    pose_low, pose_high: what a world model takes as -1 and 1. Where motion is "delta_position" they
-        are also the bounds at which the controller stops; elsewhere poses may leave them.
-    motion: how a chunk of actions becomes poses, see ``worldeval/motion/adapters.py``.
+    pose_low, pose_high: what a world model takes as -1 and 1. In "delta_position" they are
+        also the bounds at which the controller stops; elsewhere poses may leave them.
+    control_mode: how a chunk of actions becomes poses, see ``worldeval/motion/adapters.py``.
     joint_names: of a robot whose joints are known at every frame; () for others.
     gripper_index: places of the actions that move a gripper, two for two arms, () for none; None
         for those with "grip" in their name.
     gripper_sense: "close_positive": a gripper closes towards its higher bound; "close_negative":
         towards its lower one.
-    action_scale_rad: radians of commanded turn for an action of 1, where motion is "delta_pose".
+    action_scale_rad: radians of commanded rotation for an action of 1, in "delta_pose".
     rotation: what the three turning numbers of a "delta_pose" are: "euler" (roll, pitch, yaw about
         the base's axes) or "rotation_vector" (axis times angle).
     kinematics: name of the arm whose kinematics lead from joints to poses ("panda"); "" where none
@@ -138,7 +139,7 @@ class RobotSpec:
     cameras: tuple[CameraSpec, ...]
     gripper_sense: str = "close_positive"
     joint_names: tuple[str, ...] = ()
-    motion: str = "delta_position"
+    control_mode: str = "delta_position"
     gripper_index: tuple[int, ...] | None = None
     action_scale_rad: float = 1.0
     rotation: str = "euler"
@@ -152,9 +153,10 @@ class RobotSpec:
             raise ConfigError(f"robot {self.name!r}: action names and bounds differ in length")
         if not len(self.pose_names) == len(self.pose_low) == len(self.pose_high):
             raise ConfigError(f"robot {self.name!r}: pose names and bounds differ in length")
-        if self.motion not in MOTIONS:
+        if self.control_mode not in CONTROL_MODES:
             raise ConfigError(
-                f"robot {self.name!r}: motion is {self.motion!r}, expected one of {MOTIONS}"
+                f"robot {self.name!r}: control_mode is {self.control_mode!r}, expected one of "
+                f"{CONTROL_MODES}"
             )
         if self.gripper_sense not in GRIPPER_SENSES:
             raise ConfigError(
@@ -169,9 +171,10 @@ class RobotSpec:
                     f"robot {self.name!r}: action {name!r} goes from {low!r} to {high!r}, expected "
                     "a lower and then a higher number"
                 )
-        if self.motion in ("joint_position", "joint_velocity") and not self.joint_names:
+        if self.control_mode in ("joint_position", "joint_velocity") and not self.joint_names:
             raise ConfigError(
-                f"robot {self.name!r}: motion is {self.motion!r}, but it has no joint_names; where "
+                f"robot {self.name!r}: control_mode is {self.control_mode!r}, but it has no "
+                "joint_names; where "
                 "joints are the pose and no kinematics are needed, it is 'joint_target'"
             )
         _check_shape(self)
@@ -211,7 +214,7 @@ class RobotSpec:
 
         All where an action says where to be, else the grippers.
         """
-        everything = self.motion in ABSOLUTE_MOTIONS
+        everything = self.control_mode in ABSOLUTE_MOTIONS
         return tuple(range(self.action_dim)) if everything else self.gripper_axes
 
     @property
@@ -239,16 +242,16 @@ class RobotSpec:
     def hands(self) -> tuple[tuple[int, ...], ...]:
         """Of each hand: places in the pose of its x, y, z (m) and, where it turns, of its roll,
         pitch and yaw (rad). () where the pose is joints."""
-        if self.motion in PLAIN_JOINTS:
+        if self.control_mode in PLAIN_JOINTS:
             return ()
         moving = [i for i in range(self.pose_dim) if i not in self.pose_grippers]
-        each = 3 if self.motion == "delta_position" else 6
+        each = 3 if self.control_mode == "delta_position" else 6
         return tuple(tuple(moving[k : k + each]) for k in range(0, len(moving) - each + 1, each))
 
     @property
     def angles(self) -> tuple[int, ...]:
         """Places of roll, pitch and yaw in the pose; () for a pose without an orientation."""
-        if self.motion in PLAIN_JOINTS:  # a joint may be called wrist_roll_rad
+        if self.control_mode in PLAIN_JOINTS:  # a joint may be called wrist_roll_rad
             return ()
         found = tuple(
             i for i, name in enumerate(self.pose_names) if name.endswith(_TURNS) and i >= 3
@@ -260,13 +263,18 @@ class RobotSpec:
         return len(self.pose_names)
 
     @property
+    def motion(self) -> str:
+        """``control_mode``, as it was called before; files that say ``motion`` are read too."""
+        return self.control_mode
+
+    @property
     def joint_dim(self) -> int:
         return len(self.joint_names)
 
     @property
     def poses_are_bounded(self) -> bool:
         """Whether the controller stops at ``pose_low`` and ``pose_high``."""
-        return self.motion in ("delta_position", "joint_delta")
+        return self.control_mode in ("delta_position", "joint_delta")
 
     def integrate(self, pose: np.ndarray, actions: np.ndarray) -> np.ndarray:
         """Commanded poses at frame rate after delta-position actions.
@@ -329,9 +337,10 @@ def _check_shape(robot: RobotSpec) -> None:
     if robot.rotation not in ROTATIONS:
         refuse(f"rotation is {robot.rotation!r}, expected one of {ROTATIONS}")
     one_by_one = (*PLAIN_JOINTS, "delta_position")
-    if robot.motion in one_by_one and robot.action_dim != robot.pose_dim:
+    if robot.control_mode in one_by_one and robot.action_dim != robot.pose_dim:
         refuse(
-            f"motion is {robot.motion!r}, of which each action moves one number of the pose, but "
+            f"control_mode is {robot.control_mode!r}, of which each action moves one number of "
+            "the pose, but "
             f"there are {robot.action_dim} actions and {robot.pose_dim} pose_names; give as many"
         )
     named = tuple(i for i, name in enumerate(robot.pose_names) if "grip" in name.lower())
@@ -343,8 +352,9 @@ def _check_shape(robot: RobotSpec) -> None:
             f"its grippers are at {robot.gripper_axes} among the actions {robot.action_names} and "
             f"at {named} among pose_names {robot.pose_names}; give both the same order"
         )
-    if robot.motion in PLAIN_JOINTS and robot.joint_dim not in (0, robot.pose_dim):
+    if robot.control_mode in PLAIN_JOINTS and robot.joint_dim not in (0, robot.pose_dim):
         refuse(
-            f"motion is {robot.motion!r}, of which the pose is the joints' targets, but there are "
+            f"control_mode is {robot.control_mode!r}, of which the pose is the joints' targets, "
+            "but there are "
             f"{robot.joint_dim} joint_names and {robot.pose_dim} pose_names; leave joint_names out"
         )

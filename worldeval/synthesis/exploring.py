@@ -33,7 +33,7 @@ class ExploringPolicy:
         self.watches_itself = getattr(policy, "watches_itself", False)
         self._low = np.asarray(robot.action_low, np.float64)
         self._high = np.asarray(robot.action_high, np.float64)
-        scale = OF_PLACES if robot.motion in ABSOLUTE_MOTIONS else 1.0
+        scale = OF_PLACES if robot.control_mode in ABSOLUTE_MOTIONS else 1.0
         self._scale = np.zeros(robot.action_dim)
         moving = list(robot.moving_axes)
         self._scale[moving] = scale * ((self._high - self._low) / 2)[moving]

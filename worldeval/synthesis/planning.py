@@ -134,7 +134,7 @@ def reachable(
 def frames_to(pose: np.ndarray, arm: np.ndarray, robot: RobotSpec, at_once: int) -> int:
     """Frames that the arm takes there at full speed, rounded up to a multiple of ``at_once``."""
     way = np.abs(np.asarray(arm, float) - pose)
-    if robot.motion == "delta_position":
+    if robot.control_mode == "delta_position":
         free = robot.action_scale_m * robot.steps_per_frame
         least = float(way.max()) / free
     else:

@@ -115,7 +115,7 @@ def _moved(
 
 def _joints_along(robot: RobotSpec, path: np.ndarray, joints: np.ndarray) -> np.ndarray:
     """Joints (B, T, J) at poses (B, T, P), from joints (B, J) on."""
-    if robot.motion in PLAIN_JOINTS:
+    if robot.control_mode in PLAIN_JOINTS:
         return path.copy()
     found = [np.asarray(joints, np.float64)]
     for t in range(path.shape[1]):

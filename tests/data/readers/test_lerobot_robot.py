@@ -76,7 +76,7 @@ def test_first_robot_has_names_rates_views_sizes_and_bounds(tmp_path: Path, vers
         assert robot.gripper_sense == "close_negative"  # as that of the shipped so101
         assert robot.name == "so101_follower" and robot.views == ("front", "wrist")
         assert robot.action_names == robot.pose_names == SO101.joints
-        assert robot.image_size == (48, 192) and robot.motion == "joint_target"
+        assert robot.image_size == (48, 192) and robot.control_mode == "joint_target"
         both = (actions_of, states_of)  # to hold still where one was measured is a command too
         values = np.concatenate(
             [of(SMALL, n, rows) for of in both for n, rows in ((0, 31), (1, 38))]
@@ -119,7 +119,7 @@ def test_rates_that_do_not_fit_name_those_that_do(small: Path, control_hz: float
 
 
 def test_relative_actions_are_not_gathered(small: Path) -> None:
-    robot = replace(propose_robot(small).robot, motion="joint_delta")
+    robot = replace(propose_robot(small).robot, control_mode="joint_delta")
     assert clock_of(30.0, robot, WHERE).rows_per_step == 1
     with pytest.raises(DataError, match="2 relative actions cannot become one"):
         clock_of(60.0, robot, WHERE)
@@ -145,7 +145,7 @@ def test_what_a_robot_wants_and_the_dataset_lacks_is_named(small: Path) -> None:
     with pytest.raises(DataError, match=r"no column of actions.*shoulder_pan\.pos"):
         LeRobotRobot(small, replace(robot, action_names=names))
     with pytest.raises(DataError, match="do not say where it is"):
-        LeRobotRobot(small, replace(robot, pose_names=names, motion="joint_delta"))
+        LeRobotRobot(small, replace(robot, pose_names=names, control_mode="joint_delta"))
 
 
 def test_key_map_says_odd_spellings(small: Path, tmp_path: Path) -> None:

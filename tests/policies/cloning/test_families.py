@@ -230,7 +230,7 @@ def test_arguments_of_a_fault_are_refused_before_anything_is_rolled_out(
 
 
 def test_faults_of_motion_mean_nothing_where_actions_are_places(toy_robot: RobotSpec) -> None:
-    absolute = replace(toy_robot, motion="absolute_pose")
+    absolute = replace(toy_robot, control_mode="absolute_pose")
     with pytest.raises(ConfigError, match="gain, delay_steps cannot be wrong with robot"):
         FaultyPolicy(Watching(toy_robot), absolute, Fault(gain=0.5, delay_steps=2), name="half")
     FaultyPolicy(Watching(toy_robot), absolute, Fault(grip=0.5), name="weak", deaf=True)

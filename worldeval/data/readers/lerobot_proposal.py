@@ -96,7 +96,7 @@ def propose_robot(root: str | Path, spelling: Spelling | None = None) -> Proposa
         frames_per_chunk=FRAMES_PER_CHUNK,
         image_size=_image_size(max(sizes)),
         cameras=tuple(CameraSpec(name=name, mount="uncalibrated") for name in views),
-        motion="joint_target",
+        control_mode="joint_target",
     )
     shipped = _known(robot)
     if shipped is not None:
@@ -137,7 +137,10 @@ def _known(robot: RobotSpec) -> RobotSpec | None:
     """The shipped robot whose actions have the same names: its gripper closes alike."""
     for name in NAMES:
         shipped = read_robot(name)
-        if shipped.motion == robot.motion and shipped.action_names == robot.action_names:
+        if (
+            shipped.control_mode == robot.control_mode
+            and shipped.action_names == robot.action_names
+        ):
             return shipped
     return None
 

@@ -70,10 +70,11 @@ def clock_of(rows_hz: float | None, robot: RobotSpec, where: Path) -> Clock:
             f"{robot.control_hz:g} control steps per second, expected a whole number of rows for "
             f"each step: control_hz may be {good}, ..."
         )
-    if rows > 1 and robot.motion not in ABSOLUTE_MOTIONS:
+    if rows > 1 and robot.control_mode not in ABSOLUTE_MOTIONS:
         raise DataError(
             f"{where} has {rows_hz:g} rows per second and robot {robot.name!r} moves by "
-            f"{robot.motion!r} {robot.control_hz:g} times per second; {rows} relative actions "
+            f"{robot.control_mode!r} {robot.control_hz:g} times per second; {rows} relative "
+            "actions "
             f"cannot become one, so give it control_hz = {rows_hz:g}"
         )
     return Clock(rows_per_step=rows, steps=robot.steps_per_frame)
@@ -204,7 +205,8 @@ class LeRobotRobot(LeRobotReader):
             raise DataError(
                 f"{index.info_path}: no column of states has the poses "
                 f"{', '.join(robot.pose_names)} of robot {robot.name!r}, whose actions "
-                f"({robot.motion}) do not say where it is; name its poses like the column's, or "
+                f"({robot.control_mode}) do not say where it is; name its poses like the "
+                "column's, or "
                 "say by a key map which is which (--key-map FILE)"
             )
         if robot.joint_names not in ((), robot.pose_names) and self.columns.joints is None:
@@ -240,9 +242,9 @@ class LeRobotRobot(LeRobotReader):
 
 def commands_poses(robot: RobotSpec) -> bool:
     """Whether an action is itself the pose to be at."""
-    if robot.motion == "joint_position":  # there the pose is the hand's, by kinematics
+    if robot.control_mode == "joint_position":  # there the pose is the hand's, by kinematics
         return False
-    return robot.motion in ABSOLUTE_MOTIONS and robot.action_dim == robot.pose_dim
+    return robot.control_mode in ABSOLUTE_MOTIONS and robot.action_dim == robot.pose_dim
 
 
 def _taken(rows: EpisodeRows, numbers: Numbers) -> np.ndarray:

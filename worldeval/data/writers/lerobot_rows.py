@@ -98,7 +98,7 @@ def _sources(
     if keys.joint_position is not None and layout.joint_names:
         found.append((keys.joint_position, "joints", tuple(range(7))))
     found.append((keys.gripper, "pose", (6,)))
-    motion = {"absolute_pose": "cartesian_position"}.get(robot.motion, robot.motion)
+    motion = {"absolute_pose": "cartesian_position"}.get(robot.control_mode, robot.control_mode)
     if motion in keys.actions:
         width = robot.action_dim - 1
         found.append((keys.actions[motion], "action", tuple(range(width))))
@@ -279,7 +279,7 @@ def _states(episode: Episode, robot: RobotSpec) -> np.ndarray:
     between: np.ndarray | None = None
     if commands_poses(robot):
         between = steps
-    elif robot.motion == "delta_position" and count:
+    elif robot.control_mode == "delta_position" and count:
         fine = replace(robot, steps_per_frame=1)
         between = fine.integrate(poses[:-1], steps)  # (T, S, P)
         if not np.allclose(between[:, -1], poses[1:], atol=1e-4):

@@ -184,7 +184,7 @@ class Demonstrations:
         Where an action says where to be, that is its way from the last one, by half its range.
         """
         robot = self.robot
-        if robot.motion not in ABSOLUTE_MOTIONS:
+        if robot.control_mode not in ABSOLUTE_MOTIONS:
             return labels[..., self.moving]
         last = np.roll(labels[:, -1], 1, axis=0)
         last = np.where(first[:, None], labels[:, 0], last)
