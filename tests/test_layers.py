@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ast
 from collections import defaultdict
+from functools import cache
 from itertools import pairwise
 from pathlib import Path
 
@@ -48,6 +49,7 @@ def imports(path: Path) -> set[str]:
     return {name for name in found if name.startswith("worldeval.")}
 
 
+@cache
 def arrows() -> dict[tuple[str, str], list[str]]:
     """(room, room that it imports) and where, for all files of the package."""
     found: dict[tuple[str, str], list[str]] = defaultdict(list)

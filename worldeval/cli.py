@@ -33,6 +33,7 @@ VERBS = {
     "record": ("record:Record", "record episodes in Meta-World, many workers at once"),
     "prepare": ("prepare:Prepare", "raw robot videos (DROID, LeRobot) to a store with latents"),
     "export lerobot": ("export:ExportLeRobot", "a store as a dataset for LeRobot, openpi, GR00T"),
+    "export rerun": ("export:ExportRerun", "one rollout as a recording for the viewer of Rerun"),
     "import ctrl-world": ("import_model:ImportCtrlWorld", "the published Ctrl-World checkpoint"),
     "import svd": ("import_model:ImportSvd", "a new Ctrl-World from Stable Video Diffusion"),
     "train autoencoder": ("train_world_model:TrainAutoencoder", "frames to latents and back"),

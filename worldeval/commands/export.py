@@ -1,4 +1,4 @@
-"""``worldeval export lerobot``."""
+"""``worldeval export lerobot`` and ``worldeval export rerun``."""
 
 from __future__ import annotations
 
@@ -54,4 +54,58 @@ class ExportLeRobot:
         )
         print(f"{done.folder}: {done.episodes} episodes, {done.rows} rows")
         for note in done.notes:
+            print(f"  {note}")
+
+
+@dataclass(frozen=True, kw_only=True)
+class ExportRerun:
+    """Write one rollout as a recording for the viewer of Rerun.
+
+    Views, poses, actions, gripper, the judge's probability, progress and trust on one timeline.
+    Needs rerun-sdk (`pip install 'worldeval[rerun]'`); `rerun FILE` shows what was written.
+
+    For example:
+      worldeval export rerun runs/demo --rollout full/reach/evaluation/0000 --out reach.rrd
+      worldeval export rerun runs/demo --rollout full/reach/evaluation/0000 --out reach.rrd \\
+        --judge checkpoints/judge --progress checkpoints/progress
+    """
+
+    rollouts: Annotated[Path, tyro.conf.Positional]
+    """Folder of an evaluation, or of a store of rollouts or recordings."""
+    rollout: str
+    """Key of the rollout: POLICY/START, as verdicts and reports name it."""
+    out: Path
+    """The .rrd file; it must not be there yet."""
+    judge: Path | None = None
+    """Checkpoint of a judge that tells its probability of success for every frame; if not given,
+    the verdict beside the rollout is written, where there is one."""
+    progress: Path | None = None
+    """Checkpoint of a judge of progress; no progress is written, if not given."""
+
+    def run(self) -> None:
+        from worldeval.data.writers.rerun import check_installed, export
+        from worldeval.evaluation.curves import find_rollout, known_of, learned
+        from worldeval.judging.loading import load_judge
+
+        check_installed()
+        store = find_rollout(self.rollouts, self.rollout)
+        judge = progress = None
+        if self.judge is not None:
+            judge = learned(load_judge(self.judge), "--judge")
+        if self.progress is not None:
+            from worldeval.judging.progress import ProgressJudge
+
+            progress = ProgressJudge.load(self.progress)
+        episode = store.by_key(self.rollout)
+        known = known_of(store, episode, judge=judge, progress=progress)
+        export(
+            episode,
+            store.layout,
+            self.out,
+            curves=known.curves,
+            events=known.events,
+            about=known.about,
+        )
+        print(f"{self.out}: {episode.length} frames of {len(episode.views)} views")
+        for note in known.notes:
             print(f"  {note}")

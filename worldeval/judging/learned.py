@@ -191,6 +191,14 @@ class LearnedJudge:
                 return int(times[count - 1])
         return None
 
+    def probability_until(self, episode: Episode) -> tuple[np.ndarray, np.ndarray]:
+        """Frames (N,) that are looked at, and the probability (N,) in [0, 1] of success if the
+        rollout had ended there; the last one is that of the verdict."""
+        times = self.frame_times(episode.length)
+        outputs = self.outputs(episode, times)
+        scores = [self.score_of(outputs[: count + 1]) for count in range(len(times))]
+        return times, np.asarray(self.calibration.probability(np.array(scores)), float)
+
     def _verdict(self, episode: Episode) -> Verdict:
         if (known := settled(episode, self.name)) is not None:
             return known
