@@ -30,7 +30,10 @@ def append_when_possible(store: EpisodeStore, episode: Episode, wait_s: float) -
                 raise
             if until_s is None:
                 until_s = now_s + wait_s
-                _tell(f"paused: {error}; it goes on by itself within {wait_s:g} s (Ctrl-C ends it)")
+                _tell(
+                    f"paused: {store.root} takes no more ({error.__cause__}); free some space "
+                    f"within {wait_s:g} s and it goes on by itself (Ctrl-C ends it)"
+                )
             time.sleep(min(LOOK_AGAIN_S, max(0.01, until_s - now_s)))
         else:
             if until_s is not None:
