@@ -27,7 +27,9 @@ def check(found: Stability, change: str) -> Check:
 
 
 def test_an_order_with_wide_gaps_is_stable_in_every_half():
-    found = stability(outcomes(a=38, b=20, c=2), apart=[("a", "b"), ("a", "c"), ("b", "c")])
+    found = stability(
+        outcomes(a=38, b=20, c=2), distinguishable=[("a", "b"), ("a", "c"), ("b", "c")]
+    )
     halves = check(found, "other half of the start states")
     assert found.stable and halves.kendall == halves.low == halves.high == halves.winner_kept == 1
 
@@ -39,7 +41,7 @@ def test_an_order_of_chance_is_not_kept_by_halves():
         for i in range(8)
         for s in range(30)
     }
-    found = stability(cells, apart=[("p0", "p1")])
+    found = stability(cells, distinguishable=[("p0", "p1")])
     halves = check(found, "other half of the start states")
     assert halves.kendall is not None and abs(halves.kendall) < 0.4
     assert found.stable is False and "half of the start states" in found.sentence
@@ -58,7 +60,7 @@ def test_an_order_that_flips_with_the_horizon_is_warned_about():
     late = {"slow": 0.9, "middle": 0.7, "fast": 0.3}
     when = {cell: late[cell[0]] for cell, outcome in cells.items() if outcome is S}
     apart = [("slow", "middle"), ("slow", "fast"), ("middle", "fast")]
-    found = stability(cells, apart=apart, solved_at=when)
+    found = stability(cells, distinguishable=apart, solved_at=when)
     half = check(found, "0.5 of the horizon")
     assert half.turned == (("slow", "fast"), ("middle", "fast")) and half.winner_kept == 0
     assert found.stable is False
@@ -69,12 +71,12 @@ def test_an_order_that_flips_with_the_horizon_is_warned_about():
 def test_a_longer_horizon_counts_what_is_solved_later():
     cells = outcomes(a=30, b=20, c=5)
     when = {c: 0.5 if o is S else (1.2 if c[0] == "c" else np.inf) for c, o in cells.items()}
-    found = stability(cells, apart=[("a", "c")], solved_at=when)
+    found = stability(cells, distinguishable=[("a", "c")], solved_at=when)
     assert check(found, "1.25 of the horizon").turned == (("a", "c"),)
 
 
 def test_without_times_the_horizon_is_not_checked_and_it_is_said():
-    found = stability(outcomes(a=38, b=20, c=2), apart=[("a", "b")])
+    found = stability(outcomes(a=38, b=20, c=2), distinguishable=[("a", "b")])
     assert "do not say when" in check(found, "0.75 of the horizon").reason
     assert "not checked" in found.sentence and "another horizon" in found.sentence
     with pytest.raises(DataError, match="a share of 0 or more"):
@@ -108,7 +110,7 @@ def test_the_threshold_moves_with_the_verdicts():
     cells = outcomes(a=30, b=20, c=4)
     # c fails by a hair, everybody else clearly.
     chance = {c: 0.9 if o is S else (0.45 if c[0] == "c" else 0.1) for c, o in cells.items()}
-    found = stability(cells, apart=[("a", "c")], probabilities=chance)
+    found = stability(cells, distinguishable=[("a", "c")], probabilities=chance)
     assert check(found, "the judge's threshold -0.1").turned == (("a", "c"),)
     assert check(found, "the judge's threshold +0.1").kendall == 1
     assert found.stable is False
@@ -135,7 +137,7 @@ def test_thresholds_of_single_tasks_and_judges_without_one():
 def test_another_seed_must_be_of_the_same_policies():
     cells = outcomes(a=38, b=20, c=2)
     turned = {(dict(a="c", b="b", c="a")[p], t, s): o for (p, t, s), o in cells.items()}
-    found = stability(cells, apart=[("a", "c")], again=turned)
+    found = stability(cells, distinguishable=[("a", "c")], again=turned)
     assert check(found, "another seed").kendall == -1
     assert check(found, "another seed").turned == (("a", "c"),)
     with pytest.raises(MismatchError, match="have none of \\['c'\\]"):
@@ -156,8 +158,8 @@ def test_tasks_weigh_as_in_the_leaderboard():
         for t, n in sizes.items()
         for i in range(n)
     }
-    assert stability(cells, apart=[("a", "b")], again=cells).checks[-1].turned == ()
-    by_task = stability(cells, weights="equal", apart=[("a", "b")], again=cells)
+    assert stability(cells, distinguishable=[("a", "b")], again=cells).checks[-1].turned == ()
+    by_task = stability(cells, weights="equal", distinguishable=[("a", "b")], again=cells)
     assert by_task.checks[-1].turned == (("a", "b"),)  # by task b is above a
 
 

@@ -103,7 +103,7 @@ def test_text_is_aligned():
         "policy",
         "imagined",
         "n",
-        "alike",
+        "group",
         "true",
         "diff",
         "left",
@@ -128,7 +128,7 @@ def test_text_fits_the_terminal_with_all_that_can_be_known():
     board = build_leaderboard(undecided, true, real=true.iloc[::8], judge_errors=judge, trust=trust)
     lines = render(board).splitlines()
     assert max(map(len, lines)) <= WIDTH
-    for word in ("imagined", "alike", "corrected", "trusted", "joined", "true", "diff"):
+    for word in ("imagined", "group", "corrected", "trusted", "joined", "true", "diff"):
         assert word in lines[0].split()
 
 

@@ -11,7 +11,7 @@ from worldeval.data.normalize import BoundNormalizer
 from worldeval.errors import ConfigError
 from worldeval.motion.panda import panda
 from worldeval.world_model.backbone import Backbone, BackboneConfig
-from worldeval.world_model.conditioning import PER_TURN_RAD, PER_WAY_M, turned_poses
+from worldeval.world_model.conditioning import PER_ROTATION_RAD, PER_TRANSLATION_M, turned_poses
 from worldeval.world_model.model import WorldModel, WorldModelConfig
 
 ANGLES = (3, 4, 5)
@@ -30,13 +30,13 @@ def both(*poses: list[float]) -> tuple[np.ndarray, np.ndarray]:
 def test_a_small_turn_across_pi_is_a_small_change():
     own, relative = both(pose(roll=np.pi - 0.05), pose(roll=-np.pi + 0.05))
     assert np.abs(own[1] - own[0]).max() < 0.11
-    assert np.allclose(relative[1, -3:], [0.1 * PER_TURN_RAD, 0, 0], atol=1e-5)
+    assert np.allclose(relative[1, -3:], [0.1 * PER_ROTATION_RAD, 0, 0], atol=1e-5)
 
 
 def test_the_way_is_seen_from_the_hand_of_now():
     """A hand turned by 90 degrees about the vertical sees a way along the base's y as its x."""
     _, relative = both(pose(yaw=np.pi / 2), pose(y=0.1, z=-0.2, yaw=np.pi / 2))
-    assert np.allclose(relative[1, 4:7], np.array([0.1, 0, -0.2]) * PER_WAY_M, atol=1e-5)
+    assert np.allclose(relative[1, 4:7], np.array([0.1, 0, -0.2]) * PER_TRANSLATION_M, atol=1e-5)
     assert np.allclose(relative[1, 7:], 0, atol=1e-5)
     assert np.allclose(relative[0], 0)
 

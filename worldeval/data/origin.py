@@ -64,7 +64,7 @@ def sentence(store: StoredEpisodes) -> str | None:
 
 def told_inputs(*places: str | Path | None) -> dict[str, dict[str, str]]:
     """What a training keeps in run.json of what it learns from (``digests.of_inputs``). Stores with
-    imagined episodes are told on stderr, and those marked as synthetic are called so."""
+    imagined episodes are reported on stderr, and those marked as synthetic are called so."""
     from worldeval.data import digests
     from worldeval.data.store.reading import StoredEpisodes
 

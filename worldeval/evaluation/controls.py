@@ -59,7 +59,7 @@ def control_uris(robot: RobotSpec, recorded: str | None, *, mirrored_axis: int =
 def open_controls(
     world: World, suite: Suite, recorded: EpisodeStore | None, taken: Collection[str] = ()
 ) -> Controls:
-    """The controls of an evaluation of ``suite``. What cannot act here is left out, and told.
+    """The controls of an evaluation of ``suite``. What cannot act here is left out, and reported.
 
     recorded: episodes of experts, of which those are replayed that are known to have succeeded and
     that end within a rollout. taken: names of policies that are given already.

@@ -195,7 +195,7 @@ def rollouts_of(out: Path, uri: str, name: str) -> Path:
     """Folder of a policy's rollouts, whose name changes with all that decides how it acts.
 
     Those of an earlier version of it are moved out of the way. Those of a version of worldeval that
-    knew a policy by less are taken over where that little is the same, which is told.
+    knew a policy by less are taken over where that little is the same, which is reported.
     """
     from worldeval.policies.content import policy_content
 

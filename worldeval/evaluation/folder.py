@@ -46,7 +46,7 @@ def judge_folder(judge: Judge, place: Path) -> pd.DataFrame:
     """Verdicts on every rollout of the store at ``place``.
 
     Kept as this judge's own table, and in verdicts.parquet, which rankings read. A model's answers
-    that could not be read are told; JudgeError if none of them could.
+    that could not be read are reported; JudgeError if none of them could.
     """
     from worldeval.data.store.episodes import EpisodeStore
     from worldeval.judging.vlm.unread import summary

@@ -55,7 +55,7 @@ class PolicyOptions:
 
 
 def close_policies(policies: Iterable[Policy]) -> None:
-    """Close every policy; what one of them raises is told, and costs nothing."""
+    """Close every policy; what one of them raises is reported, and costs nothing."""
     from worldeval.policies.guard import guarded
 
     for policy in policies:

@@ -168,7 +168,7 @@ class SureReport:
         ]
         if self.undecided:
             sure = f"{1 - self.rule.alpha:.0%}"
-            lines.append(f"Not told apart, with the {sure} interval of each pair by itself:")
+            lines.append(f"Not distinguishable, with the {sure} interval of each pair by itself:")
         for a, b in self.undecided:
             low, high = self.differences[a, b]
             lines.append(f"  {a} and {b}: rate of {b} minus {a} {low:+.2f} to {high:+.2f}")

@@ -69,8 +69,8 @@ class Panel:
 
     def judge(self, episodes: Sequence[Episode]) -> list[Verdict]:
         """Ask every member about every episode; verdicts in the order of ``episodes``."""
-        said = [member.judge(episodes) for member in self.members]
-        return [self.combine(verdicts) for verdicts in zip(*said, strict=True)]
+        of_members = [member.judge(episodes) for member in self.members]
+        return [self.combine(verdicts) for verdicts in zip(*of_members, strict=True)]
 
     def combine(self, verdicts: Sequence[Verdict]) -> Verdict:
         """One verdict of the members' (in their order) on one rollout.
@@ -127,9 +127,9 @@ class Panel:
                 f"the judges of a panel were asked about different rollouts: {differing[0]!r} is "
                 "not in every table; judge the same store with all of them"
             )
-        said = [{verdict.key: verdict for verdict in verdicts_of(table)} for table in tables]
+        of_members = [{verdict.key: verdict for verdict in verdicts_of(table)} for table in tables]
         rows = [
-            row_of(self.combine([by_key[facts["key"]] for by_key in said]), facts)
+            row_of(self.combine([by_key[facts["key"]] for by_key in of_members]), facts)
             for facts in tables[0].to_dict("records")
         ]
         table = pd.DataFrame(rows, columns=list(VERDICT_COLUMNS))

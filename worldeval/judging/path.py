@@ -4,7 +4,7 @@ Enters: episodes. Leaves: the margin (``margin.py``) at every frame as it is kno
 verdicts. What a margin judge sees in each frame by itself (its last features and its margin) and
 where the hand is, has come from and moves to, go frame by frame through a recurrent network (GRU,
 Cho et al. 2014). In imagination the hand's motion is truer than the picture: whether a window that
-is too blurred to be read has been closed is told by where the hand went against the place of its
+is too blurred to be read has been closed shows in where the hand went against the place of its
 handle, which the first frame, a true one, shows sharply.
 
 Causal: the answer at a frame does not depend on later ones.

@@ -45,7 +45,7 @@ class DistanceBins:
 
     @property
     def horizon(self) -> int:
-        """Where the last bin begins: distances from here on are not told apart."""
+        """Where the last bin begins: distances from here on are not distinguished."""
         return self.starts[-1]
 
     def bin_of(self, distances: np.ndarray) -> np.ndarray:

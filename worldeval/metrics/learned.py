@@ -97,8 +97,8 @@ class Lpips(nn.Module):
         for a, b, head in zip(
             self._features(first), self._features(second), self.heads, strict=True
         ):
-            apart = (F.normalize(a, dim=1, eps=1e-10) - F.normalize(b, dim=1, eps=1e-10)) ** 2
-            total += (apart * head[:, None, None]).sum(1).mean((1, 2))
+            difference = (F.normalize(a, dim=1, eps=1e-10) - F.normalize(b, dim=1, eps=1e-10)) ** 2
+            total += (difference * head[:, None, None]).sum(1).mean((1, 2))
         return total
 
     def _features(self, images: Tensor) -> list[Tensor]:
@@ -119,11 +119,11 @@ def frechet_distance(first: np.ndarray, second: np.ndarray) -> float:
         raise MismatchError(
             f"features are {first.shape} and {second.shape}, expected two or more rows of one width"
         )
-    apart = first.mean(0) - second.mean(0)
+    shift = first.mean(0) - second.mean(0)
     one, other = np.atleast_2d(np.cov(first.T)), np.atleast_2d(np.cov(second.T))
     # the eigenvalues of C1 C2 are those of a positive semi-definite matrix: real, not negative
     mixed = np.sqrt(np.linalg.eigvals(one @ other).real.clip(min=0)).sum()
-    return float(apart @ apart + np.trace(one) + np.trace(other) - 2 * mixed)
+    return float(shift @ shift + np.trace(one) + np.trace(other) - 2 * mixed)
 
 
 def _files() -> dict[str, Path | None]:

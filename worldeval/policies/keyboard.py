@@ -171,7 +171,7 @@ def actions_of_keys(
 
 def check_keys(robot: RobotSpec) -> None:
     """Raise ConfigError for a robot that keys cannot drive."""
-    if robot.motion.startswith("joint"):
+    if robot.control_mode.startswith("joint"):
         remedy = (
             "choose the action space absolute_pose (--action-space absolute_pose)"
             if robot.hands

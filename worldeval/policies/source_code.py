@@ -25,7 +25,7 @@ from worldeval.data import digests
 log = logging.getLogger(__name__)
 
 MOST_FILES = 5000
-"""Source files that are digested; that there are more is told."""
+"""Source files that are digested; that there are more is reported."""
 WEIGHTS = (
     *(".npz", ".npy", ".pt", ".pth", ".ckpt", ".bin", ".safetensors", ".onnx", ".pkl", ".joblib"),
     *(".pickle", ".tar", ".ini"),

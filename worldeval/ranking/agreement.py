@@ -144,8 +144,8 @@ def order_kept(real: Rates, predicted: Rates) -> tuple[int, int]:
     x, y = (np.round(side[0], 12) for side in _paired(real, predicted))
     above = np.triu_indices(len(x), 1)
     truly = np.sign(x[:, None] - x)[above]
-    said = np.sign(y[:, None] - y)[above]
-    return int(((truly == said) & (truly != 0)).sum()), int((truly != 0).sum())
+    predicted = np.sign(y[:, None] - y)[above]
+    return int(((truly == predicted) & (truly != 0)).sum()), int((truly != 0).sum())
 
 
 def agreement(

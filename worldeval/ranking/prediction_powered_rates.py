@@ -149,11 +149,11 @@ def _columns(
     cells = [cell for cell, outcome in imagined.items() if outcome is not Outcome.ERROR]
     names = list(dict.fromkeys(cell[0] for cell in cells))
     tasks = list(dict.fromkeys(cell[1] for cell in cells))
-    said = {Outcome.SUCCESS: 1.0, Outcome.FAILURE: 0.0, Outcome.UNDECIDED: 0.5}
+    value = {Outcome.SUCCESS: 1.0, Outcome.FAILURE: 0.0, Outcome.UNDECIDED: 0.5}
     place = {name: index for index, name in enumerate(names)}
     kind = {task: index for index, task in enumerate(tasks)}
     known = {Outcome.SUCCESS: 1.0, Outcome.FAILURE: 0.0}
-    values = [probabilities.get(cell, said[imagined[cell]]) for cell in cells]
+    values = [probabilities.get(cell, value[imagined[cell]]) for cell in cells]
     return _Trials(
         policy=np.array([place[cell[0]] for cell in cells]),
         task=np.array([kind[cell[1]] for cell in cells]),

@@ -48,16 +48,16 @@ def read_trials(table: pd.DataFrame, what: str = "the table of true trials") -> 
 
 
 def pair_outcomes(
-    said: Mapping[Cell, Outcome], true: Mapping[Cell, Outcome]
+    verdicts: Mapping[Cell, Outcome], true: Mapping[Cell, Outcome]
 ) -> dict[Cell, Outcome]:
     """True outcomes of the imagined cells, of those policies that have any.
 
     Raises MismatchError if a policy has some but not all of them, or if no policy has any.
     """
     with_truth = {cell[0] for cell in true}
-    wanted = [cell for cell in said if cell[0] in with_truth]
+    wanted = [cell for cell in verdicts if cell[0] in with_truth]
     if not wanted:
-        shown = such_as(list(true), said) if true else "since it is empty"
+        shown = such_as(list(true), verdicts) if true else "since it is empty"
         raise MismatchError(
             f"the {len(true)} true results are of none of the imagined policies, {shown}; give "
             "what truly happened to these policies from these start states"
@@ -75,37 +75,37 @@ def pair_outcomes(
 
 
 def unmatched(
-    said: Collection[Cell], others: Collection[Cell], one: str, several: str
+    verdicts: Collection[Cell], others: Collection[Cell], one: str, several: str
 ) -> list[str]:
     """A sentence on the rows of another table that name no imagined rollout, if there are any.
 
     one, several: what such a row is called, with its verb ("true result is").
     """
-    strange = [cell for cell in others if cell not in said]
+    strange = [cell for cell in others if cell not in verdicts]
     if not strange:
         return []
     return [
         f"{len(strange)} of {len(others)} {one if len(strange) == 1 else several} of no imagined "
-        f"rollout, {such_as(strange, said)}, and not used."
+        f"rollout, {such_as(strange, verdicts)}, and not used."
     ]
 
 
-def distrust(said: Mapping[Cell, Outcome], trust: pd.DataFrame) -> dict[Cell, Outcome]:
+def distrust(verdicts: Mapping[Cell, Outcome], trust: pd.DataFrame) -> dict[Cell, Outcome]:
     """The outcomes, those of distrusted rollouts UNDECIDED.
 
     trust: columns policy, task, start_id and ``trusted`` (bool), with a row for every rollout.
     """
     table = Table.of(trust, "the trust table")
     believed = table.once(table.flags(TRUSTED))
-    missing = [cell for cell in said if believed.get(cell) is None]
+    missing = [cell for cell in verdicts if believed.get(cell) is None]
     if missing:
         raise MismatchError(
-            f"{len(missing)} of {len(said)} imagined rollouts have no trust, "
+            f"{len(missing)} of {len(verdicts)} imagined rollouts have no trust, "
             f"{such_as(missing, believed)}; run `worldeval trust` on the folder again"
         )
     return {
         cell: Outcome.UNDECIDED if outcome.decided and not believed[cell] else outcome
-        for cell, outcome in said.items()
+        for cell, outcome in verdicts.items()
     }
 
 

@@ -2,7 +2,7 @@
 
 Enters: the options of a run. Leaves: a ``Making``, kept as JSON in every episode beside its recipe
 and those of its batch. What it names is digested, so that a changed policy, world model or start
-state is told instead of imagined.
+state is reported instead of imagined.
 """
 
 from __future__ import annotations

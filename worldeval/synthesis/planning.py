@@ -133,11 +133,11 @@ def reachable(
 
 def frames_to(pose: np.ndarray, arm: np.ndarray, robot: RobotSpec, at_once: int) -> int:
     """Frames that the arm takes there at full speed, rounded up to a multiple of ``at_once``."""
-    way = np.abs(np.asarray(arm, float) - pose)
+    distance = np.abs(np.asarray(arm, float) - pose)
     if robot.control_mode == "delta_position":
         free = robot.action_scale_m * robot.steps_per_frame
-        least = float(way.max()) / free
+        least = float(distance.max()) / free
     else:
         span = np.asarray(robot.pose_high, float) - robot.pose_low
-        least = float((way / span).max()) / STEP
+        least = float((distance / span).max()) / STEP
     return max(1, -(-int(np.ceil(least - 1e-6)) // at_once)) * at_once

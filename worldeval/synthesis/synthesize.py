@@ -209,7 +209,7 @@ def synthesize_stage(
     clock = Clock()
     rules, notes = _rules(choice.select), []
     uri = choice.judge or str(shipped.path(shipped.JUDGE))
-    judge = load_judge(uri)  # what is misspelt is told before the work
+    judge = load_judge(uri)  # what is misspelt is reported before the work
     asked = MeaningJudge(judge)
     progress = _progress(choice.progress)
     needs = {name for rule in rules for name in rule.rule.needs}

@@ -231,10 +231,10 @@ class ClipSource:
             memory.append(clip[:m])
             valid.append(good)
             future.append(clip[m + 1 :])
-            way = self.table.poses[base + shown]
+            poses_of_clip = self.table.poses[base + shown]
             if self.augmentation and self.model.angles:
-                way = self.augmentation.stand(rng, way, self.model.angles)
-            poses.append(way)
+                poses_of_clip = self.augmentation.stand(rng, poses_of_clip, self.model.angles)
+            poses.append(poses_of_clip)
         tensor = lambda parts: torch.from_numpy(np.stack(parts).astype(np.float32))  # noqa: E731
         context = Context(
             current=tensor(current),

@@ -27,8 +27,8 @@ from worldeval.robots import CameraSpec, RobotSpec
 
 GEOMETRY_CHANNELS = 6
 ROLES = ("empty", "memory", "current", "future")
-PER_WAY_M, PER_TURN_RAD = 8.0, 2.0
-"""What brings the way and the turn of a hand within a chunk to about one."""
+PER_TRANSLATION_M, PER_ROTATION_RAD = 8.0, 2.0
+"""What brings the translation and the rotation of a hand within a chunk to about one."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -174,10 +174,10 @@ def nearest_memory(
     poses: (B, T, P) physical, memory first; valid: (B, slots) bool. -1 where no slot is filled.
     """
     hands = poses[..., parts.hand].astype(np.float32)
-    apart = np.linalg.norm(hands[:, :, None] - hands[:, None, :slots], axis=-1)  # (B, T, M)
-    apart = np.where(valid[:, None], apart, np.inf)
+    distance = np.linalg.norm(hands[:, :, None] - hands[:, None, :slots], axis=-1)  # (B, T, M)
+    distance = np.where(valid[:, None], distance, np.inf)
     some = np.any(valid, axis=1)[:, None]
-    return np.where(some, apart.argmin(axis=-1), -1)
+    return np.where(some, distance.argmin(axis=-1), -1)
 
 
 def _rays(camera: CameraSpec, u: np.ndarray, v: np.ndarray) -> np.ndarray:
@@ -212,9 +212,9 @@ def turned_poses(
     poses: (B, T, P) physical, the hand's position in metres; angles: the places of
     roll, pitch and yaw about fixed axes (R = Rz Ry Rx); current: index of the current frame.
     Returns (B, T, P+3): the normalised rest, sine and cosine of the angles; and (B, T, P+3)
-    relative to the current frame: the difference of the rest, the way of the hand as the hand of
-    then sees it, R_c^T (p - p_c), and its turn, the rotation vector of R_c^T R. What a camera on
-    the hand sees depends on the last two alone, wherever the robot stands.
+    relative to the current frame: the difference of the rest, the translation of the hand in
+    the axes of the hand then, R_c^T (p - p_c), and its rotation, the rotation vector of R_c^T R.
+    What a camera on the hand sees depends on the last two alone, wherever the robot stands.
     """
     angles = list(angles)
     rest = [i for i in range(poses.shape[-1]) if i not in angles]
@@ -222,16 +222,16 @@ def turned_poses(
     place, turn = poses[..., parts.hand], poses[..., angles].astype(np.float64)
     rotation = matrix_from_euler(turn)  # (B, T, 3, 3)
     back = rotation[:, current].swapaxes(-1, -2)[:, None]  # (B, 1, 3, 3)
-    way = (back @ (place - place[:, current : current + 1])[..., None])[..., 0]
+    translation = (back @ (place - place[:, current : current + 1])[..., None])[..., 0]
     turned = rotation_vector(back @ rotation)
     own = np.concatenate([normal, np.sin(turn), np.cos(turn)], -1)
-    apart = (poses - poses[:, current : current + 1])[..., rest]  # not clipped, as normal is
+    difference = (poses - poses[:, current : current + 1])[..., rest]  # not clipped, as normal is
     span = (np.asarray(normalizer.high) - np.asarray(normalizer.low))[rest]
     relative = np.concatenate(
         [
-            4 * apart / span,
-            way * PER_WAY_M,
-            turned * PER_TURN_RAD,
+            4 * difference / span,
+            translation * PER_TRANSLATION_M,
+            turned * PER_ROTATION_RAD,
         ],
         -1,
     )

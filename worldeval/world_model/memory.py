@@ -99,8 +99,8 @@ class PoseRetrieval:
         weight = np.ones(past.shape[1])
         weight[list(self.grippers)] = self.gripper_weight
         # distance to the nearest of the poses to come, (n,)
-        apart = (np.abs(past[:, None] - future[None]) ** 2 @ weight).min(axis=1)
-        for candidate in np.argsort(apart, kind="stable"):
+        distance = (np.abs(past[:, None] - future[None]) ** 2 @ weight).min(axis=1)
+        for candidate in np.argsort(distance, kind="stable"):
             if len(chosen) >= slots:
                 break
             index = int(candidate)

@@ -34,10 +34,10 @@ def sized_robot(
     image_size: tuple[int, int] | None,
 ) -> tuple[RobotSpec | None, list[str]]:
     """The robot with frames of ``image_size`` (its own, if None), see ``choose_robot``."""
-    chosen, told = choose_robot(source, out, layout, robot, key_map, image_size)
+    chosen, notes = choose_robot(source, out, layout, robot, key_map, image_size)
     if chosen is not None and image_size is not None:
         chosen = replace(chosen, image_size=image_size)
-    return chosen, told
+    return chosen, notes
 
 
 def choose_robot(
@@ -82,12 +82,12 @@ def choose_robot(
     if image_size is not None:
         proposal = replace(proposal, robot=replace(proposal.robot, image_size=image_size))
     _write(proposal, source, path)
-    told = [f"a first robot was written to {path}: {sentence}" for sentence in proposal.told]
+    notes = [f"a first robot was written to {path}: {sentence}" for sentence in proposal.to_check]
     if proposal.sure:
-        return proposal.robot, told
+        return proposal.robot, notes
     raise DataError(
         f"no robot is known for {source}; a first one was written to {path}, where these are to be "
-        f"corrected: {'; '.join(proposal.told)}. Then give the same command again"
+        f"corrected: {'; '.join(proposal.to_check)}. Then give the same command again"
     )
 
 
@@ -107,7 +107,7 @@ def _write(proposal: Proposal, source: Path, path: Path) -> None:
     comments = [
         f"# A first robot for {source}, from its info.json and statistics. Correct it here,",
         "# then give the same command again, or --robot with this file and another folder.",
-        *(f"# To check: {sentence}." for sentence in proposal.told),
+        *(f"# To check: {sentence}." for sentence in proposal.to_check),
     ]
 
     def write(temporary: Path) -> None:

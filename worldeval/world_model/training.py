@@ -153,8 +153,8 @@ def clip_loss(
     by_view = error.detach().mean(dim=(0, 1, 3, 4, 5))
     error = error * weight
     if relative:
-        apart = (future - still).square().mean(dim=(1, 3, 4, 5), keepdim=True)
-        error = error * (model.config.denoiser.sigma_data**2 / (apart + STILL)).to(device)
+        change = (future - still).square().mean(dim=(1, 3, 4, 5), keepdim=True)
+        error = error * (model.config.denoiser.sigma_data**2 / (change + STILL)).to(device)
     return error.mean(), by_view
 
 

@@ -72,7 +72,7 @@ def test_first_robot_has_names_rates_views_sizes_and_bounds(tmp_path: Path, vers
         root = make_robot_dataset(tmp_path / name, SMALL, version, (31, 38), statistics=statistics)
         proposal = propose_robot(root)
         robot = proposal.robot
-        assert proposal.sure and proposal.told == ()
+        assert proposal.sure and proposal.to_check == ()
         assert robot.gripper_sense == "close_negative"  # as that of the shipped so101
         assert robot.name == "so101_follower" and robot.views == ("front", "wrist")
         assert robot.action_names == robot.pose_names == SO101.joints
@@ -91,11 +91,11 @@ def test_what_had_to_be_guessed_is_told(tmp_path: Path) -> None:
     kind = replace(SMALL, joints=("a", "b", "grip"), robot_type="Own Arm!")
     proposal = propose_robot(make_robot_dataset(tmp_path / "d", kind, "v3.0", (31,)))
     assert proposal.sure and proposal.robot.name == "own-arm"
-    assert "grip closes towards its higher bound is a guess" in proposal.told[0]
+    assert "grip closes towards its higher bound is a guess" in proposal.to_check[0]
     kind = replace(kind, joints=("a", "b", "c"), names="none")
     proposal = propose_robot(make_robot_dataset(tmp_path / "e", kind, "v3.0", (31,)))
     assert proposal.robot.action_names == ("action_0", "action_1", "action_2")
-    assert "no names" in proposal.told[0] and "gripper_index" in proposal.told[1]
+    assert "no names" in proposal.to_check[0] and "gripper_index" in proposal.to_check[1]
 
 
 def test_large_pictures_get_smaller_and_keep_their_shape(tmp_path: Path) -> None:
@@ -189,7 +189,7 @@ def test_actions_that_are_no_targets_are_left_to_the_user(tmp_path: Path) -> Non
         stats["action"][end] = [value / 100 for value in stats["action"][end]]
     path.write_text(json.dumps(stats))
     proposal = propose_robot(root)
-    assert not proposal.sure and "may be relative" in proposal.told[0]
+    assert not proposal.sure and "may be relative" in proposal.to_check[0]
 
 
 def test_recorded_values_outside_the_bounds_are_told_once_when_they_are_stored(

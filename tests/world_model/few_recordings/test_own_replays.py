@@ -118,6 +118,6 @@ def test_views_that_differ_in_nothing_are_trusted_alike():
     )
     apart, best = measure_trust(uneven, episodes, latents)
     assert apart == (0.8, 0.4)
-    together, row = measure_trust(uneven, episodes, latents, alike=(0, 1))
+    together, row = measure_trust(uneven, episodes, latents, exchangeable=(0, 1))
     assert together[0] == together[1]
     assert row["gain_db"] < best["gain_db"]

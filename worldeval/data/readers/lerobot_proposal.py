@@ -42,12 +42,12 @@ Bounds = tuple[np.ndarray, np.ndarray]
 
 @dataclass(frozen=True, kw_only=True)
 class Proposal:
-    """sure: whether actions are evidently targets of what the state measures. told: what to check,
-    a sentence each."""
+    """sure: whether actions are evidently targets of what the state measures. to_check: a
+    sentence for each thing that a person has to check."""
 
     robot: RobotSpec
     sure: bool
-    told: tuple[str, ...]
+    to_check: tuple[str, ...]
 
 
 def propose_robot(root: str | Path, spelling: Spelling | None = None) -> Proposal:
@@ -72,11 +72,11 @@ def propose_robot(root: str | Path, spelling: Spelling | None = None) -> Proposa
     names = names_of(features[action]) or tuple(f"action_{i}" for i in range(_width(index, action)))
     low, high = _bounds(index, action, hz)
     state = spelling.state or first_of(features, STATES)
-    alike = False
+    absolute = False
     if state in features and state is not None and _width(index, state) == len(names):
         state_low, state_high = _bounds(index, state, hz)
-        alike = _alike((low, high), (state_low, state_high))
-        if alike:  # to hold still where one was measured is a command too
+        absolute = _same_range((low, high), (state_low, state_high))
+        if absolute:  # to hold still where one was measured is a command too
             low, high = np.minimum(low, state_low), np.maximum(high, state_high)
     back = {there: name for name, there in spelling.names.items()}
     names = tuple(back.get(name, name) for name in names)
@@ -103,20 +103,22 @@ def propose_robot(root: str | Path, spelling: Spelling | None = None) -> Proposa
         robot = replace(
             robot, gripper_index=shipped.gripper_index, gripper_sense=shipped.gripper_sense
         )
-    return Proposal(robot=robot, sure=alike, told=tuple(_told(robot, index, action, state, alike)))
+    return Proposal(
+        robot=robot, sure=absolute, to_check=tuple(_to_check(robot, index, action, state, absolute))
+    )
 
 
-def _told(
-    robot: RobotSpec, index: LeRobotIndex, action: str, state: str | None, alike: bool
+def _to_check(
+    robot: RobotSpec, index: LeRobotIndex, action: str, state: str | None, absolute: bool
 ) -> list[str]:
-    told = []
+    to_check = []
     if names_of(index.features[action]) is None:
-        told.append(
+        to_check.append(
             f"{action!r} has no names in info.json, so its numbers are called action_0, ..."
         )
-    if not alike:
+    if not absolute:
         beside = f"{state!r}" if state else "any state"
-        told.append(
+        to_check.append(
             f"the numbers of {action!r} do not have the ranges of {beside}, so that they may be "
             "relative, velocities or poses: set motion, action_space, pose_names and bounds"
         )
@@ -124,13 +126,13 @@ def _told(
         pass  # its gripper is known
     elif robot.gripper_axes:
         grips = ", ".join(robot.action_names[i] for i in robot.gripper_axes)
-        told.append(
+        to_check.append(
             f"that {grips} closes towards its higher bound is a guess: gripper_sense is "
             "'close_positive' or 'close_negative'"
         )
     else:
-        told.append("no name of an action has 'grip' in it: gripper_index says which is one")
-    return told
+        to_check.append("no name of an action has 'grip' in it: gripper_index says which is one")
+    return to_check
 
 
 def _known(robot: RobotSpec) -> RobotSpec | None:
@@ -200,7 +202,7 @@ def _of(stats: Any, width: int) -> Bounds | None:
     return (low, high) if fits and bool(np.isfinite([low, high]).all()) else None
 
 
-def _alike(first: Bounds, second: Bounds) -> bool:
+def _same_range(first: Bounds, second: Bounds) -> bool:
     """Whether nearly all numbers cover the ranges of each other."""
     both = np.minimum(first[1], second[1]) - np.maximum(first[0], second[0])
     either = np.maximum(first[1], second[1]) - np.minimum(first[0], second[0])

@@ -65,7 +65,7 @@ def left_by_a_killed_writer(unnamed: Collection[str], next_slot: int) -> bool:
 
 
 def set_aside(root: Path, names: Sequence[str]) -> Path:
-    """Move files out of the way of readers and writers, to a folder of their own; it is told."""
+    """Move files to a folder of their own, away from readers and writers; which one is reported."""
     number = 0
     while (root / SET_ASIDE / f"{number:03d}").exists():
         number += 1

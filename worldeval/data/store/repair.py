@@ -375,7 +375,7 @@ def _write(state: _State, order: Sequence[index.Row], tasks: Sequence[str]) -> N
 
 
 def _measured(state: _State, row: index.Row) -> dict[str, Any]:
-    """The statistics of an episode; none if it is damaged, which is told."""
+    """The statistics of an episode; none if it is damaged, which is reported."""
     number = row["episode_index"]
     try:
         table = next(table for table in state.tables if number in table.episodes)

@@ -158,7 +158,7 @@ def _check_episodes(
         for key in layout.video_keys:
             frames_in[root / index.video_of(row, key)] += row["length"]
     tasks: list[str] = []
-    _attempt(lambda: tasks.extend(index.read_tasks(root)))  # its damage was told already
+    _attempt(lambda: tasks.extend(index.read_tasks(root)))  # its damage was reported already
     compared: set[Path] = set()
     next_row = 0
     for i, row in enumerate(table):

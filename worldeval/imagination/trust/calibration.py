@@ -3,10 +3,10 @@
 Enters: rollouts with signals and verdicts, and what truly happened from the same start states.
 Leaves: a ``TrustCalibration``. The threshold is the distrust beyond which the least trusted
 ``share`` of the calibration's rollouts lie, as they are seen by weights fitted without their own
-policy, or, where families are known, without its own family (``promise.py``). What the doubt is
-worth is told by ``RateErrors``: the mean absolute error, over policies, of the imagined rates with
-and without the rollouts that are not trusted. Where it does not help unseen families, nobody is
-told whom to trust.
+policy, or, where families are known, without its own family (``promise.py``). How useful the
+doubt is, ``RateErrors`` measures: the mean absolute error, over policies, of the imagined rates
+with and without the rollouts that are not trusted. Where it does not help unseen families, nobody
+is told whom to trust.
 """
 
 from __future__ import annotations
@@ -53,7 +53,7 @@ MEASURED_ON = ("policies", "families")
 KEEPS_NONE = 0.0
 """A threshold beyond which every verdict lies: no distrust is 0."""
 COUNTS = 0.005
-"""A signal with less weight than this, for either verdict, is told to be off."""
+"""A signal with less weight than this, for either verdict, is reported to be off."""
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -75,9 +75,9 @@ def wrong_verdicts(table: pd.DataFrame, truth: pd.DataFrame, by: list[str]) -> n
             "give the truth of these policies and start states"
         )
     true = known.reindex(pd.Index(cells)).to_numpy()
-    said = table["outcome"].to_numpy()
-    both = np.isin(said, DECIDED) & np.isin(true.astype(str), DECIDED)
-    return np.where(both, (said != true).astype(float), np.nan)
+    verdict = table["outcome"].to_numpy()
+    both = np.isin(verdict, DECIDED) & np.isin(true.astype(str), DECIDED)
+    return np.where(both, (verdict != true).astype(float), np.nan)
 
 
 def true_errors(

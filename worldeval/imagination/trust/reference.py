@@ -156,14 +156,14 @@ def build_reference(
     readings = np.concatenate([o.readings for o in true])
     error = np.abs(readings - np.concatenate([o.target for o in true])[:, None])
     first, second = view_pairs(len(network.config.views))
-    apart = np.abs(readings[:, first] - readings[:, second])
+    difference = np.abs(readings[:, first] - readings[:, second])
     slow = reference.speed(np.concatenate([o.step for o in true]))
     change = np.concatenate([o.log_change for o in true])
     sharp = np.concatenate([o.log_sharpness for o in true])
     values = {
         **vars(reference),
         "reading_error": np.stack([error[speed == s].mean(0) for s in range(SPEEDS)], -1),
-        "view_difference": np.stack([apart[speed == s].mean(0) for s in range(SPEEDS)], -1),
+        "view_difference": np.stack([difference[speed == s].mean(0) for s in range(SPEEDS)], -1),
         "pose_distance": np.asarray(np.median(neighbour_distance(place, poses))),
         "latents": latents,
         "latent_distance": np.asarray(distance),

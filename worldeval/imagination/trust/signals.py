@@ -170,8 +170,8 @@ class Trust:
                     f"{episode.key!r} (shapes {other.frames.shape} and {episode.frames.shape}, or "
                     "other poses); make it again from these rollouts"
                 )
-            apart = other.frames[1:, order].astype(np.float32) - episode.frames[1:, order]
-            spreads.append(np.sqrt(np.square(apart / 2.55).mean((2, 3, 4))))
+            difference = other.frames[1:, order].astype(np.float32) - episode.frames[1:, order]
+            spreads.append(np.sqrt(np.square(difference / 2.55).mean((2, 3, 4))))
         spread = np.mean(spreads, axis=0)  # (T, V)
         signals = {"seeds": spread.mean(1)}
         for v, view in enumerate(self.network.config.views):
@@ -192,9 +192,9 @@ class Trust:
             signals |= {f"motion_{view}": wrong[:, v, 1], f"place_{view}": wrong[:, v, 0]}
         first, second = view_pairs(len(config.views))
         if first:
-            apart = np.abs(seen.readings[:, first] - seen.readings[:, second])
-            apart = apart / np.moveaxis(ref.view_difference, -1, 0)[speed]
-            signals["views"] = apart.mean((1, 2, 3)) - 1
+            difference = np.abs(seen.readings[:, first] - seen.readings[:, second])
+            difference = difference / np.moveaxis(ref.view_difference, -1, 0)[speed]
+            signals["views"] = difference.mean((1, 2, 3)) - 1
         blur = (ref.sharpness[:, 0] - seen.log_sharpness) / ref.sharpness[:, 1]
         usual_change = ref.jump[:, ref.speed(seen.step)].swapaxes(0, 1)  # (T, V, 2)
         jump = (seen.log_change - usual_change[..., 0]) / usual_change[..., 1]
@@ -254,17 +254,19 @@ def of_verdicts(
 
     Raises DataError if a rollout has no verdict.
     """
-    said = _of_keys(table, verdicts, ("judge", "outcome", "probability"))
-    probability = said["probability"].astype(float)
+    verdict = _of_keys(table, verdicts, ("judge", "outcome", "probability"))
+    probability = verdict["probability"].astype(float)
     table = table.assign(
-        judge=said["judge"], outcome=said["outcome"], judge_doubt=1 - (2 * probability - 1).abs()
+        judge=verdict["judge"],
+        outcome=verdict["outcome"],
+        judge_doubt=1 - (2 * probability - 1).abs(),
     )
     if others:
-        apart = [
+        changes = [
             (probability - _of_keys(table, other, ("probability",), known=False)["probability"])
             for other in others
         ]
-        table = table.assign(seeds_verdict=pd.concat(apart, axis=1).abs().mean(axis=1))
+        table = table.assign(seeds_verdict=pd.concat(changes, axis=1).abs().mean(axis=1))
     return table
 
 

@@ -4,7 +4,7 @@ Enters: the words that stand where an answer should ("No, it stays shut", "succe
 achieved"). Leaves: an Outcome, or None. A word counts by what surrounds it: a negated success is a
 failure, while a failure that was avoided, a success that is only hoped for, or words of both sides
 say nothing. When in doubt the answer is None, which is nobody's vote: a misread one is a wrong
-verdict, an unread one is told.
+verdict, an unread one is reported.
 """
 
 from __future__ import annotations

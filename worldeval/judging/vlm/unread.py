@@ -1,7 +1,7 @@
 """Answers of a model that could not be read: how many, why, and what to do about it.
 
 Enters: choices of which no vote came. Leaves: words in the ``reason`` of a verdict, and read back
-from there one sentence about a whole table, so that it is told again when nothing is asked again.
+from there one sentence about a whole table, so that it is reported also when nothing is asked anew.
 That no answer at all could be read is an error: otherwise a server that is set up wrongly looks
 like a judge that abstains on everything.
 """

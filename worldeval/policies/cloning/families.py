@@ -166,13 +166,13 @@ class NearestNetwork(PolicyNetwork):
         self.done.copy_(targets)
 
     def forward(self, images: Tensor, poses: Tensor, words: Tensor, weights: Tensor) -> Tensor:
-        apart = torch.cdist(thumbnails(images, self.SIZE), self.seen).square()
-        apart = apart / self.seen.shape[1] * 40
+        distance = torch.cdist(thumbnails(images, self.SIZE), self.seen).square()
+        distance = distance / self.seen.shape[1] * 40
         if self.config.use_state:
-            apart = apart + torch.cdist(poses[:, :3], self.felt[:, :3]).square() * 2
+            distance = distance + torch.cdist(poses[:, :3], self.felt[:, :3]).square() * 2
         if self.config.use_text:
-            apart = apart + torch.cdist(self._bag(words, weights), self.told).square() * 10
-        near, index = apart.topk(NEIGHBOURS, largest=False)
+            distance = distance + torch.cdist(self._bag(words, weights), self.told).square() * 10
+        near, index = distance.topk(NEIGHBOURS, largest=False)
         share = (-(near - near[:, :1]) * self.sharpness).softmax(-1)
         return (self.done[index] * share[..., None, None]).sum(1)
 

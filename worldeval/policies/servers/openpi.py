@@ -16,7 +16,7 @@ them from a file for another robot.
 As in openpi's own loop for DROID the gripper is opened or closed wholly and actions are clipped to
 the robot's bounds (``gripper=continuous``, ``clip=false`` leave them). It is cut at the middle of
 the robot's own bounds, 0.5 for DROID's [0, 1], or at ``gripper_at``; how many numbers were clipped
-is told at the end. How many steps H a chunk has
+is reported at the end. How many steps H a chunk has
 is learnt by asking once with a made-up observation, which also lets a JAX server compile.
 
 A request carries all that its answer depends on, except the server's own randomness: openpi draws

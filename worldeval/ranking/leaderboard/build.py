@@ -104,12 +104,12 @@ def build_leaderboard(
     """
     if not 0 < alpha < 1:
         raise ConfigError(f"alpha is {alpha!r}, expected a number between 0 and 1")
-    said, said_of_controls = split_controls(read_outcomes(imagined, "imagined"))
-    if not said:
+    verdicts, verdicts_of_controls = split_controls(read_outcomes(imagined, "imagined"))
+    if not verdicts:
         raise DataError("the imagined verdict table is empty; roll out and judge policies first")
-    tasks = list(dict.fromkeys(cell[1] for cell in said))
+    tasks = list(dict.fromkeys(cell[1] for cell in verdicts))
     check_weights(weights, tasks)
-    imagined_from = starts_of(said)
+    imagined_from = starts_of(verdicts)
     if require_pairs:
         check_same_starts(imagined_from)
     notes = uneven_starts(imagined_from)
@@ -118,18 +118,18 @@ def build_leaderboard(
     true_of_controls: dict[Cell, Outcome] = {}
     if against is not None:
         known, true_of_controls = split_controls(read_trials(against, "the true verdict table"))
-        true = pair_outcomes(said, known)
-        notes += unmatched(said, known, "true result is", "true results are")
-    by_task = count_by_task(said, confidence)
+        true = pair_outcomes(verdicts, known)
+        notes += unmatched(verdicts, known, "true result is", "true results are")
+    by_task = count_by_task(verdicts, confidence)
     true_by_task = count_by_task(true, confidence)
     overall = {name: over_tasks(parts, weights) for name, parts in by_task.items()}
     order = sorted(overall, key=lambda name: (_below(overall[name].rate), name))
 
-    believed, summary = _trusted(said, true, trust, weights, confidence)
+    believed, summary = _trusted(verdicts, true, trust, weights, confidence)
     if trust is not None:
         doubted, _ = split_controls(read_cells(trust, "the trust table"))
-        notes += unmatched(said, doubted, "row of trust is", "rows of trust are")
-    joined = {} if real is None else _join(said, imagined, real, confidence)
+        notes += unmatched(verdicts, doubted, "row of trust is", "rows of trust are")
+    joined = {} if real is None else _join(verdicts, imagined, real, confidence)
     uneven = any(
         t.weighted and abs(t.weighted[0] - t.successes / t.decided) > 1e-9 for t in overall.values()
     )
@@ -141,7 +141,11 @@ def build_leaderboard(
     notes += why_not
 
     tests = PairwiseTests(
-        outcomes=said, weights=weights, alpha=alpha, correction=correction, confidence=confidence
+        outcomes=verdicts,
+        weights=weights,
+        alpha=alpha,
+        correction=correction,
+        confidence=confidence,
     )
     pairwise = tests.over_tasks(overall)
     rows = tuple(
@@ -161,7 +165,7 @@ def build_leaderboard(
         _task_row(task, order, by_task, true_by_task, tests, task_share(weights, tasks, task))
         for task in tasks
     ]
-    firm = [pair for pair in pairwise.comparisons if pairwise.apart(pair)]
+    firm = [pair for pair in pairwise.comparisons if pairwise.distinguishable(pair)]
     place = {name: number for number, name in enumerate(order)}
     excluded = {row.name: why for row in rows if (why := _why_excluded(row))}
     compared = [name for name in order if name not in excluded]
@@ -180,13 +184,13 @@ def build_leaderboard(
             confidence=confidence,
         ),
         cells=agree_in_cells(real=truth, predicted=predicted),
-        outcomes=OutcomeAgreement.of(said, true),
+        outcomes=OutcomeAgreement.of(verdicts, true),
         trust=summary,
-        controls=check_controls(said_of_controls, true_of_controls),
+        controls=check_controls(verdicts_of_controls, true_of_controls),
         selection=_selection(rows, seed, confidence),
         stability=stability(
-            said,
-            apart=[
+            verdicts,
+            distinguishable=[
                 (min(p.a, p.b, key=place.__getitem__), max(p.a, p.b, key=place.__getitem__))
                 for p in firm
             ],
@@ -254,7 +258,7 @@ def _task_row(
 
 
 def _trusted(
-    said: Mapping[Cell, Outcome],
+    verdicts: Mapping[Cell, Outcome],
     true: Mapping[Cell, Outcome],
     trust: pd.DataFrame | None,
     weights: Weights,
@@ -263,22 +267,22 @@ def _trusted(
     """Tallies without the distrusted rollouts, by policy, and what distrust is worth."""
     if trust is None:
         return {}, None
-    kept = distrust(said, trust)
+    kept = distrust(verdicts, trust)
     counts = count_by_task(kept, confidence)
     rates = {name: over_tasks(parts, weights) for name, parts in counts.items()}
     signals = [SignalWorth(**worth) for worth in trust.attrs.get("worth", ())]
     doubts = read_column(trust, "distrust")
-    return rates, TrustSummary.of(said, kept, true, doubts=doubts, signals=signals)
+    return rates, TrustSummary.of(verdicts, kept, true, doubts=doubts, signals=signals)
 
 
 def _join(
-    said: Mapping[Cell, Outcome], imagined: pd.DataFrame, real: pd.DataFrame, confidence: float
+    verdicts: Mapping[Cell, Outcome], imagined: pd.DataFrame, real: pd.DataFrame, confidence: float
 ) -> dict[str, PredictionPoweredRate]:
     trials = read_trials(real)
     if not trials:
         raise DataError("the table of true trials is empty; give at least one row")
     return prediction_powered_rates(
-        said, trials, probabilities=read_column(imagined, "probability"), confidence=confidence
+        verdicts, trials, probabilities=read_column(imagined, "probability"), confidence=confidence
     )
 
 

@@ -69,18 +69,18 @@ def split_controls(cells: Mapping[Cell, T]) -> tuple[dict[Cell, T], dict[Cell, T
     return policies, {cell: value for cell, value in cells.items() if cell[0] in CONTROLS}
 
 
-def check_controls(said: Mapping[Cell, Outcome], true: Mapping[Cell, Outcome]) -> Controls:
-    """said: what the judge saw of the controls. true: what truly happened, where that is known."""
-    tasks = dict.fromkeys(cell[1] for cell in said)
-    rows = (_row(name, task, said, true) for task in tasks for name in CONTROLS)
+def check_controls(verdicts: Mapping[Cell, Outcome], true: Mapping[Cell, Outcome]) -> Controls:
+    """verdicts: of the judge, on the controls. true: what truly happened, where that is known."""
+    tasks = dict.fromkeys(cell[1] for cell in verdicts)
+    rows = (_row(name, task, verdicts, true) for task in tasks for name in CONTROLS)
     return Controls(rows=tuple(row for row in rows if row is not None))
 
 
 def _row(
-    control: str, task: str, said: Mapping[Cell, Outcome], true: Mapping[Cell, Outcome]
+    control: str, task: str, verdicts: Mapping[Cell, Outcome], true: Mapping[Cell, Outcome]
 ) -> ControlRow | None:
     expected = Outcome.SUCCESS if control == EXPERT else Outcome.FAILURE
-    own = {c: o for c, o in said.items() if c[:2] == (control, task) and o.decided}
+    own = {c: o for c, o in verdicts.items() if c[:2] == (control, task) and o.decided}
     known = {c: o for c, o in own.items() if c in true and true[c].decided}
     if known:
         own = {c: o for c, o in known.items() if true[c] is expected}

@@ -38,9 +38,9 @@ class OutcomeAgreement:
     both_fail: int = 0
 
     @classmethod
-    def of(cls, said: Mapping[Any, Outcome], true: Mapping[Any, Outcome]) -> OutcomeAgreement:
-        """Of the cells of ``true``, all of which are in ``said``."""
-        pairs = [(said[cell], outcome) for cell, outcome in true.items()]
+    def of(cls, verdicts: Mapping[Any, Outcome], true: Mapping[Any, Outcome]) -> OutcomeAgreement:
+        """Of the cells of ``true``, all of which are in ``verdicts``."""
+        pairs = [(verdicts[cell], outcome) for cell, outcome in true.items()]
         return cls(
             both_succeed=pairs.count((Outcome.SUCCESS, Outcome.SUCCESS)),
             only_imagined_succeeds=pairs.count((Outcome.SUCCESS, Outcome.FAILURE)),
@@ -92,31 +92,31 @@ class TrustSummary:
     @classmethod
     def of(
         cls,
-        said: Mapping[Any, Outcome],
+        verdicts: Mapping[Any, Outcome],
         kept: Mapping[Any, Outcome],
         true: Mapping[Any, Outcome],
         *,
         doubts: Mapping[Any, float],
         signals: Iterable[SignalWorth] = (),
     ) -> TrustSummary:
-        """said: all outcomes; kept: those of distrusted rollouts UNDECIDED; true: where known;
+        """verdicts: all outcomes; kept: those of distrusted rollouts UNDECIDED; true: where known;
         doubts: distrust of each rollout."""
         known = {cell: outcome for cell, outcome in true.items() if outcome.decided}
-        decided = [cell for cell, outcome in said.items() if outcome.decided]
+        decided = [cell for cell, outcome in verdicts.items() if outcome.decided]
         wrong = {True: [0, 0], False: [0, 0]}
         for cell in decided:
             if cell in known:
-                side = wrong[kept[cell] is said[cell]]
-                side[0] += said[cell] is not true[cell]
+                side = wrong[kept[cell] is verdicts[cell]]
+                side[0] += verdicts[cell] is not true[cell]
                 side[1] += 1
         judged = [cell for cell in decided if cell in known]
         area = auroc(
             np.array([doubts.get(cell, np.nan) for cell in judged]),
-            np.array([said[cell] is not true[cell] for cell in judged], bool),
+            np.array([verdicts[cell] is not true[cell] for cell in judged], bool),
         )
         return cls(
             decided=len(decided),
-            distrusted=sum(kept[cell] is not said[cell] for cell in decided),
+            distrusted=sum(kept[cell] is not verdicts[cell] for cell in decided),
             wrong_trusted=(wrong[True][0], wrong[True][1]),
             wrong_distrusted=(wrong[False][0], wrong[False][1]),
             auroc=None if np.isnan(area) else area,
@@ -177,9 +177,9 @@ class Leaderboard:
         errors = []
         for row in self.policies:
             sides = (row.imagined, row.trusted, row.true)
-            said, kept, true = (None if side is None else side.rate for side in sides)
-            if said is not None and kept is not None and true is not None:
-                errors.append((abs(said - true), abs(kept - true)))
+            raw, kept, true = (None if side is None else side.rate for side in sides)
+            if raw is not None and kept is not None and true is not None:
+                errors.append((abs(raw - true), abs(kept - true)))
         if not errors:
             return None
         plain, trusted = np.mean(errors, axis=0).tolist()

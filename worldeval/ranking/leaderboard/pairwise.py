@@ -86,13 +86,13 @@ class Pairwise:
     def _by_pair(self) -> dict[frozenset[str], Comparison]:
         return {frozenset((pair.a, pair.b)): pair for pair in self.comparisons}
 
-    def apart(self, pair: Comparison) -> bool:
+    def distinguishable(self, pair: Comparison) -> bool:
         return pair.adjusted <= self.alpha
 
     @property
     def told_apart(self) -> int:
         """How many pairs."""
-        return sum(self.apart(pair) for pair in self.comparisons)
+        return sum(self.distinguishable(pair) for pair in self.comparisons)
 
     def to_dict(self) -> dict[str, Any]:
         return {
@@ -100,7 +100,8 @@ class Pairwise:
             "correction": self.correction,
             "power": POWER,
             "pairs": [
-                pair.to_dict() | {"told_apart": self.apart(pair)} for pair in self.comparisons
+                pair.to_dict() | {"told_apart": self.distinguishable(pair)}
+                for pair in self.comparisons
             ],
             "plans": [plan.to_dict() for plan in self.plans],
         }

@@ -56,8 +56,8 @@ class PairwiseTests:
         pairs = len(names) * (len(names) - 1) // 2
         found = self._compare(names, counts, None)
         neighbours = [found.between(a, b) for a, b in zip(names, names[1:], strict=False)]
-        alike = [pair for pair in neighbours if pair is not None and not found.apart(pair)]
-        plans = [_plan(pair, counts, alpha=self.alpha, pairs=pairs) for pair in alike]
+        same = [pair for pair in neighbours if pair is not None and not found.distinguishable(pair)]
+        plans = [_plan(pair, counts, alpha=self.alpha, pairs=pairs) for pair in same]
         return replace(found, plans=tuple(plans))
 
     def in_task(self, task: str, counts: Mapping[str, OutcomeCounts]) -> Pairwise:

@@ -106,7 +106,7 @@ def _kind(change: str) -> str:
 def stability(
     outcomes: Outcomes,
     *,
-    apart: Sequence[Pair] = (),
+    distinguishable: Sequence[Pair] = (),
     weights: Weights = "rollouts",
     probabilities: Mapping[Cell, float] | None = None,
     solved_at: Mapping[Cell, float] | None = None,
@@ -116,7 +116,7 @@ def stability(
 ) -> Stability:
     """How the order of the policies in ``outcomes`` holds.
 
-    apart: (better, worse) pairs that the leaderboard tells apart.
+    distinguishable: (better, worse) pairs that the leaderboard tells apart.
     solved_at: when a rollout was solved, in shares of the horizon; above 1 it was solved later than
         the horizon that its outcome stands for. Needed of every success.
     again: outcomes of the same policies, imagined with another seed.
@@ -127,10 +127,10 @@ def stability(
     if len(grid.policies) < 2:
         return Stability(stable=None, because=("fewer than two policies have decided rollouts",))
     checks = [_halves(grid, seed)]
-    checks += _horizons(grid, outcomes, solved_at or {}, apart)
-    checks += _thresholds(grid, outcomes, probabilities or {}, apart)
-    checks.append(_again(grid, again, apart))
-    because = _no_order(grid, apart, true_rates or {}) or _broken(checks)
+    checks += _horizons(grid, outcomes, solved_at or {}, distinguishable)
+    checks += _thresholds(grid, outcomes, probabilities or {}, distinguishable)
+    checks.append(_again(grid, again, distinguishable))
+    because = _no_order(grid, distinguishable, true_rates or {}) or _broken(checks)
     return Stability(stable=not because, because=tuple(because), checks=tuple(checks))
 
 
@@ -208,7 +208,10 @@ def _halves(grid: _Grid, seed: int) -> Check:
 
 
 def _horizons(
-    grid: _Grid, outcomes: Outcomes, solved_at: Mapping[Cell, float], apart: Sequence[Pair]
+    grid: _Grid,
+    outcomes: Outcomes,
+    solved_at: Mapping[Cell, float],
+    distinguishable: Sequence[Pair],
 ) -> list[Check]:
     for cell, when in solved_at.items():
         if not when >= 0:
@@ -233,7 +236,7 @@ def _horizons(
                 cell: _within(outcome, solved_at.get(cell, math.inf), part)
                 for cell, outcome in outcomes.items()
             }
-            checks.append(_compared(change, grid, grid.rescored(moved), apart))
+            checks.append(_compared(change, grid, grid.rescored(moved), distinguishable))
     return checks
 
 
@@ -244,7 +247,10 @@ def _within(outcome: Outcome, when: float, horizon: float) -> Outcome:
 
 
 def _thresholds(
-    grid: _Grid, outcomes: Outcomes, probabilities: Mapping[Cell, float], apart: Sequence[Pair]
+    grid: _Grid,
+    outcomes: Outcomes,
+    probabilities: Mapping[Cell, float],
+    distinguishable: Sequence[Pair],
 ) -> list[Check]:
     checks = []
     for move in THRESHOLD_MOVES:
@@ -253,11 +259,11 @@ def _thresholds(
         if reason:
             checks.append(Check(change=change, reason=reason))
         else:
-            checks.append(_compared(change, grid, grid.rescored(moved), apart))
+            checks.append(_compared(change, grid, grid.rescored(moved), distinguishable))
     return checks
 
 
-def _again(grid: _Grid, again: Outcomes | None, apart: Sequence[Pair]) -> Check:
+def _again(grid: _Grid, again: Outcomes | None, distinguishable: Sequence[Pair]) -> Check:
     change = "another seed"
     if again is None:
         return Check(change=change, reason="every rollout was imagined once")
@@ -267,15 +273,15 @@ def _again(grid: _Grid, again: Outcomes | None, apart: Sequence[Pair]) -> Check:
             f"the rollouts of another seed have none of {missing[:5]}; expected the policies that "
             f"are ranked, {list(grid.policies[:5])}"
         )
-    return _compared(change, grid, grid.rescored(again), apart)
+    return _compared(change, grid, grid.rescored(again), distinguishable)
 
 
-def _compared(change: str, before: _Grid, after: _Grid, apart: Sequence[Pair]) -> Check:
+def _compared(change: str, before: _Grid, after: _Grid, distinguishable: Sequence[Pair]) -> Check:
     old, new = before.rates(), after.rates()
     if not np.isfinite(new).all():
         return Check(change=change, reason="some policy has no decided rollout left")
     rate = dict(zip(before.policies, new[0].tolist(), strict=True))
-    turned = tuple((a, b) for a, b in apart if rate[b] - rate[a] > 1e-12)
+    turned = tuple((a, b) for a, b in distinguishable if rate[b] - rate[a] > 1e-12)
     kept = float(_same_winner(old, new)[0])
     if len(before.policies) < 3:
         return Check(change=change, winner_kept=kept, turned=turned)
@@ -297,7 +303,9 @@ def _same_winner(one: np.ndarray, other: np.ndarray) -> np.ndarray:
     return np.logical_and(*first).any(axis=1)
 
 
-def _no_order(grid: _Grid, apart: Sequence[Pair], true_rates: Mapping[str, float]) -> list[str]:
+def _no_order(
+    grid: _Grid, distinguishable: Sequence[Pair], true_rates: Mapping[str, float]
+) -> list[str]:
     rates = grid.rates()[0]
     if np.ptp(rates) < 1e-12:
         return [f"nothing distinguishes the policies: each succeeds in {100 * rates[0]:.0f} %"]
@@ -306,7 +314,7 @@ def _no_order(grid: _Grid, apart: Sequence[Pair], true_rates: Mapping[str, float
             f"nothing truly distinguishes the policies: each of the {len(true_rates)} whose truth "
             f"is known fails always, while imagination gives up to {100 * rates.max():.0f} %"
         ]
-    return [] if apart else ["no two policies can be told apart"]
+    return [] if distinguishable else ["no two policies can be told apart"]
 
 
 def _broken(checks: Sequence[Check]) -> list[str]:

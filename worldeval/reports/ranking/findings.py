@@ -88,7 +88,9 @@ def _rivals(board: Leaderboard) -> list[str]:
     if not others:
         return ["There is no other policy to compare it with."]
     pairs = {row.name: board.pairwise.between(first.name, row.name) for row in others}
-    open_ = [name for name, pair in pairs.items() if pair and not board.pairwise.apart(pair)]
+    open_ = [
+        name for name, pair in pairs.items() if pair and not board.pairwise.distinguishable(pair)
+    ]
     closed = len(others) - len(open_)
     who = first.name if others[0].rank == 1 else "it"
     if not open_:

@@ -62,14 +62,14 @@ def _cell(board: Leaderboard, row: str, column: str) -> str:
     sign = 1 if pair.b == row else -1
     ahead = sign * pair.difference
     shown = points(ahead)
-    title = escape(_sentence(pair, board.pairwise.apart(pair), board.confidence))
-    if not board.pairwise.apart(pair):
+    title = escape(_sentence(pair, board.pairwise.distinguishable(pair), board.confidence))
+    if not board.pairwise.distinguishable(pair):
         return f'<td class="open" title="{title}">({shown})</td>'
     kind = "ahead" if ahead > 0 else "behind"
     return f'<td class="{kind}" title="{title}">{shown}</td>'
 
 
-def _sentence(pair: Comparison, apart: bool, confidence: float) -> str:
+def _sentence(pair: Comparison, distinguishable: bool, confidence: float) -> str:
     assert pair.difference is not None and pair.low is not None and pair.high is not None
     better, worse, sign = (pair.b, pair.a, 1) if pair.difference >= 0 else (pair.a, pair.b, -1)
     low, high = sorted((sign * pair.low, sign * pair.high))
@@ -78,7 +78,7 @@ def _sentence(pair: Comparison, apart: bool, confidence: float) -> str:
         f"{better} minus {worse}: {points(abs(pair.difference))} points "
         f"({100 * confidence:.0f} % interval {points(low)} to {points(high)}), "
         f"{pair.rollouts} {unit}, p = {pair.p_value:.2g}, corrected {pair.adjusted:.2g}: "
-        f"{'more than chance' if apart else 'cannot be told apart'}"
+        f"{'more than chance' if distinguishable else 'cannot be told apart'}"
     )
 
 

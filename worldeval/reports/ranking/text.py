@@ -81,7 +81,7 @@ def _table(board: Leaderboard, layout: _Layout, unicode: bool) -> list[str]:
     add("imagined", [_rate(row.imagined) for row in rows])
     add("n", [str(row.imagined.decided) for row in rows])
     if len(board.ranked) > 1:
-        add("alike", [row.letters or "-" for row in rows])
+        add("group", [row.letters or "-" for row in rows])
     if any(row.corrected is not None for row in rows):
         add("corrected", [_corrected(row) for row in rows])
     if {row.corrected.errors_of for row in rows if row.corrected} - {"given", "own"}:
@@ -96,7 +96,7 @@ def _table(board: Leaderboard, layout: _Layout, unicode: bool) -> list[str]:
     if layout.left_out and any(_left_out(row.imagined) for row in rows):
         add("left out", [_left_out(row.imagined) for row in rows])
 
-    left = ("policy", "", "alike", "errors of", "left out")
+    left = ("policy", "", "group", "errors of", "left out")
     lines = [""] * (len(rows) + 1)
     for header, cells in columns:
         width = max(len(header), *map(len, cells))

@@ -136,11 +136,11 @@ class OwnReplays:
 
 
 def measure_trust(
-    model: WorldModel, table: FrameTable, latents: np.ndarray, alike: Sequence[int] = ()
+    model: WorldModel, table: FrameTable, latents: np.ndarray, exchangeable: Sequence[int] = ()
 ) -> tuple[tuple[float, ...], dict[str, float]]:
     """The ``trust`` of each view with which replays are nearest, and the gain in dB with it.
 
-    alike: views that differ in nothing; they are trusted alike, for what is best in their mean.
+    exchangeable: views that differ in nothing; they get one trust, the best for their mean.
     """
     before = model.config
     try:
@@ -152,8 +152,8 @@ def measure_trust(
         model.config = before
     measured = np.stack(gains)  # (trusts, V)
     shared = measured.copy()
-    if alike:
-        shared[:, list(alike)] = measured[:, list(alike)].mean(axis=1, keepdims=True)
+    if exchangeable:
+        shared[:, list(exchangeable)] = measured[:, list(exchangeable)].mean(axis=1, keepdims=True)
     best = shared.argmax(axis=0)
     chosen = tuple(TRUSTS[i] for i in best)
     gain = measured[best, np.arange(len(best))]
@@ -180,8 +180,8 @@ def replay_gain(
 
     def error(guess: np.ndarray) -> np.ndarray:
         """(N, chunks, V)"""
-        apart = ((guess - true[:, 1:]) ** 2).mean(axis=(-3, -2, -1))
-        return apart.reshape(len(starts), chunks, c.future, -1).mean(axis=2) + STILL
+        error = ((guess - true[:, 1:]) ** 2).mean(axis=(-3, -2, -1))
+        return error.reshape(len(starts), chunks, c.future, -1).mean(axis=2) + STILL
 
     gain: np.ndarray = 10 * np.log10(error(true[:, :1]) / error(imagined[:, 1:]))
     return gain.mean(axis=(0, 1))
