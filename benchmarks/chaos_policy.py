@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 from websockets.sync.server import ServerConnection, serve
 
-from worldeval.policies.servers import wire
+from worldeval.policies.servers import msgpack_numpy
 from worldeval.policies.servers.link import Request, ServerSettings
 from worldeval.policies.servers.remote import Server
 from worldeval.robots import RobotSpec
@@ -79,9 +79,9 @@ class Served(Local):
         self._server = Server(settings)
 
     def _asked(self, question: dict[str, Any]) -> np.ndarray:
-        (data,) = self._server.ask([Request(data=wire.pack(question), of="actions")])
+        (data,) = self._server.ask([Request(data=msgpack_numpy.pack(question), of="actions")])
         assert isinstance(data, bytes)
-        return np.array(wire.unpack(data)["actions"])
+        return np.array(msgpack_numpy.unpack(data)["actions"])
 
     def close(self) -> None:
         super().close()
@@ -89,11 +89,11 @@ class Served(Local):
 
 
 def _speak(connection: ServerConnection) -> None:
-    connection.send(wire.pack({"policy": "toy"}))
+    connection.send(msgpack_numpy.pack({"policy": "toy"}))
     for message in connection:
         assert isinstance(message, bytes)
         time.sleep(0.01)
-        connection.send(wire.pack({"actions": answer(wire.unpack(message))}))
+        connection.send(msgpack_numpy.pack({"actions": answer(msgpack_numpy.unpack(message))}))
 
 
 if __name__ == "__main__":

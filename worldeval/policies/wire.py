@@ -1,5 +1,5 @@
-"""The address that scripts of others know the codec by; it lives in ``policies/servers/wire``."""
+"""An earlier address, kept for scripts; the codec is ``policies/servers/msgpack_numpy.py``."""
 
-from worldeval.policies.servers.wire import pack, unpack
+from worldeval.policies.servers.msgpack_numpy import pack, unpack
 
 __all__ = ["pack", "unpack"]

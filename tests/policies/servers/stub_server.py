@@ -1,9 +1,9 @@
 """A policy server that speaks the real bytes: in a thread, or alone as a process to be killed.
 
 The codec is written out here a second time, from the description of openpi's, so that a mistake in
-``worldeval.policies.servers.wire`` cannot hide behind itself. The policy is a hash: its actions
-depend on every byte of the observation that it is sent, so two runs that agree have sent the same
-ones.
+``worldeval.policies.servers.msgpack_numpy`` cannot hide behind itself. The policy is a hash: its
+actions depend on every byte of the observation that it is sent, so two runs that agree have sent
+the same ones.
 
     with StubServer(answer=..., metadata={...}) as server: ... server.port, server.seen
     python stub_server.py --port 0        prints the port it listens on

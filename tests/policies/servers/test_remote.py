@@ -19,7 +19,7 @@ import pytest
 from worldeval.errors import ConfigError, MismatchError, PolicyError, PolicyGoneError
 from worldeval.motion.panda import panda
 from worldeval.policies.loading import load_policy
-from worldeval.policies.servers import link, remote, wire
+from worldeval.policies.servers import link, msgpack_numpy, remote
 from worldeval.policies.servers.remote_policy import RemotePolicy, made_up
 from worldeval.policies.servers.request_keys import resize_with_pad
 from worldeval.robots import RobotSpec
@@ -180,7 +180,7 @@ def spoilt(value: float) -> np.ndarray:
         (lambda o: {"actions": None}, r"shape \(\), expected|expected an array of numbers"),
         (lambda o: b"", "no msgpack"),
         (lambda o: b"\x80\x04\x95 a pickle", "no msgpack"),
-        (lambda o: bytes(wire.MAX_BYTES + 1), "more than 1048576 bytes"),
+        (lambda o: bytes(msgpack_numpy.MAX_BYTES + 1), "more than 1048576 bytes"),
     ],
 )
 def test_a_bad_answer_is_one_clear_sentence_and_the_next_is_fine(
@@ -189,7 +189,7 @@ def test_a_bad_answer_is_one_clear_sentence_and_the_next_is_fine(
     how: Callable[[dict[str, Any]], Any],
     says: str,
 ) -> None:
-    monkeypatch.setattr(wire, "MAX_BYTES", 2**20)
+    monkeypatch.setattr(msgpack_numpy, "MAX_BYTES", 2**20)
     server, policy = opened(Misbehaving(how), arguments="&connections=2")
     observations = looks(policy)
     with pytest.raises(PolicyError, match=says) as caught:

@@ -19,7 +19,7 @@ from websockets.exceptions import ConnectionClosed, InvalidHandshake, InvalidSta
 from websockets.sync.client import ClientConnection, connect
 
 from worldeval.errors import ConfigError, MismatchError, PolicyAwayError, PolicyError
-from worldeval.policies.servers import wire
+from worldeval.policies.servers import msgpack_numpy
 
 if TYPE_CHECKING:
     from worldeval.policies.servers.remote import Server
@@ -179,7 +179,7 @@ class Link:
                 self.url,
                 sock=tcp,
                 compression=None,
-                max_size=wire.MAX_BYTES,
+                max_size=msgpack_numpy.MAX_BYTES,
                 additional_headers=(
                     {"Authorization": f"Api-Key {settings.api_key}"} if settings.api_key else None
                 ),
@@ -225,7 +225,7 @@ class Link:
             if isinstance(error, ConnectionClosed) and error.sent and error.sent.code == TOO_BIG:
                 raise PolicyError(
                     f"{self.url} answered for {request.of} with a message of more than "
-                    f"{wire.MAX_BYTES} bytes, expected a chunk of actions"
+                    f"{msgpack_numpy.MAX_BYTES} bytes, expected a chunk of actions"
                 ) from error
             raise Lost(_why(error)) from error
         except BaseException:  # Ctrl-C: an answer still to come must not meet the next request

@@ -31,7 +31,7 @@ from typing import Any
 from urllib.parse import urlsplit
 
 from worldeval.errors import ConfigError, PolicyError, PolicyGoneError, WorldEvalError
-from worldeval.policies.servers import wire
+from worldeval.policies.servers import msgpack_numpy
 from worldeval.policies.servers.link import Link, Request, ServerSettings, Session, short
 
 GONE = 8
@@ -123,7 +123,7 @@ class Server:
             )
         with self._lock:
             if self._first is None:
-                metadata = wire.unpack(first)
+                metadata = msgpack_numpy.unpack(first)
                 if not isinstance(metadata, dict):
                     raise PolicyError(
                         f"{url} began with {type(metadata).__name__}, expected metadata as a map; "
@@ -133,7 +133,8 @@ class Server:
             elif first != self._first:
                 raise PolicyGoneError(
                     f"{url} came back as another server: its metadata was {self.metadata}, now it "
-                    f"is {wire.unpack(first)}; serve the same policy, or give it another name"
+                    f"is {msgpack_numpy.unpack(first)}; serve the same policy, or give it another "
+                    "name"
                 )
             self.refusals = 0
 

@@ -16,7 +16,7 @@ import numpy as np
 from worldeval.errors import ConfigError, MismatchError, PolicyError
 from worldeval.policies.checking import states
 from worldeval.policies.commands_sent import Sent, gripper_cuts
-from worldeval.policies.servers import wire
+from worldeval.policies.servers import msgpack_numpy
 from worldeval.policies.servers.link import Request, Session
 from worldeval.policies.servers.remote import Server
 from worldeval.policies.servers.request_keys import RequestKeys, resize_with_pad
@@ -65,7 +65,10 @@ class RemotePolicy:
 
     def act(self, observations: Sequence[Observation]) -> np.ndarray:
         requests = [
-            Request(data=wire.pack(self.message(o)), of=f"rollout {o.rollout_id!r} step {o.step}")
+            Request(
+                data=msgpack_numpy.pack(self.message(o)),
+                of=f"rollout {o.rollout_id!r} step {o.step}",
+            )
             for o in observations
         ]
         answers = self.server.ask(requests, self.sessions(observations))
@@ -100,7 +103,7 @@ class RemotePolicy:
 
     def read(self, answer: bytes | str, of: str) -> np.ndarray:
         """The array of actions in an answer, of whatever shape it is."""
-        value = wire.unpack(answer if isinstance(answer, bytes) else answer.encode())
+        value = msgpack_numpy.unpack(answer if isinstance(answer, bytes) else answer.encode())
         name = self._keys.actions or "actions"
         if isinstance(value, dict) and name in value:
             value = value[name]
@@ -195,7 +198,7 @@ def _try(policy: RemotePolicy, robot: RobotSpec) -> int:
     observation = made_up(robot, policy.spec)
     policy.reset([observation.rollout_id], [observation.instruction], [0])
     of = "a made-up observation"
-    request = Request(data=wire.pack(policy.message(observation)), of=of)
+    request = Request(data=msgpack_numpy.pack(policy.message(observation)), of=of)
     (answer,) = policy.server.ask([request], policy.sessions([observation]))
     actions = policy.read(answer, of)
     if actions.ndim != 2 or not actions.shape[0] or actions.shape[1] != policy.spec.action_dim:

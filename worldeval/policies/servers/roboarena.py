@@ -28,7 +28,7 @@ from typing import Any
 
 from worldeval.errors import ConfigError, MismatchError, PolicyError
 from worldeval.policies.checking import check_spec
-from worldeval.policies.servers import openpi, wire
+from worldeval.policies.servers import msgpack_numpy, openpi
 from worldeval.policies.servers.link import Request, Session
 from worldeval.policies.servers.remote import Server
 from worldeval.policies.servers.remote_policy import RemotePolicy, spec_for, with_chunk
@@ -148,7 +148,7 @@ class RoboArenaPolicy(RemotePolicy):
         self._open = {}
         if not self.config.needs_session_id:
             request = Request(
-                data=wire.pack({"endpoint": "reset"}), of="a reset", text_is_fine=True
+                data=msgpack_numpy.pack({"endpoint": "reset"}), of="a reset", text_is_fine=True
             )
             self.server.ask([request])
             return
@@ -162,7 +162,7 @@ class RoboArenaPolicy(RemotePolicy):
             self._begun += 1  # a rollout that is begun again is another session
             session = f"{rollout}#{self._begun}"
             reset = Request(
-                data=wire.pack({"endpoint": "reset", "session_id": session}),
+                data=msgpack_numpy.pack({"endpoint": "reset", "session_id": session}),
                 of=f"the reset of rollout {rollout!r}",
                 text_is_fine=True,
             )

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from worldeval.errors import PolicyError
-from worldeval.policies.servers import wire
+from worldeval.policies.servers import msgpack_numpy
 
 ARRAY = (
     b"\x81\xa1a"  # a map of one: "a" ->
@@ -28,22 +28,22 @@ SCALAR = (
 
 def test_an_array_has_these_bytes() -> None:
     array = np.array([[1], [2], [-1]], "<i2")
-    assert wire.pack({"a": array}) == ARRAY
-    back = wire.unpack(ARRAY)["a"]
+    assert msgpack_numpy.pack({"a": array}) == ARRAY
+    back = msgpack_numpy.unpack(ARRAY)["a"]
     assert back.dtype == np.dtype("<i2") and np.array_equal(back, array)
     back[0] = 7  # the caller's own
 
 
 def test_a_scalar_has_these_bytes() -> None:
-    assert wire.pack(np.float32(1.5)) == SCALAR
-    back = wire.unpack(SCALAR)
+    assert msgpack_numpy.pack(np.float32(1.5)) == SCALAR
+    back = msgpack_numpy.unpack(SCALAR)
     assert isinstance(back, np.float32) and back == 1.5
 
 
 def test_plain_values_are_plain_msgpack() -> None:
     message = {"prompt": "öffne", "n": [1, -2.5, None, True], "inner": {"b": b"\x00"}}
-    assert wire.pack(message) == msgpack.packb(message)
-    assert wire.unpack(wire.pack(message)) == message
+    assert msgpack_numpy.pack(message) == msgpack.packb(message)
+    assert msgpack_numpy.unpack(msgpack_numpy.pack(message)) == message
 
 
 @pytest.mark.parametrize(
@@ -59,7 +59,7 @@ def test_plain_values_are_plain_msgpack() -> None:
     ],
 )
 def test_arrays_come_back(array: np.ndarray) -> None:
-    back = wire.unpack(wire.pack(array))
+    back = msgpack_numpy.unpack(msgpack_numpy.pack(array))
     assert back.dtype == array.dtype and back.shape == array.shape
     assert np.array_equal(back, array) and back.flags.writeable
 
@@ -78,7 +78,7 @@ def test_arrays_come_back(array: np.ndarray) -> None:
 )
 def test_what_has_no_plain_bytes_is_not_packed(value: object) -> None:
     with pytest.raises(PolicyError, match="cannot be packed"):
-        wire.pack({"a": value})
+        msgpack_numpy.pack({"a": value})
 
 
 def array_message(**fields: object) -> bytes:
@@ -91,9 +91,9 @@ def array_message(**fields: object) -> bytes:
 )
 def test_dtypes_that_are_no_plain_numbers_are_refused(dtype: object) -> None:
     with pytest.raises(PolicyError, match="expected plain numbers"):
-        wire.unpack(array_message(dtype=dtype))
+        msgpack_numpy.unpack(array_message(dtype=dtype))
     with pytest.raises(PolicyError, match="expected plain numbers"):
-        wire.unpack(msgpack.packb({b"__npgeneric__": True, b"data": 1, b"dtype": dtype}))
+        msgpack_numpy.unpack(msgpack.packb({b"__npgeneric__": True, b"data": 1, b"dtype": dtype}))
 
 
 @pytest.mark.parametrize(
@@ -111,7 +111,7 @@ def test_dtypes_that_are_no_plain_numbers_are_refused(dtype: object) -> None:
 )
 def test_arrays_that_do_not_fit_their_data_are_refused(fields: dict[str, object]) -> None:
     with pytest.raises(PolicyError, match="do not fit together"):
-        wire.unpack(array_message(**fields))
+        msgpack_numpy.unpack(array_message(**fields))
 
 
 @pytest.mark.parametrize(
@@ -129,12 +129,12 @@ def test_arrays_that_do_not_fit_their_data_are_refused(fields: dict[str, object]
 )
 def test_what_is_no_message_is_refused(data: bytes) -> None:
     with pytest.raises(PolicyError, match="no msgpack"):
-        wire.unpack(data)
+        msgpack_numpy.unpack(data)
 
 
 def test_extensions_and_giants_are_refused(monkeypatch: pytest.MonkeyPatch) -> None:
     with pytest.raises(PolicyError, match="extension 42"):
-        wire.unpack(msgpack.packb(msgpack.ExtType(42, b"import os")))
-    monkeypatch.setattr(wire, "MAX_BYTES", len(ARRAY) - 1)
+        msgpack_numpy.unpack(msgpack.packb(msgpack.ExtType(42, b"import os")))
+    monkeypatch.setattr(msgpack_numpy, "MAX_BYTES", len(ARRAY) - 1)
     with pytest.raises(PolicyError, match=f"{len(ARRAY)} bytes, expected at most"):
-        wire.unpack(ARRAY)
+        msgpack_numpy.unpack(ARRAY)
