@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from threading import Lock
 
-from worldeval import EpisodeStore, Evaluation, WorldEvalError
+from worldeval import EpisodeStore, Evaluation
 
 from .datasets import Datasets
 from .index import Index, Rollout, Run
@@ -74,8 +74,6 @@ class Context:
         return known[1]
 
     def inside(self, path: Path) -> Path:
-        """``path`` if it lies below a run root and no link leads it out. WorldEvalError if not."""
-        real = path.resolve()
-        if not any(real.is_relative_to(root) for root in self.roots):
-            raise WorldEvalError("this lies outside the folders that the inspector was given")
-        return real
+        """``path`` if it lies below a run root and no link in it leads out. WorldEvalError if
+        not."""
+        return self.index.fence.inside(path)

@@ -17,6 +17,8 @@ from typing import TYPE_CHECKING, Any, Self
 
 from worldeval import EpisodeStore, Evaluation, WorldEvalError
 
+from .fence import Fence
+
 if TYPE_CHECKING:
     import pandas as pd
 
@@ -54,9 +56,10 @@ class FoundStore:
     """What could not be read, in a sentence."""
 
     @classmethod
-    def read(cls, path: Path, run: FoundRun) -> Self:
+    def read(cls, path: Path, run: FoundRun, fence: Fence) -> Self:
         stamp, notes = stamp_of(path), []
         try:
+            fence.inside(path)
             store = EpisodeStore.open(path)
             rollouts = store.metadata().to_dict("records") if len(store) else []
             folder = Evaluation(path)
@@ -71,6 +74,8 @@ class FoundStore:
                     notes.append(_said(error))
         truth: Mapping[tuple[str, str], str] = {}
         try:
+            for name in _TRUTHS:
+                fence.inside(run.folder / name)
             truth = _truth(Evaluation(run.folder))
         except (WorldEvalError, OSError, ValueError, KeyError, TypeError) as error:
             notes.append(_said(error))

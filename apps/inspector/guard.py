@@ -25,7 +25,9 @@ Send = Callable[[MutableMapping[str, Any]], Awaitable[None]]
 COOKIE = "worldeval_visitor"
 LOOPBACK = ("127.0.0.1", "localhost", "::1")
 MOST_BYTES = 2 * 2**20
-"""Of one request's body; nobody uploads films here."""
+"""Of one request's body."""
+UPLOAD = "gradio_api/upload"
+"""Gradio's route for files, of which no tab asks for any: many small ones would fill the disk."""
 # Gradio's own page has inline scripts and styles. Nothing is loaded from elsewhere.
 POLICY = (
     "default-src 'self'; script-src 'self' 'unsafe-inline' 'unsafe-eval'; "
@@ -116,6 +118,8 @@ class Guard:
         host = headers.get("host", b"").decode("latin-1")
         if self.hosts is not None and _name(host) not in self.hosts:
             return 400, "this server is not known by that name; start it with --host"
+        if UPLOAD in str(scope.get("path", "")):
+            return 403, "nothing is uploaded here"
         if self.auth is not None and not self._known(headers.get("authorization", b"")):
             return 401, "a user name and a password are needed"
         method = scope.get("method", "GET")

@@ -20,6 +20,7 @@ from typing import Any
 
 from worldeval import WorldEvalError
 
+from .fence import Fence
 from .found import FoundRun, FoundStore, find_runs, rows_of, stamp_of
 from .query import Query
 from .schema import ORDERS, SCHEMA, TABLES, VERSION
@@ -96,7 +97,8 @@ class Index:
     """What lies under the roots. Safe to use from several threads and processes."""
 
     def __init__(self, roots: Sequence[Path], file: Path) -> None:
-        self.roots = tuple(root.resolve() for root in roots)
+        self.fence = Fence(roots)
+        self.roots = self.fence.roots
         self.file = file
         self._refreshing = threading.Lock()
         self._changes = 0
@@ -140,7 +142,9 @@ class Index:
                     store for store in run.stores if known.get(str(store)) != stamp_of(store)
                 ]
                 if changed or identifier(run.folder) in gone:
-                    self._take_in(run, [FoundStore.read(store, run) for store in changed])
+                    self._take_in(
+                        run, [FoundStore.read(store, run, self.fence) for store in changed]
+                    )
                     read += len(changed)
             if read or gone:
                 self._changes += 1
