@@ -102,6 +102,15 @@ def test_a_shard_that_never_ran_is_made_by_the_command_without_shards(
     assert films(tmp_path / "one") == films(tmp_path / "many")
 
 
+def test_more_shards_than_rollouts_leave_some_with_none(
+    tmp_path: Path, words: list[str], capsys: pytest.CaptureFixture[str]
+) -> None:
+    few = [*words[1:], "--per-task=1", f"--out={tmp_path / 'run'}"]
+    ran("rollout", *few, "--shard=3/3")
+    assert "shard-3-of-3 has no rollouts" in capsys.readouterr().out
+    ran("rollout", *few, "--shard=3/3", "--workers=2")
+
+
 def test_folders_of_machines_without_a_common_disk_are_gathered(
     tmp_path: Path, words: list[str], capsys: pytest.CaptureFixture[str]
 ) -> None:

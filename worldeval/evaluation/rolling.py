@@ -69,6 +69,9 @@ def _roll(
     name = "all" if shard is None else shard.name
     if shard is not None:
         parts = _of_shard(parts, shard)
+        if not parts:
+            print(f"{shard.name} has no rollouts: there are fewer than shards")
+            return []
     order = Order.of_plan(stage.plan())
     began_s = time.perf_counter()
     heart = Heart(stage.folder, name, execution.workers, execution.price_per_hour)

@@ -64,7 +64,6 @@ class Execution:
             disk_wait_s=options.disk_wait,
         )
         self.summaries = {policy.spec.name: _Sum() for policy, _ in parts}
-        self.left = {policy.spec.name: 0 for policy, _ in parts}
         self.batch = batch
 
     def part(self, number: int) -> Path:
@@ -81,7 +80,6 @@ class Execution:
                 s.start_id for s in suite.starts if rollout_key(name, s.start_id) not in held
             ]
             todo.append((name, missing))
-            self.left[name] = len(missing)
             self.summaries[name].resumed = len(suite.starts) - len(missing)
             count += len(missing)
         each = max(1, min(self.batch, -(-count // self.options.workers)))
@@ -160,7 +158,7 @@ class Execution:
     def _result(self, unit: Unit, result: Result) -> None:
         if result.error is None:
             self.schedule.done(unit)
-            self._finish(unit.policy, len(unit.starts))
+            self.progress.finish(len(unit.starts))
             self.summaries[unit.policy].add(result)
         elif result.gone:
             self.schedule.gone(unit, result.error)
@@ -188,7 +186,7 @@ class Execution:
             self.schedule.lost(unit, missing, event.why)
             found = len(unit.starts) - len(missing)
             self.summaries[unit.policy].add(Result(outcomes=self._outcomes(event.number, unit)))
-            self._finish(unit.policy, found)
+            self.progress.finish(found)
             self.progress.say(
                 f"a worker died ({event.why}); {len(missing)} rollouts of {unit.policy} are begun "
                 "again by another"
@@ -210,10 +208,6 @@ class Execution:
                     outcome = str(store.facts(store.index_of(key))["outcome"])
                     outcomes[outcome] = outcomes.get(outcome, 0) + 1
         return outcomes
-
-    def _finish(self, policy: str, rollouts: int) -> None:
-        self.left[policy] -= rollouts
-        self.progress.finish(rollouts)
 
     def _keep_given_up(self) -> None:
         """Errors of the rollouts that killed their workers: they end too."""
