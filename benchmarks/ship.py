@@ -16,7 +16,7 @@ nothing was trained or chosen on. ``strangers`` writes how far a ranking of held
 (``--rollouts`` judged, ``--ranked`` against the truth) holds, which stands first in every ranking::
 
     .venv/bin/python benchmarks/ship.py strangers --rollouts runs/imagined --ranked runs/ranked \
-        --out checkpoints
+        --population runs/population --out checkpoints
 """
 
 from __future__ import annotations
@@ -159,7 +159,8 @@ def keep_truth(rollouts: Path, out: Path) -> None:
     print(rates.sort_values("all", ascending=False).round(2).to_string())
 
 
-def keep_strangers(judged: Path, ranked: Path, out: Path) -> None:
+def keep_strangers(judged: Path, ranked: Path, population: Path, out: Path) -> None:
+    members = json.loads((population / "population.json").read_text())["members"]
     board = json.loads((ranked / "leaderboard.json").read_text())
     found = board["agreement"]
 
@@ -179,7 +180,7 @@ def keep_strangers(judged: Path, ranked: Path, out: Path) -> None:
         spearman=interval("spearman"),
         top1_regret=interval("top1_regret"),
         mean_error=found["mean_absolute_error"],
-        seen=tuple(shipped.policies()),
+        seen=tuple(one["name"] for one in members if one["role"] == "training"),
     )
     text = json.dumps(asdict(known), indent=1) + "\n"
     write_atomically(out / shipped.STRANGERS, lambda path: path.write_text(text) and None)
@@ -192,6 +193,7 @@ def main() -> None:
     parser.add_argument("--out", type=Path, default=Path("checkpoints/suite"))
     parser.add_argument("--rollouts", type=Path, default=Path("runs/truth"))
     parser.add_argument("--ranked", type=Path, default=Path("runs/ranked"))
+    parser.add_argument("--population", type=Path, default=Path("runs/population"))
     parser.add_argument("--per-task", type=int, default=10)
     parser.add_argument("--demo-per-task", type=int, default=2)
     parser.add_argument("--chunks", type=int, default=8)
@@ -199,7 +201,7 @@ def main() -> None:
     if options.what == "suite":
         make_suite(options.out, options.per_task, options.demo_per_task, options.chunks)
     elif options.what == "strangers":
-        keep_strangers(options.rollouts, options.ranked, options.out)
+        keep_strangers(options.rollouts, options.ranked, options.population, options.out)
     elif options.what == "judge-suites":
         make_judge_suites(options.out)
     elif options.what == "calibration-suite":

@@ -369,7 +369,7 @@ def test_a_disk_that_fills_during_rollouts(
     Suite(name="toy", robot="toy", chunks=2, starts=starts).save(tmp_path / "suite.json")
     out = tmp_path / "out"
     words = ["rollout", "--world", "toy", "--suite", tmp_path / "suite.json", "--threads", "1"]
-    words += ["--policy", "random", "--out", out]
+    words += ["--policy", "random", "--out", out, "--disk-wait", "0"]
     filling_disk(7)  # the list of tasks twice; two a rollout
     said = refused(*words)
     assert said.startswith(f"{out} cannot be written: No space left on device; ")

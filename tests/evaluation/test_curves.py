@@ -11,7 +11,7 @@ import pytest
 from worldeval.data.store.episodes import EpisodeStore
 from worldeval.errors import ConfigError, DataError
 from worldeval.evaluation.curves import find_rollout, known_of, learned
-from worldeval.judging.classifier import SuccessClassifier
+from worldeval.judging.loading import load_judge
 from worldeval.judging.progress import ProgressJudge
 
 CHECKPOINTS = Path(__file__).parents[2] / "checkpoints"
@@ -50,7 +50,7 @@ def test_what_was_not_measured_is_absent_with_a_note(store: EpisodeStore) -> Non
 def test_probability_and_progress_of_every_frame_end_at_those_of_the_rollout(
     store: EpisodeStore,
 ) -> None:
-    judge = SuccessClassifier.load(CHECKPOINTS / "judge")
+    judge = learned(load_judge(CHECKPOINTS / "judge"), "--judge")
     progress = ProgressJudge.load(CHECKPOINTS / "progress")
     episode = store.episode(0)
     known = known_of(store, episode, judge=judge, progress=progress)

@@ -65,4 +65,4 @@ def test_the_shipped_file_speaks_of_the_shipped_judge_and_world():
     known = read_strangers(shipped.path(shipped.STRANGERS))
     assert known.world_model == digest(shipped.path(shipped.WORLD_MODEL))
     assert known.judge == load_judge(shipped.path(shipped.JUDGE)).name
-    assert set(known.seen) == set(shipped.policies())
+    assert known.seen and not set(known.seen) & set(shipped.policies())

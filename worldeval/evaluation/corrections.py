@@ -60,8 +60,6 @@ def _trust_calibration(
     calibration = tables.read_calibration(None, place)
     if calibration is None:
         return None, [f"{UNTOLD}: {place} has no trust.json."]
-    if calibration.helps is False:
-        return None, [f"{UNTOLD}: doubt does not help families of policies that nobody has seen."]
     try:
         calibration.check(
             world_model=world_model,
@@ -71,6 +69,8 @@ def _trust_calibration(
         )
     except MismatchError as error:
         return None, [f"{UNTOLD}: {error}."]
+    if calibration.helps is False:
+        return None, [f"{UNTOLD}: doubt does not help families of policies that nobody has seen."]
     return calibration, []
 
 
