@@ -21,6 +21,7 @@ import uvicorn
 from worldeval import WorldEvalError
 
 from .context import Context, LiveWorld
+from .early import Early
 from .guard import LOOPBACK, Guard
 from .index import Index, identifier
 from .media import tidy
@@ -30,23 +31,20 @@ REFRESH_S = 4.0
 """Seconds between two looks at the disk while the server runs."""
 LOOKS_A_TIDYING = 900
 """The cache is tidied when the server begins and then once in so many looks: an hour."""
-HEAD = (
-    '<link rel="stylesheet" href="inspector/static/app.css">'
-    '<link rel="stylesheet" href="inspector/static/player.css">'
-    '<link rel="stylesheet" href="inspector/static/live.css">'
-    '<link rel="stylesheet" href="inspector/static/label.css">'
-    '<link rel="stylesheet" href="inspector/static/compare.css">'
-    '<link rel="stylesheet" href="inspector/static/data.css">'
-    '<link rel="stylesheet" href="inspector/report.css">'
-    '<script defer src="inspector/static/app.js"></script>'
-    '<script defer src="inspector/static/overview.js"></script>'
-    '<script defer src="inspector/static/player.js"></script>'
-    '<script defer src="inspector/static/live.js"></script>'
-    '<script defer src="inspector/static/label.js"></script>'
-    '<script defer src="inspector/static/compare.js"></script>'
-    '<script defer src="inspector/static/data.js"></script>'
-    '<script defer src="inspector/static/report.js"></script>'
+STYLES = (
+    *(f"static/{name}.css" for name in ("app", "player", "live", "label", "compare", "data")),
+    "report.css",
 )
+SCRIPTS = ("app", "overview", "player", "live", "label", "compare", "data", "report")
+HEAD = "".join(f'<link rel="stylesheet" href="inspector/{name}">' for name in STYLES)
+"""Behind Gradio's own styles, which it changes."""
+FIRST = "".join(
+    [
+        *(f'<link rel="preload" as="style" href="inspector/{name}">' for name in STYLES),
+        *(f'<script defer src="inspector/static/{name}.js"></script>' for name in SCRIPTS),
+    ]
+)
+"""Before Gradio's own scripts (``early.py``)."""
 FONTS = ["system-ui", "-apple-system", "Segoe UI", "Roboto", "Arial", "sans-serif"]
 
 
@@ -106,7 +104,7 @@ def make_app(context: Context, options: Options) -> Any:
     )
     # A name by which others reach us is not ours to know; loopback has three.
     alone = options.host in LOOPBACK and not options.root_path
-    return Guard(app, auth=options.auth, hosts=LOOPBACK if alone else None)
+    return Guard(Early(app, FIRST), auth=options.auth, hosts=LOOPBACK if alone else None)
 
 
 def serve(options: Options) -> None:

@@ -21,6 +21,7 @@ from fastapi import Request
 Scope = MutableMapping[str, Any]
 Receive = Callable[[], Awaitable[MutableMapping[str, Any]]]
 Send = Callable[[MutableMapping[str, Any]], Awaitable[None]]
+App = Callable[[Scope, Receive, Send], Awaitable[None]]
 
 COOKIE = "worldeval_visitor"
 LOOPBACK = ("127.0.0.1", "localhost", "::1")
@@ -54,7 +55,7 @@ class Guard:
 
     def __init__(
         self,
-        app: Callable[[Scope, Receive, Send], Awaitable[None]],
+        app: App,
         *,
         auth: tuple[str, str] | None = None,
         hosts: tuple[str, ...] | None = LOOPBACK,

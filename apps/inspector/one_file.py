@@ -33,6 +33,11 @@ body>main>header{margin-bottom:16px}body>main>header h1{font-size:1.4rem;margin:
  pointer-events:auto;display:block;margin-top:6px;border-radius:8px;background:#000}
 .we-p-view img,.we-l-views img,img.we-c-canvas{display:block;width:100%;height:auto;
  border-radius:8px;background:#000}
+.we-p-legend span::before{content:"";display:inline-block;width:12px;height:3px;
+ margin-right:5px;vertical-align:middle;background:var(--colour)}
+.we-p-legend span,.we-p-memory span{font-size:.76rem}
+.we-p-memory>span:not(.we-p-name){display:grid;gap:2px}
+.we-looked span{border:1px solid var(--we-line);border-radius:6px;padding:0 6px;font-size:.76rem}
 .we-given{color:var(--we-ink);font-size:.9rem;font-weight:600}
 """
 

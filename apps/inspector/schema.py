@@ -7,7 +7,7 @@ a list can have is an index too, so that a page of it is read and not sorted.
 
 from __future__ import annotations
 
-VERSION = 3
+VERSION = 4
 NAMED = ("policy", "task", "start_id", "world", "judge", "instruction")
 """Columns with few different values."""
 # What is shown, and the columns by which; the last makes every order total.
@@ -22,6 +22,7 @@ _INDEXES = {
     **{f"in_order_{name}": columns for name, (_, columns) in ORDERS.items()},
     "by_policy": ("policy", "task", "outcome"),
     "by_task": ("task", "outcome"),
+    "by_run": ("run", "task", "start_id"),
     "by_start": ("start_id",),
     "by_instruction": ("instruction",),
     "by_judge": ("judge",),

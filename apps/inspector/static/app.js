@@ -36,6 +36,14 @@
   // Gradio owns the tabs; what is selected there and in the URL is kept the same.
   const button = name => document.querySelector(`#we-tab-${name}-button`);
   const selected = () => state().get('tab') || TAB;
+  const pathOf = name => {
+    const query = state();
+    query.delete('t'); // where the player stands is its own affair
+    return `pane/${name}?${query}`;
+  };
+  // The first page is asked for while Gradio still builds its tabs.
+  let first = {path: pathOf(selected()), answer: fetchBelow(pathOf(selected()))};
+  first.answer.catch(() => {}); // told where it is shown
 
   function show() {
     const wanted = button(selected());
@@ -46,14 +54,14 @@
   async function fill(pane) {
     const name = pane.dataset.pane;
     if (name !== selected()) return;
-    const query = state();
-    query.delete('t'); // where the player stands is its own affair
-    const wanted = query.toString();
+    const wanted = pathOf(name);
     if (pane.dataset.shown === wanted) return;
     pane.dataset.shown = wanted;
     pane.setAttribute('aria-busy', 'true');
     try {
-      const html = await (await fetchBelow(`pane/${name}?${wanted}`)).text();
+      const known = first && first.path === wanted ? first.answer : fetchBelow(wanted);
+      first = null;
+      const html = await (await known).text();
       if (pane.dataset.shown !== wanted) return; // something newer was asked for meanwhile
       pane.innerHTML = html;
       if (pane.querySelector('[data-again]')) setTimeout(() => again(pane), 1000);
