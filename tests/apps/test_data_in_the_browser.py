@@ -63,7 +63,8 @@ def test_an_export_is_followed_to_its_end_and_refused_the_second_time(
     told = page.locator("[data-told]")
     page.get_by_role("button", name="Export").click()
     page.wait_for_function(
-        "document.querySelector('[data-told]').textContent.includes('8 episodes, ')"
+        "document.querySelector('[data-told]').textContent.includes('8 episodes, ')",
+        timeout=120_000,  # films are coded: on a busy machine that takes its time
     )
     assert told.inner_text().startswith("runs/recorded-lerobot-3.0: 8 episodes")
     assert (made / "recorded-lerobot-3.0" / "meta" / "info.json").is_file()
