@@ -31,7 +31,7 @@ from worldeval.judging.margin import HUBER_BETA, MARGINS, SOFTNESS, MarginJudge
 from worldeval.judging.path import PathHead, PathJudge, PathNetwork, path_network
 from worldeval.judging.probability import Calibration
 from worldeval.judging.samples import BORDER, UNKNOWN, FrameCache
-from worldeval.judging.training import CalibratedTraining, check_fit, finished
+from worldeval.judging.training import CalibratedTraining, check_fit, finished, judge_loop
 from worldeval.judging.validation import JudgeReport
 from worldeval.learning.config import LoopConfig
 from worldeval.learning.loop import Loop
@@ -47,16 +47,7 @@ class PathTrainConfig(CalibratedTraining):
     """How a path judge is trained and calibrated."""
 
     loop: LoopConfig = field(
-        default_factory=lambda: LoopConfig(
-            steps=1500,
-            batch=48,
-            learning_rate=1.5e-3,
-            warmup=100,
-            schedule="cosine",
-            weight_decay=0.02,
-            beta2=0.999,
-            ema=0.0,
-        )
+        default_factory=lambda: judge_loop(steps=1500, batch=48, learning_rate=1.5e-3)
     )
     memory: int = 128
     """Numbers that are carried from frame to frame."""

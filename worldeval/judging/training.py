@@ -78,21 +78,26 @@ class CalibratedTraining:
         return {**values, **self.loop.identity()}
 
 
+def judge_loop(*, steps: int, batch: int, learning_rate: float) -> LoopConfig:
+    """How judges learn; see ``LoopConfig``."""
+    return LoopConfig(
+        steps=steps,
+        batch=batch,
+        learning_rate=learning_rate,
+        warmup=100,
+        schedule="cosine",
+        weight_decay=0.02,
+        beta2=0.999,
+        ema=0.0,
+    )
+
+
 @dataclass(frozen=True, kw_only=True)
 class JudgeTrainConfig(CalibratedTraining):
     """How a judge is trained and calibrated."""
 
     loop: LoopConfig = field(
-        default_factory=lambda: LoopConfig(
-            steps=3000,
-            batch=64,
-            learning_rate=2e-3,
-            warmup=100,
-            schedule="cosine",
-            weight_decay=0.02,
-            beta2=0.999,
-            ema=0.0,
-        )
+        default_factory=lambda: judge_loop(steps=3000, batch=64, learning_rate=2e-3)
     )
     solved_share: float = 0.6
     """Of the draws from a successful episode, those at frames where it is solved."""

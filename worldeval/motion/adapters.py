@@ -122,8 +122,7 @@ def _check_numbers(robot: RobotSpec) -> None:
         raise ConfigError(
             f"robot {robot.name!r} has poses {robot.pose_names} and {grippers} grippers, expected "
             f"x y z roll pitch yaw for each hand for control mode {robot.control_mode!r}, and one "
-            "gripper for "
-            "each or none; name grippers by gripper_index"
+            "gripper for each or none; name grippers by gripper_index"
         )
     by_pose = robot.control_mode in ("absolute_pose", "delta_pose")
     if by_pose and robot.action_dim != robot.pose_dim:

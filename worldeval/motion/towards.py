@@ -82,8 +82,7 @@ def _frame(
     if joints is None:
         raise MismatchError(
             f"robot {robot.name!r} is moved by its joints ({robot.control_mode}), which are not "
-            "known "
-            "here; use a store that has them, or another action space"
+            "known here; use a store that has them, or another action space"
         )
     reached = panda.joints_for_pose(target[:6], joints)
     if robot.control_mode == "joint_position":

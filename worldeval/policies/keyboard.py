@@ -179,8 +179,7 @@ def check_keys(robot: RobotSpec) -> None:
         )
         raise ConfigError(
             f"robot {robot.name!r} is commanded by {robot.control_mode!r}, the keyboard moves "
-            "hands; "
-            f"{remedy}"
+            f"hands; {remedy}"
         )
     numbers = 6 if robot.control_mode in ("absolute_pose", "delta_pose") else 3
     one_hand = len(robot.hands) == 1 and robot.action_dim == robot.pose_dim

@@ -174,8 +174,8 @@ class RobotSpec:
         if self.control_mode in ("joint_position", "joint_velocity") and not self.joint_names:
             raise ConfigError(
                 f"robot {self.name!r}: control_mode is {self.control_mode!r}, but it has no "
-                "joint_names; where "
-                "joints are the pose and no kinematics are needed, it is 'joint_target'"
+                "joint_names; where joints are the pose and no kinematics are needed, it is "
+                "'joint_target'"
             )
         _check_shape(self)
 
@@ -340,8 +340,8 @@ def _check_shape(robot: RobotSpec) -> None:
     if robot.control_mode in one_by_one and robot.action_dim != robot.pose_dim:
         refuse(
             f"control_mode is {robot.control_mode!r}, of which each action moves one number of "
-            "the pose, but "
-            f"there are {robot.action_dim} actions and {robot.pose_dim} pose_names; give as many"
+            f"the pose, but there are {robot.action_dim} actions and {robot.pose_dim} pose_names; "
+            "give as many"
         )
     named = tuple(i for i, name in enumerate(robot.pose_names) if "grip" in name.lower())
     as_many = robot.pose_dim == robot.action_dim and len(named) == len(robot.gripper_axes)
@@ -355,6 +355,6 @@ def _check_shape(robot: RobotSpec) -> None:
     if robot.control_mode in PLAIN_JOINTS and robot.joint_dim not in (0, robot.pose_dim):
         refuse(
             f"control_mode is {robot.control_mode!r}, of which the pose is the joints' targets, "
-            "but there are "
-            f"{robot.joint_dim} joint_names and {robot.pose_dim} pose_names; leave joint_names out"
+            f"but there are {robot.joint_dim} joint_names and {robot.pose_dim} pose_names; leave "
+            "joint_names out"
         )

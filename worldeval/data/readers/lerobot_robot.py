@@ -74,8 +74,7 @@ def clock_of(rows_hz: float | None, robot: RobotSpec, where: Path) -> Clock:
         raise DataError(
             f"{where} has {rows_hz:g} rows per second and robot {robot.name!r} moves by "
             f"{robot.control_mode!r} {robot.control_hz:g} times per second; {rows} relative "
-            "actions "
-            f"cannot become one, so give it control_hz = {rows_hz:g}"
+            f"actions cannot become one, so give it control_hz = {rows_hz:g}"
         )
     return Clock(rows_per_step=rows, steps=robot.steps_per_frame)
 
@@ -206,8 +205,7 @@ class LeRobotRobot(LeRobotReader):
                 f"{index.info_path}: no column of states has the poses "
                 f"{', '.join(robot.pose_names)} of robot {robot.name!r}, whose actions "
                 f"({robot.control_mode}) do not say where it is; name its poses like the "
-                "column's, or "
-                "say by a key map which is which (--key-map FILE)"
+                "column's, or say by a key map which is which (--key-map FILE)"
             )
         if robot.joint_names not in ((), robot.pose_names) and self.columns.joints is None:
             raise DataError(
