@@ -179,7 +179,7 @@ def look(context: Context, dataset: Dataset) -> Looked:
         )
     keys = [] if store is None else [str(key) for key in store.metadata()["key"]]
     numbers = {key: number for number, key in enumerate(keys)}
-    joined = _relabelled(dataset.store)
+    joined = _relabelled(context.inside(dataset.store))
     rows = []
     for row in funnel.rollouts.to_dict("records"):
         key = str(row["key"])
@@ -216,7 +216,9 @@ def _place(context: Context, dataset: Dataset) -> Path | None:
     if not dataset.synthesis:
         return context.inside(dataset.folder)
     try:
-        (imagined,) = Synthesis.open(dataset.folder).imagined.stores
+        made = Synthesis.open(dataset.folder)
+        context.inside(made.pool)  # before anything of it is read
+        (imagined,) = made.imagined.stores
         return context.inside(imagined)
     except (WorldEvalError, OSError, ValueError):
         pass

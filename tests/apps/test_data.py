@@ -186,6 +186,21 @@ def test_rollouts_that_lie_elsewhere_are_told_and_not_served(
     assert "data-preview" not in side(text, "rejected") and "by the rule" in side(text, "rejected")
 
 
+def test_links_out_of_the_root_are_neither_shown_nor_exported(
+    client: TestClient, context: Context, runs: Path, tmp_path: Path
+) -> None:
+    for name in ("imagined", "dataset"):
+        (runs / "synthetic" / name).rename(tmp_path / name)
+        (runs / "synthetic" / name).symlink_to(tmp_path / name)
+    dataset = ids(context)["synthetic"]
+    assert "outside the folders" in pane(client, data=dataset)
+    assert "data-preview" not in pane(client, data=dataset)
+    assert client.get(f"/inspector/rollout/s{dataset}-0").status_code == 404
+    refused = client.post(f"/inspector/data/export/{dataset}")
+    assert "outside the folders" in refused.json()["error"]
+    assert not (runs / "synthetic" / "lerobot-3.0").exists()
+
+
 @pytest.mark.parametrize("damage", ["{", "[]", '{"tasks": {"a": {"b": "x"}}}', "[" * 9999])
 def test_a_crafted_funnel_is_told(
     client: TestClient, context: Context, runs: Path, damage: str

@@ -18,7 +18,7 @@ RUNS = Path("runs")
 
 @dataclass(frozen=True, kw_only=True)
 class App:
-    """Look at evaluations in the browser: overview, rollouts, comparison, labels, a live world.
+    """Look at evaluations in the browser: overview, rollouts, comparison, labels, live world, data.
 
     Shows every evaluation below the folders given, also while it runs. Listens on this machine
     alone unless --host says otherwise; then give --auth too.

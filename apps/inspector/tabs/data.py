@@ -50,6 +50,7 @@ def routes(context: Context) -> APIRouter:
     @router.post("/data/export/{id}")
     def begin(id: str, version: str = "3.0", only: str = "") -> dict[str, Any]:
         dataset = context.datasets.get(id)
+        context.inside(dataset.store)  # a link may lead out
         return exports.begin(dataset, version, only_successful=only == "solved").to_json()
 
     @router.get("/data/export/{id}")
