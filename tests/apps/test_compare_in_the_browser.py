@@ -74,4 +74,5 @@ def test_before_and_after_have_paired_statistics_and_both_films(
     in_step(page)
     page.locator(".we-chip", has_text="bad").click()
     page.wait_for_function("new URLSearchParams(location.search).get('policies') === 'bad'")
+    page.wait_for_function(f"{SIDES} === 2")
     page.screenshot(path=shots / "compare-before-after.png", full_page=True)
