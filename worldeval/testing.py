@@ -15,6 +15,7 @@ from typing import Any
 import numpy as np
 
 from worldeval.errors import WorldEvalError
+from worldeval.policies.checking import states
 from worldeval.robots import RobotSpec
 from worldeval.types import (
     ActionChunk,
@@ -37,6 +38,7 @@ __all__ = [
     "ToyWorld",
     "check_judge",
     "check_policy",
+    "check_served",
     "check_world",
     "toy_robot",
     "toy_starts",
@@ -72,6 +74,44 @@ def check_policy(
             "ones; take all randomness from the seeds given to reset, and forget earlier rollouts "
             "there"
         )
+
+
+def check_served(
+    served: Policy, policy: Policy, robot: RobotSpec, *, chunks: int = 3, seed: int = 0
+) -> None:
+    """Raise ConformanceError unless a policy behind a wire answers as the same one in process, to
+    the bit, over an episode of made-up observations.
+
+    served: the policy as its client gives it. policy: the same one, in process. chunks: times that
+    each is asked.
+    """
+    for name in ("cameras", "image_size", "state_keys", "action_space", "action_dim", "chunk"):
+        _same(f"served.spec.{name}", getattr(served.spec, name), getattr(policy.spec, name))
+    height, width = policy.spec.image_size or robot.image_size
+    rng = np.random.default_rng(seed)
+    low, high = np.asarray(robot.pose_low), np.asarray(robot.pose_high)
+    for one in (served, policy):
+        one.reset(["served/0"], ["do the task"], [seed])
+    for number in range(chunks):
+        joints = rng.uniform(-1, 1, robot.joint_dim) if robot.joint_names else None
+        shown = states(robot, rng.uniform(low, high), joints)
+        observation = Observation(
+            images={
+                name: rng.integers(0, 256, (height, width, 3), np.uint8)
+                for name in policy.spec.cameras
+            },
+            state={name: shown[name] for name in policy.spec.state_keys},
+            instruction="do the task",
+            rollout_id="served/0",
+            step=number * policy.spec.execute,
+        )
+        over, here = (np.asarray(one.act([observation]), np.float32) for one in (served, policy))
+        if over.tobytes() != here.tobytes() or over.shape != here.shape:
+            raise ConformanceError(
+                f"served.act gave other actions than the policy in process in chunk {number}, "
+                "expected equal ones to the bit; look at the images and states that are sent, and "
+                "at the seed of its reset"
+            )
 
 
 def check_world(world: World, starts: Sequence[StartState]) -> None:

@@ -51,9 +51,9 @@ def load(
     execute: int | None = None,
     exterior: str = "exterior_2",
     keys: str | None = None,
-    gripper: str = "binary",
+    gripper: str | None = None,
     gripper_at: float | None = None,
-    clip: bool = True,
+    clip: bool | None = None,
     api_key_env: str | None = None,
     tls: bool = False,
     connections: int = 4,
@@ -105,7 +105,11 @@ def load(
         except MismatchError as error:
             remedy = "correct that file" if keys else "say keys=FILE for another robot than DROID's"
             raise MismatchError(f"{error}, or {remedy}") from error
-        how: dict[str, Any] = {"gripper": gripper, "gripper_at": gripper_at, "clip": clip}
+        how: dict[str, Any] = {
+            "gripper": "binary" if gripper is None else gripper,
+            "gripper_at": gripper_at,
+            "clip": True if clip is None else clip,
+        }
         policy = RemotePolicy(server, wanted, robot, spec, **how)
         if keys is not None:  # whoever wrote them may think of another robot's gripper
             told = told_cuts(robot, policy.grippers)

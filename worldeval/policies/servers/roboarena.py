@@ -161,12 +161,17 @@ class RoboArenaPolicy(RemotePolicy):
         for row, rollout in enumerate(rollout_ids):
             self._begun += 1  # a rollout that is begun again is another session
             session = f"{rollout}#{self._begun}"
+            more = self.reset_message(rollout, instructions[row], seeds[row])
             reset = Request(
-                data=msgpack_numpy.pack({"endpoint": "reset", "session_id": session}),
+                data=msgpack_numpy.pack({"endpoint": "reset", "session_id": session, **more}),
                 of=f"the reset of rollout {rollout!r}",
                 text_is_fine=True,
             )
             self._open[rollout] = (session, Session(past=[reset], link=row))
+
+    def reset_message(self, rollout: str, instruction: str, seed: int) -> dict[str, Any]:
+        """What a reset says besides its session."""
+        return {}
 
     def sessions(self, observations: Sequence[Observation]) -> list[Session] | None:
         if not self.config.needs_session_id:
@@ -196,16 +201,31 @@ def policy(
     chunk: int | None,
     execute: int | None,
     exterior: str,
-    sessions: int = 1,
-    **options: Any,
+    sessions: int | None = None,
+    gripper: str | None = None,
+    gripper_at: float | None = None,
+    clip: bool | None = None,
 ) -> RoboArenaPolicy:
     """The policy behind a server that is connected."""
+    from worldeval.policies.servers import hello
+
     url = server.settings.url
+    how: dict[str, Any] = {"gripper": gripper, "gripper_at": gripper_at, "clip": clip}
+    if isinstance(server.metadata.get(hello.OURS), dict):
+        return hello.policy(
+            server, robot, name=name, chunk=chunk, execute=execute, sessions=sessions, **how
+        )
     config = read_config(server.metadata, url)
     keys = request_keys(config, exterior)
     spec = spec_for(keys, robot, name or openpi.default_name(url))
     check_spec(spec, robot)
-    made = RoboArenaPolicy(server, config, keys, robot, spec, sessions=sessions, **options)
+    how = {
+        "gripper": "binary" if gripper is None else gripper,
+        "gripper_at": gripper_at,
+        "clip": True if clip is None else clip,
+    }
+    most = 1 if sessions is None else sessions
+    made = RoboArenaPolicy(server, config, keys, robot, spec, sessions=most, **how)
     with_chunk(made, robot, chunk, execute)
     return made
 
@@ -218,10 +238,10 @@ def load(
     chunk: int | None = None,
     execute: int | None = None,
     exterior: str = "exterior_2",
-    sessions: int = 1,
-    gripper: str = "binary",
+    sessions: int | None = None,
+    gripper: str | None = None,
     gripper_at: float | None = None,
-    clip: bool = True,
+    clip: bool | None = None,
     api_key_env: str | None = None,
     tls: bool = False,
     connections: int = 4,
