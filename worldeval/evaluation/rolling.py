@@ -68,7 +68,7 @@ def _roll(
     shard = execution.part()
     name = "all" if shard is None else shard.name
     if shard is not None:
-        parts = _of_shard(parts, shard)
+        parts = _of_shard(parts, shard, batch)
         if not parts:
             print(f"{shard.name} has no rollouts: there are fewer than shards")
             return []
@@ -98,10 +98,10 @@ def _roll(
     return failed
 
 
-def _of_shard(parts: Parts, shard: Shard) -> Parts:
+def _of_shard(parts: Parts, shard: Shard, batch: int) -> Parts:
     found = []
     for turn, (policy, suite) in enumerate(parts):
-        starts = tuple(shard.of(suite.starts, turn))
+        starts = tuple(shard.of(suite.starts, batch, turn))
         if starts:
             found.append((policy, replace(suite, starts=starts)))
     return found

@@ -54,7 +54,8 @@ class StageOptions:
     batch: int = 8
     """Rollouts at once; changes the speed, not the results."""
     threads: int = 2
-    """Cores that torch may use."""
+    """Cores that torch may use. In imagination another number may round otherwise in a few
+    pixels."""
 
     def open(
         self,

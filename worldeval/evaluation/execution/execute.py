@@ -54,15 +54,7 @@ class Execution:
             )
         self.stage, self.parts, self.progress, self.prefix = stage, parts, progress, prefix
         self.options = options
-        self.recipe = replace(
-            stage.recipe,
-            options=replace(
-                stage.recipe.options,
-                threads=max(1, stage.recipe.options.threads // options.workers),
-            ),
-            retries=options.retries,
-            disk_wait_s=options.disk_wait,
-        )
+        self.recipe = replace(stage.recipe, retries=options.retries, disk_wait_s=options.disk_wait)
         self.summaries = {policy.spec.name: _Sum() for policy, _ in parts}
         self.batch = batch
 
@@ -82,8 +74,8 @@ class Execution:
             todo.append((name, missing))
             self.summaries[name].resumed = len(suite.starts) - len(missing)
             count += len(missing)
-        each = max(1, min(self.batch, -(-count // self.options.workers)))
-        self.schedule = Schedule(_units(todo, each))
+        # The batches of one process: a world model's rounding differs with the size of a batch.
+        self.schedule = Schedule(_units(todo, self.batch))
         first = self.parts[0][1]
         self.progress.begin(
             f"{self.options.workers} workers",

@@ -18,13 +18,14 @@ class ExecutionOptions:
     """How the work is spread."""
 
     workers: int = 1
-    """Processes that roll out at the same time, each with a world model of its own; on several GPUs
-    one each in turn. Results are the same."""
+    """Processes that roll out at the same time, each with a world model and --threads of its own;
+    on several GPUs one each in turn. They share out whole batches: results are those of one
+    process with this --batch and these --threads."""
     executor: Literal["local", "ray"] = "local"
     """Where they run: on this machine, or as actors of a Ray cluster (pip install ray), which must
     share the folder --out."""
     shard: str | None = None
-    """Only part I/N of the rollouts, such as 2/8: N machines that share the folder --out make one
+    """Only part I/N of the batches, such as 2/8: N machines that share the folder --out make one
     part each; then the same command without --shard goes on with all."""
     retries: int = 0
     """How often a rollout that ended in an error is begun again before the error is kept."""
@@ -74,6 +75,9 @@ class Shard:
     def name(self) -> str:
         return f"shard-{self.number}-of-{self.count}"
 
-    def of(self, things: Sequence[_T], turn: int = 0) -> list[_T]:
-        """Every ``count``-th thing. turn: of lists of which each begins with another shard."""
-        return [one for i, one in enumerate(things) if (i + turn) % self.count == self.number - 1]
+    def of(self, things: Sequence[_T], batch: int, turn: int = 0) -> list[_T]:
+        """Every ``count``-th batch of things: whole batches, since a world model's rounding differs
+        with the size of a batch. turn: of lists of which each begins with another shard."""
+        batches = [things[i : i + batch] for i in range(0, len(things), batch)]
+        mine = [b for i, b in enumerate(batches) if (i + turn) % self.count == self.number - 1]
+        return [one for some in mine for one in some]
