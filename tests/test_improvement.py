@@ -101,6 +101,16 @@ def test_targets_of_one_policy_are_its_own(arms: Any, tmp_path: Path) -> None:
     assert settings.tasks_of("runs/other/") == ("reach", "drawer-open")
 
 
+def test_a_policy_of_few_recordings_is_taught_no_others_again(arms: Any, tmp_path: Path) -> None:
+    settings, _ = plan(arms, tmp_path)
+    for name, share in (("few", 6), ("all", None)):
+        (tmp_path / name).mkdir()
+        card = {"card": {"training": {"demonstrations": share}}}
+        (tmp_path / name / "config.json").write_text(json.dumps(card))
+    assert arms.recorded_of(settings, str(tmp_path / "few")) == tmp_path / "few" / "recorded"
+    assert arms.recorded_of(settings, str(tmp_path / "all")) == settings.recorded
+
+
 def test_the_page_compares_start_state_by_start_state(tmp_path: Path) -> None:
     proof = module("proof")
     rows = []

@@ -9,6 +9,7 @@ of new episodes of each targeted task (SIZE, decided once the data is there: ``r
 
 from __future__ import annotations
 
+import json
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -30,7 +31,8 @@ class Settings:
     targets: tuple[str, ...]
     """Tasks to improve; NAME=TASK,TASK for the policy NAME alone."""
     recorded: Path
-    """Store of the data that the policies learned from, of all tasks."""
+    """Store of the data that the policies learned from, of all tasks. Of a policy that learned from
+    some episodes of it, only these are taken: more would be new to it."""
     starts: Path
     """Store whose episodes begin at the start states to imagine from."""
     suite: Path
@@ -136,6 +138,7 @@ def data_steps(s: Settings, policy: str) -> list[Step]:
             "reset-only", *imagine, "--variations", s.variations * s.samples, *judged,
             "--moved", 1, "--noisy", 0, "--reworded", 0, "--select", "success",
         ),
+        Step(name=f"{name_of(policy)}/own-data", words=(policy,), local="own_data"),
         Step(name=f"{name_of(policy)}/oracle-suite", words=(policy,), local="oracle_suite"),
         _step(
             f"{name_of(policy)}/oracle-carried", "rollout", "--world", "metaworld",
@@ -150,6 +153,19 @@ def data_steps(s: Settings, policy: str) -> list[Step]:
         ),
         Step(name=f"{name_of(policy)}/size", words=(policy,), local="decide_size"),
     ]  # fmt: skip
+
+
+def own_share(policy: str) -> int | None:
+    """How many episodes of each task a policy has learned from; None for all."""
+    path = Path(policy) / "config.json"
+    card = json.loads(path.read_text()).get("card", {}) if path.is_file() else {}
+    number = card.get("training", {}).get("demonstrations")
+    return None if number is None else int(number)
+
+
+def recorded_of(s: Settings, policy: str) -> Path:
+    """Store of the recorded episodes that a policy has learned from."""
+    return s.recorded if own_share(policy) is None else s.out / name_of(policy) / "recorded"
 
 
 def stores_of(s: Settings, policy: str) -> dict[str, tuple[Path, tuple[str, ...]]]:
@@ -259,7 +275,7 @@ def _train(
     start: str | None = None,
 ) -> Step:
     # Where both kinds are drawn, recorded data comes first: --mix is its share.
-    data = [word for store in (s.recorded, *stores) for word in ("--data", store)]
+    data = [word for store in (recorded_of(s, policy), *stores) for word in ("--data", store)]
     # Solved episodes alone, also of the recorded ones, which are the same for every arm so;
     # tables of verdicts say what that is where it is not the judge's selection.
     data += [*chosen, "--only-successful"]

@@ -41,6 +41,8 @@ from arms import (
     data_steps,
     measuring_steps,
     name_of,
+    own_share,
+    recorded_of,
     stores_of,
     training_steps,
 )
@@ -48,10 +50,28 @@ from arms import (
 from worldeval.data.store.episodes import EpisodeStore
 from worldeval.data.tables import Table, read_truth_table
 from worldeval.evaluation.folder import read_verdicts
+from worldeval.policies.cloning.choosing import choose
+from worldeval.policies.cloning.config import Selection
+from worldeval.rollout.recording import open_rollouts
 from worldeval.rollout.suite import Suite
 from worldeval.synthesis.imagining import RECIPE
 from worldeval.synthesis.recipe import from_text
 from worldeval.types import Outcome
+from worldeval.worlds.named import robot_of_store
+
+
+def own_data(s: Settings, policy: str) -> None:
+    """The recorded episodes that the policy has learned from, in a store of their own."""
+    share, place = own_share(policy), recorded_of(s, policy)
+    if share is None:
+        return
+    store = EpisodeStore.open(s.recorded)
+    chosen, _ = choose(store.metadata(), Selection(demonstrations=share), s.recorded)
+    with open_rollouts(place, robot_of_store(store), images="lossless") as own:
+        for number in chosen:
+            if str(store.facts(number)["key"]) not in own:
+                own.append(store.episode(number))
+        own.compact()
 
 
 def oracle_suite(s: Settings, policy: str) -> None:
@@ -121,6 +141,7 @@ def decide_size(s: Settings, policy: str) -> None:
 
 
 LOCAL: dict[str, Callable[[Settings, str], None]] = {
+    "own_data": own_data,
     "oracle_suite": oracle_suite,
     "oracle_verdicts": oracle_verdicts,
     "decide_size": decide_size,
