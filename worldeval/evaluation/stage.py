@@ -52,7 +52,8 @@ class StageOptions:
     )
     guard: Annotated[PolicyOptions, tyro.conf.arg(name="")] = field(default_factory=PolicyOptions)
     batch: int = 8
-    """Rollouts at once; changes the speed, not the results."""
+    """Rollouts at once; changes the speed. In imagination another number may round otherwise in a
+    few pixels."""
     threads: int = 2
     """Cores that torch may use. In imagination another number may round otherwise in a few
     pixels."""

@@ -75,6 +75,6 @@ def read(manifest: Mapping[str, Any]) -> list[Spent]:
 
 
 def keep_judged(folder: Path, wall_s: float) -> None:
-    """Add what judging took, and tell it beside what rolling out took in the same folder."""
+    """Add what judging took."""
     judged = Spent(by="judge", wall_s=wall_s, workers=1, rollouts=0, seconds={"judge": wall_s})
     keep(folder, judged)
