@@ -47,12 +47,12 @@ from arms import (
     training_steps,
 )
 
+from worldeval.data.fit import robot_extra, store_fields
 from worldeval.data.store.episodes import EpisodeStore
 from worldeval.data.tables import Table, read_truth_table
 from worldeval.evaluation.folder import read_verdicts
 from worldeval.policies.cloning.choosing import choose
 from worldeval.policies.cloning.config import Selection
-from worldeval.rollout.recording import open_rollouts
 from worldeval.rollout.suite import Suite
 from worldeval.synthesis.imagining import RECIPE
 from worldeval.synthesis.recipe import from_text
@@ -67,7 +67,14 @@ def own_data(s: Settings, policy: str) -> None:
         return
     store = EpisodeStore.open(s.recorded)
     chosen, _ = choose(store.metadata(), Selection(demonstrations=share), s.recorded)
-    with open_rollouts(place, robot_of_store(store), images="lossless") as own:
+    robot = robot_of_store(store)
+    with EpisodeStore.open_or_create(
+        place,
+        **store_fields(robot),
+        images="lossless",
+        expert_actions=store.layout.expert_actions,
+        extra=robot_extra(robot),
+    ) as own:
         for number in chosen:
             if str(store.facts(number)["key"]) not in own:
                 own.append(store.episode(number))
