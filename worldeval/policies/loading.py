@@ -11,6 +11,8 @@ Enters: a URI and the robot. Leaves: a policy that ``check_policy`` has accepted
     lerobot:FOLDER                           a policy that LeRobot trained, see lerobot.py
     openpi://HOST:PORT                       a policy behind an openpi server, see openpi.py
     roboarena://HOST:PORT                    ... or a RoboArena server, see roboarena.py
+    openvla+http://HOST:PORT?unnorm_key=NAME  OpenVLA's /act, see http.py
+    http://HOST:PORT/PATH                    ... or a schema of our own, see http.py
     python:path/to/file.py:ClassName?k=v     a class or factory in a file
     python:package.module:factory            ... or in an importable module
 
@@ -58,11 +60,14 @@ WITH_PLACE: dict[str, str] = {
     "lerobot": "worldeval.policies.lerobot:LeRobotPolicy",
     "openpi": "worldeval.policies.servers.openpi:load",
     "roboarena": "worldeval.policies.servers.roboarena:load",
+    "openvla+http": "worldeval.policies.servers.http:load_openvla",
+    "http": "worldeval.policies.servers.http:load",
+    "https": "worldeval.policies.servers.http:load_tls",
 }
 """Schemes that name a place: target(place, robot, **arguments)."""
 _PASSED = (WorldEvalError, KeyboardInterrupt, TimeIsUp)
 """What comes through from a stranger's module or constructor as it is."""
-SERVERS = ("openpi", "roboarena")
+SERVERS = ("openpi", "roboarena", "openvla+http", "http", "https")
 """Those whose place is a host and a port."""
 
 

@@ -1,0 +1,176 @@
+"""A policy whose server says nothing of itself and answers one observation a call.
+
+Enters: observations, and what the URI says of the policy. Leaves: chunks of actions to the bit as
+the server gave them, or one sentence. Subclasses say how a request and an answer are written
+(``encode``, ``decode``). What such a server does not say, its URI or a file does: cameras, states,
+chunk, and the ``conventions`` that are compared before the first step.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import os
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import numpy as np
+
+from worldeval.errors import ConfigError, PolicyError
+from worldeval.policies.checking import check_spec, shaped_actions, state_keys
+from worldeval.policies.servers import conventions
+from worldeval.policies.servers.link import Request, ServerSettings
+from worldeval.policies.servers.pool import Connection, Pool
+from worldeval.policies.servers.remote_policy import made_up
+from worldeval.robots import RobotSpec
+from worldeval.types import Observation, PolicySpec
+
+
+class OneCall:
+    """A policy behind a ``Pool``; see the module docstring."""
+
+    watches_itself = True  # by its own timeout_s
+
+    def __init__(self, pool: Pool, robot: RobotSpec, spec: PolicySpec) -> None:
+        self.pool, self.spec, self._robot = pool, spec, robot
+        self.url = pool.settings.url
+
+    def encode(self, observation: Observation) -> bytes:
+        """The request for one observation."""
+        raise NotImplementedError
+
+    def decode(self, answer: bytes, of: str) -> Any:
+        """The actions (chunk, action_dim) of an answer."""
+        raise NotImplementedError
+
+    def reset(
+        self, rollout_ids: Sequence[str], instructions: Sequence[str], seeds: Sequence[int]
+    ) -> None:
+        """Nothing to forget: every request carries all that its answer depends on."""
+
+    def act(self, observations: Sequence[Observation]) -> np.ndarray:
+        requests = [
+            Request(data=self.encode(o), of=f"rollout {o.rollout_id!r} step {o.step}")
+            for o in observations
+        ]
+        answers = self.pool.ask(requests)
+        return np.concatenate(
+            [
+                self._actions(answer, request.of)
+                for request, answer in zip(requests, answers, strict=True)
+            ]
+        )
+
+    def close(self) -> None:
+        self.pool.close()
+
+    def trial(self) -> int:
+        """Ask once with a made-up observation; the number of steps in the answer."""
+        observation = made_up(self._robot, self.spec)
+        if self.spec.image_size is not None:
+            images = {
+                name: np.zeros((*self.spec.image_size, 3), np.uint8) for name in self.spec.cameras
+            }
+            observation = dataclasses.replace(observation, images=images)
+        self.reset([observation.rollout_id], [observation.instruction], [0])
+        of = "a made-up observation"
+        (answer,) = self.pool.ask([Request(data=self.encode(observation), of=of)])
+        return len(self._array(answer, of))
+
+    def _array(self, answer: bytes | str, of: str) -> np.ndarray:
+        value = self.decode(answer if isinstance(answer, bytes) else answer.encode(), of)
+        try:
+            actions = np.asarray(value, np.float32)
+        except (TypeError, ValueError) as error:
+            raise PolicyError(
+                f"{self.url} answered for {of} with {type(value).__name__}, expected numbers "
+                f"({error})"
+            ) from error
+        if actions.ndim != 2 or not len(actions) or actions.shape[1] != self.spec.action_dim:
+            raise PolicyError(
+                f"{self.url} answered for {of} with actions of shape {actions.shape}, expected "
+                f"(chunk, {self.spec.action_dim}) for robot {self._robot.name!r} "
+                f"({', '.join(self._robot.action_names)}); serve a policy for this robot"
+            )
+        return actions
+
+    def _actions(self, answer: bytes | str, of: str) -> np.ndarray:
+        return shaped_actions(self._array(answer, of)[None], self.spec, self._robot, 1)
+
+
+def opened(
+    kind: Callable[[Pool, RobotSpec, PolicySpec], OneCall],
+    robot: RobotSpec,
+    settings: ServerSettings,
+    connect: Callable[[], Connection],
+    *,
+    name: str,
+    cameras: str | None,
+    state: str | None,
+    size: int | None,
+    chunk: int | None,
+    execute: int | None,
+    conventions_file: str | None,
+    prepare: Callable[[Any], None] = lambda policy: None,
+) -> Any:
+    """The policy of ``kind``, compared with the robot and asked once for its chunk.
+
+    cameras, state: names joined by commas; the robot's cameras and its "pose" if None, none if "".
+    size: both sides of its images in pixels; the world's own if None. chunk: learnt if None.
+    prepare: does to the policy what its kind needs before it is asked.
+    """
+    first = chunk or 1
+    for what, value in (("chunk", chunk), ("execute", execute), ("size", size)):
+        if value is not None and value < 1:
+            raise ConfigError(f"{what} is {value}, expected 1 or more")
+    spec = PolicySpec(
+        name=name,
+        cameras=_names(cameras, robot.views),
+        image_size=(size, size) if size else None,
+        state_keys=_names(state, state_keys(robot)[:1]),
+        action_space=robot.action_space,
+        action_dim=robot.action_dim,
+        chunk=first,
+        execute=min(execute or first, first),
+        rate_hz=robot.control_hz,
+    )
+    said = conventions.read_conventions(conventions_file) if conventions_file else None
+    check_spec(spec, robot)
+    pool = Pool(settings, connect)
+    policy = kind(pool, robot, spec)
+    try:
+        if said is not None:
+            mine = conventions.ours(robot, spec)
+            if chunk is None:
+                mine.pop("chunk"), mine.pop("execute")
+            conventions.compare(said, mine, name, robot.name)
+        prepare(policy)
+        if chunk is None:
+            chunk = policy.trial()
+        steps = execute or min(chunk, robot.chunk_steps)
+        policy.spec = dataclasses.replace(spec, chunk=chunk, execute=steps)
+        if said is not None:
+            conventions.compare(said, conventions.ours(robot, policy.spec), name, robot.name)
+        check_spec(policy.spec, robot)
+        return policy
+    except BaseException:
+        pool.close()
+        raise
+
+
+def key_of(api_key_env: str | None, uri: str) -> str | None:
+    """The key in a variable of the environment; a URI is kept in records, so it has no place."""
+    if api_key_env is None:
+        return None
+    key = os.environ.get(api_key_env)
+    if not key:
+        raise ConfigError(
+            f"policy {uri!r}: api_key_env is {api_key_env!r}, but the environment has no such "
+            "variable; export it"
+        )
+    return key
+
+
+def _names(text: str | None, default: Sequence[str]) -> tuple[str, ...]:
+    if text is None:
+        return tuple(default)
+    return tuple(filter(None, (part.strip() for part in text.split(","))))

@@ -1,0 +1,122 @@
+"""Servers that answer one observation a call: a batch goes over a few connections at once.
+
+Enters: requests as bytes, and how to make a connection. Leaves: the answers, in order. For servers
+without a hello (OpenVLA's, GR00T's, vla-evaluation-harness's); those with one are in ``remote.py``.
+A request whose connection is lost is asked again on a new one, ``LOSSES`` times; one that is not
+answered in ``timeout_s`` is given up, and its connection with it.
+"""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from typing import Protocol
+
+from worldeval.errors import PolicyError, PolicyGoneError
+from worldeval.policies.servers.link import LOSSES, PAUSE_S, Lost, Request, ServerSettings, Session
+from worldeval.policies.servers.remote import GONE
+
+
+class Connection(Protocol):
+    """One connection, opened when it is made."""
+
+    def exchange(self, request: Request) -> bytes:
+        """The answer. Raises Lost where the connection ended before it, PolicyError where the
+        server refuses or takes too long."""
+        ...
+
+    def close(self) -> None: ...
+
+
+class Pool:
+    """A server and a few connections to it; stands where ``remote.Server`` does."""
+
+    def __init__(self, settings: ServerSettings, connect: Callable[[], Connection]) -> None:
+        """connect: a connection; raises Lost where nobody answers."""
+        self.settings = settings
+        self._connect = connect
+        self._links: list[Connection | None] = [None] * settings.connections
+        self._locks = [threading.Lock() for _ in self._links]
+        self._workers = ThreadPoolExecutor(settings.connections, thread_name_prefix="policy-server")
+        self._stop = threading.Event()
+        self._met, self._refusals = False, 0
+
+    def ask(
+        self, requests: Sequence[Request], sessions: Sequence[Session] | None = None
+    ) -> list[bytes | str]:
+        """The answers, in order; row i goes over connection i modulo all."""
+        count = len(self._links)
+        jobs = [
+            self._workers.submit(self._turns, link, requests[link::count])
+            for link in range(min(count, len(requests)))
+        ]
+        try:
+            errors = [job.exception() for job in jobs]
+        except KeyboardInterrupt:
+            self.close()  # else the workers would hold the process until their time is up
+            raise
+        for error in errors:
+            if error is not None:
+                raise error
+        parts = [job.result() for job in jobs]
+        return [parts[row % count][row // count] for row in range(len(requests))]
+
+    def close(self) -> None:
+        self._stop.set()
+        self._workers.shutdown(wait=False, cancel_futures=True)
+        for number, link in enumerate(self._links):
+            if link is not None:
+                link.close()
+                self._links[number] = None
+
+    def _turns(self, number: int, requests: Sequence[Request]) -> list[bytes]:
+        with self._locks[number]:
+            return [self._ask(number, request) for request in requests]
+
+    def _ask(self, number: int, request: Request) -> bytes:
+        lost = ""
+        for _ in range(LOSSES):
+            link = self._links[number] or self._open(number)
+            try:
+                return link.exchange(request)
+            except Lost as error:
+                lost = str(error)
+                self._drop(number)
+            except BaseException:  # a late answer must not meet the next request
+                self._drop(number)
+                raise
+        raise PolicyError(
+            f"{self.settings.url} hung up {LOSSES} times when asked for {request.of} ({lost}); "
+            "look at the server's own output, this request may be what stops it"
+        )
+
+    def _open(self, number: int) -> Connection:
+        patience_s = self.settings.reconnect_s if self._met else self.settings.wait_s
+        until_s, pause_s = time.monotonic() + (0 if self._refusals else patience_s), PAUSE_S[0]
+        while True:
+            try:
+                link = self._links[number] = self._connect()
+                self._met, self._refusals = True, 0
+                return link
+            except Lost as error:
+                if self._stop.is_set() or time.monotonic() + pause_s > until_s:
+                    raise self._refuse(str(error), patience_s) from error
+            self._stop.wait(pause_s)
+            pause_s = min(2 * pause_s, PAUSE_S[1])
+
+    def _refuse(self, why: str, patience_s: float) -> PolicyError | PolicyGoneError:
+        self._refusals += 1
+        said = (
+            f"no policy server answers at {self.settings.url} ({why}; tried for {patience_s:g} s); "
+            "start it, or correct host and port"
+        )
+        if self._refusals < GONE:
+            return PolicyError(said)
+        return PolicyGoneError(f"{said} ({self._refusals} requests in a row found nobody)")
+
+    def _drop(self, number: int) -> None:
+        link, self._links[number] = self._links[number], None
+        if link is not None:
+            link.close()
