@@ -32,7 +32,7 @@ from worldeval.policies.guard import MAKING, check_limit, too_late
 from worldeval.robots import RobotSpec
 from worldeval.types import Observation, PolicySpec
 
-NOT_ISOLATED = ("keyboard", "openpi", "roboarena")
+NOT_ISOLATED = ("keyboard", "openpi", "roboarena", "openvla+http", "http", "https")
 """Schemes that run nobody's code here: a person at this terminal, a server that is a process."""
 MAKE = "making it"
 CLOSING_S = 30.0

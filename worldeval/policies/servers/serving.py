@@ -47,6 +47,8 @@ class Session:
     rollout: str = ""
     step: int = 0
     begun: bool = False
+    ended: bool = False
+    """Its policy is another session's by now."""
     lock: threading.Lock = field(default_factory=threading.Lock)
 
 
@@ -149,6 +151,8 @@ class PolicyServer:
         name = str(message.get("session_id") or own)
         session = self._session(name, begin=endpoint == "reset")
         with session.lock:
+            if session.ended:
+                raise self._gone(name)
             if endpoint == "reset" or not session.begun:
                 self._begin(session, name, message)
             if endpoint == "reset":
@@ -163,21 +167,25 @@ class PolicyServer:
                 self._open.move_to_end(name)
                 return self._open[name]
             if name in self._ended and not begin:
-                raise PolicyError(
-                    f"session {name!r} was ended, because {self._most} others were begun after it; "
-                    "serve with more --sessions, or reset it"
-                )
+                raise self._gone(name)
             if len(self._open) >= self._most:
                 old, ended = self._open.popitem(last=False)
                 self._ended[old] = None
                 while len(self._ended) > ENDED:
                     self._ended.popitem(last=False)
                 with ended.lock:  # what it is asked just now is answered first
+                    ended.ended = True
                     self._spare.append(ended.policy)
             self._ended.pop(name, None)
             session = Session(policy=self._spare.pop() if self._spare else self._make())
             self._open[name] = session
             return session
+
+    def _gone(self, name: str) -> PolicyError:
+        return PolicyError(
+            f"session {name!r} was ended, because {self._most} others were begun after it; serve "
+            "with more --sessions, or reset it"
+        )
 
     def _begin(self, session: Session, name: str, message: Mapping[str, Any]) -> None:
         seed = message.get("seed", self._seed)
