@@ -53,7 +53,7 @@ def test_own_and_swapped_instruction_run_in_step(page: Any, address: str, shots:
     page.locator("p:has-text('swapped instruction') .we-chip", has_text="good").click()
     page.wait_for_function("new URLSearchParams(location.search).get('swap') === 'good'")
     page.locator(".we-p-side", has_text="reach the block").wait_for()
-    assert page.evaluate(SIDES) == 2
+    page.wait_for_function(f"{SIDES} === 2")
     assert page.locator(".we-p-side", has_text="push the block").count() == 1
     in_step(page)
     page.screenshot(path=shots / "compare-swapped.png", full_page=True)
