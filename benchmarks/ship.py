@@ -23,6 +23,7 @@ from __future__ import annotations
 
 import argparse
 import json
+from collections.abc import Mapping
 from dataclasses import asdict
 from pathlib import Path
 
@@ -109,31 +110,23 @@ def make_calibration_suite(out: Path, chunks: int) -> None:
     draw_starts(suite, out / "starts")
 
 
-def make_population_suites(out: Path, chunks: int) -> None:
-    """Start states that nothing else uses, for each role of a population's policies."""
-    splits = {
-        "training": ("training", 6),
-        "validation": ("validation", 5),
-        "reported": ("evaluation", 5),
-    }
-    for role, (split, count) in splits.items():
-        starts = [s for task in TASKS for s in start_states(split, task, count, 2000)]
-        suite = Suite(
-            name=f"population-{role}", robot=ROBOT.name, chunks=chunks, starts=tuple(starts)
-        )
-        suite.save(out / f"{role}.json")
-        draw_starts(suite, out / f"starts-{role}")
+def make_suites(
+    out: Path, name: str, parts: Mapping[str, tuple[str, int]], first: int, chunks: int
+) -> None:
+    """Start states that nothing else uses, from ``first`` on. parts: name of each suite, its split
+    and how many start states of a task."""
+    for part, (split, count) in parts.items():
+        starts = [s for task in TASKS for s in start_states(split, task, count, first)]
+        suite = Suite(name=f"{name}-{part}", robot=ROBOT.name, chunks=chunks, starts=tuple(starts))
+        suite.save(out / f"{part}.json")
+        draw_starts(suite, out / f"starts-{part}")
 
 
-def make_improvement_suites(out: Path, chunks: int) -> None:
-    """Start states to imagine from, and others to measure at, that nothing else uses."""
-    for name, split, count in (("imagine", "training", 40), ("held-out", "evaluation", 50)):
-        starts = [s for task in TASKS for s in start_states(split, task, count, 4000)]
-        suite = Suite(
-            name=f"improvement-{name}", robot=ROBOT.name, chunks=chunks, starts=tuple(starts)
-        )
-        suite.save(out / f"{name}.json")
-        draw_starts(suite, out / f"starts-{name}")
+POPULATION = {"training": ("training", 6), "validation": ("validation", 5),
+              "reported": ("evaluation", 5)}  # fmt: skip
+"""For the policies of each role."""
+IMPROVEMENT = {"imagine": ("training", 40), "held-out": ("evaluation", 50)}
+"""To imagine from, and to measure at."""
 
 
 def keep_truth(rollouts: Path, out: Path) -> None:
@@ -207,9 +200,9 @@ def main() -> None:
     elif options.what == "calibration-suite":
         make_calibration_suite(options.out, options.chunks)
     elif options.what == "population-suites":
-        make_population_suites(options.out, options.chunks)
+        make_suites(options.out, "population", POPULATION, 2000, options.chunks)
     elif options.what == "improvement-suites":
-        make_improvement_suites(options.out, options.chunks)
+        make_suites(options.out, "improvement", IMPROVEMENT, 4000, options.chunks)
     else:
         keep_truth(options.rollouts, options.out)
 

@@ -106,15 +106,8 @@ def name_of(policy: str) -> str:
 def data_steps(s: Settings, policy: str) -> list[Step]:
     """Episodes for every arm: imagined, selected, and truly rolled out."""
     home = s.out / name_of(policy)
-    imagine = [
-        "--policy",
-        policy,
-        "--starts",
-        s.starts,
-        "--suite",
-        s.suite,
-        *_tasks(s.tasks_of(policy)),
-    ]
+    imagine = ["--policy", policy, "--starts", s.starts, "--suite", s.suite]
+    imagine += _tasks(s.tasks_of(policy))
     imagine += ["--per-task", s.per_task, "--threads", 1, "--seed", s.seed, *_models(s)]
     varied = ["--variations", s.variations, "--samples", s.samples]
 

@@ -4,8 +4,9 @@
     python benchmarks/improvement/run.py --out runs/improvement \\
         --policies checkpoints/policies/few-data runs/population/plain-middle \\
             runs/population/thumbnails-good runs/population/patches-good \\
-        --targets few-data=drawer-open,faucet-close plain-middle=button-press,window-close \\
-            thumbnails-good=faucet-close,window-open patches-good=faucet-close,window-close \\
+        --targets few-data=drawer-open,faucet-close plain-middle=drawer-open,button-press \\
+            thumbnails-good=faucet-close,faucet-open patches-good=faucet-close,window-close \\
+        --per-task 40 --variations 1 --samples 4 \\
         --recorded recordings/training \\
         --suite runs/improvement/imagine.json --starts runs/improvement/starts-imagine \\
         --held-out runs/improvement/held-out.json \\
@@ -33,7 +34,6 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).parent))
 
-import pandas as pd
 from arms import (
     ORACLE,
     Settings,
@@ -216,7 +216,6 @@ def row_of(s: Settings, policy: str, step: Step, made: Step | None) -> dict[str,
     found = known["counts"].get(step.arm) or dict.fromkeys(s.tasks_of(policy), wanted)
     if step.imagined:
         table = read_verdicts(step.measures)
-        table = pd.DataFrame({"start_id": table["start_id"], "outcome": table["outcome"]})
     else:
         table = read_truth_table(step.measures / "truth.parquet")
     return {
