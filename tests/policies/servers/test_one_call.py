@@ -19,7 +19,13 @@ import pytest
 
 from tests.policies.servers.hashing import HashPolicy
 from worldeval import testing
-from worldeval.errors import ConfigError, MismatchError, PolicyError
+from worldeval.errors import (
+    ConfigError,
+    MismatchError,
+    PolicyAwayError,
+    PolicyError,
+    PolicyGoneError,
+)
 from worldeval.policies.loading import load_policy
 from worldeval.testing import TOY_ROBOT
 from worldeval.types import Observation
@@ -198,6 +204,17 @@ def test_nobody_at_the_address_is_told_and_a_slow_server_is_given_up() -> None:
         with pytest.raises(PolicyError, match=r"did not answer for .* within 0.2 s"):
             load_policy(f"http://{at}?timeout_s=0.2", TOY_ROBOT)
         slow.set()
+
+
+def test_a_server_that_stays_away_is_no_fault_of_the_rollout_and_ends_the_run() -> None:
+    served = load_policy("http://127.0.0.1:9?chunk=1&cameras=&state=", TOY_ROBOT)
+    asked = observation({"instruction": "go", "rollout_id": "a"}, {})
+    for _ in range(7):
+        with pytest.raises(PolicyAwayError, match="no policy server answers"):
+            served.act([asked])
+    with pytest.raises(PolicyGoneError, match="8 requests in a row found nobody"):
+        served.act([asked])
+    served.close()
 
 
 @pytest.mark.parametrize("uri", ["http:host", "http://", "http://a:b@host", "openvla+http://"])

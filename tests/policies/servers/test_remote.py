@@ -19,7 +19,7 @@ import pytest
 from worldeval.errors import ConfigError, MismatchError, PolicyError, PolicyGoneError
 from worldeval.motion.panda import panda
 from worldeval.policies.loading import load_policy
-from worldeval.policies.servers import link, msgpack_numpy, remote
+from worldeval.policies.servers import asking, link, msgpack_numpy
 from worldeval.policies.servers.remote_policy import RemotePolicy, made_up
 from worldeval.policies.servers.request_keys import resize_with_pad
 from worldeval.robots import RobotSpec
@@ -297,7 +297,7 @@ def test_another_server_in_its_place_is_noticed(opened: Callable[..., Any]) -> N
 def test_a_server_that_stays_away_ends_the_run(
     opened: Callable[..., Any], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(remote, "GONE", 3)
+    monkeypatch.setattr(asking, "GONE", 3)
     server, policy = opened(arguments="&reconnect_s=0.2")
     server.kill()
     observation = looks(policy, 1)

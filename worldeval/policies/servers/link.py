@@ -18,7 +18,7 @@ from urllib.parse import urlsplit
 from websockets.exceptions import ConnectionClosed, InvalidHandshake, InvalidStatus
 from websockets.sync.client import ClientConnection, connect
 
-from worldeval.errors import ConfigError, MismatchError, PolicyAwayError, PolicyError
+from worldeval.errors import ConfigError, MismatchError, PolicyError
 from worldeval.policies.servers import msgpack_numpy
 
 if TYPE_CHECKING:
@@ -108,7 +108,9 @@ class Link:
                 try:
                     if self._connection is None:
                         # Once it was given up, nobody waits for it again, until it is back.
-                        patience_s = 0 if self._server.refusals else self._settings.reconnect_s
+                        patience_s = (
+                            0 if self._server.refusals.count else self._settings.reconnect_s
+                        )
                         self.open(patience_s)
                     if session is None:
                         return self._exchange(request)
@@ -145,12 +147,7 @@ class Link:
                 if self._server.stop.is_set():
                     raise Lost("the connection was closed on this side") from error
                 if time.monotonic() + pause_s > until_s:
-                    raise self._server.refuse(
-                        PolicyAwayError(
-                            f"no policy server answers at {self.url} ({_why(error)}; tried for "
-                            f"{patience_s:g} s); start it, or correct host and port"
-                        )
-                    ) from error
+                    raise self._server.refusals.add(self.url, _why(error), patience_s) from error
             except MismatchError:
                 raise
             except ValueError as error:  # a redirect, which a given socket cannot follow

@@ -3,7 +3,8 @@
 Enters: requests as bytes, and how to make a connection. Leaves: the answers, in order. For servers
 without a hello (OpenVLA's, GR00T's, vla-evaluation-harness's); those with one are in ``remote.py``.
 A request whose connection is lost is asked again on a new one, ``LOSSES`` times; one that is not
-answered in ``timeout_s`` is given up, and its connection with it.
+answered in ``timeout_s`` is given up, and its connection with it. A server that stays away ends the
+run as one with a hello does, and marks no rollout as error.
 """
 
 from __future__ import annotations
@@ -14,9 +15,9 @@ from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from typing import Protocol
 
-from worldeval.errors import PolicyError, PolicyGoneError
+from worldeval.errors import PolicyError
+from worldeval.policies.servers.asking import Refusals, results
 from worldeval.policies.servers.link import LOSSES, PAUSE_S, Lost, Request, ServerSettings, Session
-from worldeval.policies.servers.remote import GONE
 
 
 class Connection(Protocol):
@@ -41,7 +42,7 @@ class Pool:
         self._locks = [threading.Lock() for _ in self._links]
         self._workers = ThreadPoolExecutor(settings.connections, thread_name_prefix="policy-server")
         self._stop = threading.Event()
-        self._met, self._refusals = False, 0
+        self._met, self._refusals = False, Refusals()
 
     def ask(
         self, requests: Sequence[Request], sessions: Sequence[Session] | None = None
@@ -52,15 +53,7 @@ class Pool:
             self._workers.submit(self._turns, link, requests[link::count])
             for link in range(min(count, len(requests)))
         ]
-        try:
-            errors = [job.exception() for job in jobs]
-        except KeyboardInterrupt:
-            self.close()  # else the workers would hold the process until their time is up
-            raise
-        for error in errors:
-            if error is not None:
-                raise error
-        parts = [job.result() for job in jobs]
+        parts = results(jobs, self.close)
         return [parts[row % count][row // count] for row in range(len(requests))]
 
     def close(self) -> None:
@@ -94,27 +87,20 @@ class Pool:
 
     def _open(self, number: int) -> Connection:
         patience_s = self.settings.reconnect_s if self._met else self.settings.wait_s
-        until_s, pause_s = time.monotonic() + (0 if self._refusals else patience_s), PAUSE_S[0]
+        if self._refusals.count:  # once it was given up, nobody waits for it again
+            patience_s = 0
+        until_s, pause_s = time.monotonic() + patience_s, PAUSE_S[0]
         while True:
             try:
                 link = self._links[number] = self._connect()
-                self._met, self._refusals = True, 0
+                self._met = True
+                self._refusals.clear()
                 return link
             except Lost as error:
                 if self._stop.is_set() or time.monotonic() + pause_s > until_s:
-                    raise self._refuse(str(error), patience_s) from error
+                    raise self._refusals.add(self.settings.url, str(error), patience_s) from error
             self._stop.wait(pause_s)
             pause_s = min(2 * pause_s, PAUSE_S[1])
-
-    def _refuse(self, why: str, patience_s: float) -> PolicyError | PolicyGoneError:
-        self._refusals += 1
-        said = (
-            f"no policy server answers at {self.settings.url} ({why}; tried for {patience_s:g} s); "
-            "start it, or correct host and port"
-        )
-        if self._refusals < GONE:
-            return PolicyError(said)
-        return PolicyGoneError(f"{said} ({self._refusals} requests in a row found nobody)")
 
     def _drop(self, number: int) -> None:
         link, self._links[number] = self._links[number], None

@@ -30,12 +30,10 @@ from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 from urllib.parse import urlsplit
 
-from worldeval.errors import ConfigError, PolicyError, PolicyGoneError, WorldEvalError
+from worldeval.errors import ConfigError, PolicyError, PolicyGoneError
 from worldeval.policies.servers import msgpack_numpy
+from worldeval.policies.servers.asking import Refusals, results
 from worldeval.policies.servers.link import Link, Request, ServerSettings, Session, short
-
-GONE = 8
-"""So many requests in a row to a server that stays away end the run."""
 
 
 def websocket_url(rest: str, uri: str, *, tls: bool = False) -> str:
@@ -62,8 +60,7 @@ class Server:
         self.settings = settings
         self.metadata: dict[str, Any] = {}
         self.stop = threading.Event()
-        self.refusals = 0
-        """Requests in a row that found nobody."""
+        self.refusals = Refusals()
         self._first: bytes | None = None
         self._lock = threading.Lock()
         self._links = [Link(self, i) for i in range(settings.connections)]
@@ -97,14 +94,7 @@ class Server:
                 raise
             return answers
         jobs = [self._workers.submit(take_turns, link) for link in sorted(turns)]
-        try:
-            errors = [job.exception() for job in jobs]
-        except KeyboardInterrupt:
-            self.close()  # else the workers would hold the process until their time is up
-            raise
-        for error in errors:
-            if error is not None:
-                raise error
+        results(jobs, self.close)
         return answers
 
     def close(self) -> None:
@@ -136,15 +126,4 @@ class Server:
                     f"is {msgpack_numpy.unpack(first)}; serve the same policy, or give it another "
                     "name"
                 )
-            self.refusals = 0
-
-    def refuse(self, error: PolicyError) -> WorldEvalError:
-        """Count a request that found nobody; what to raise."""
-        with self._lock:
-            self.refusals += 1
-            if self.refusals < GONE:
-                return error
-        return PolicyGoneError(
-            f"{error} ({self.refusals} requests in a row found nobody, so the run was stopped; "
-            "start the server and run the same command again to continue)"
-        )
+        self.refusals.clear()
