@@ -62,12 +62,12 @@ def ours(robot: RobotSpec, spec: PolicySpec) -> dict[str, Any]:
     """
     cameras = {camera.name: camera.mount for camera in robot.cameras}
     gripper = [[robot.action_low[i], robot.action_high[i]] for i in robot.gripper_axes]
-    turns = robot.motion in ("delta_pose", "absolute_pose")
+    turns = robot.control_mode in ("delta_pose", "absolute_pose")
     return {
         "action_space": robot.action_space,
         "action_names": list(robot.action_names),
-        "action_reference": "absolute" if robot.motion in ABSOLUTE_MOTIONS else "relative",
-        "action_frame": "joints" if "joint" in robot.motion else "base",
+        "action_reference": "absolute" if robot.control_mode in ABSOLUTE_MOTIONS else "relative",
+        "action_frame": "joints" if "joint" in robot.control_mode else "base",
         "action_repeat": 1,
         "action_statistics": "physical units",
         "camera_mounts": {name: cameras.get(name, "missing") for name in spec.cameras},
