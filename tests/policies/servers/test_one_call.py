@@ -217,6 +217,24 @@ def test_a_server_that_stays_away_is_no_fault_of_the_rollout_and_ends_the_run() 
     served.close()
 
 
+@pytest.mark.parametrize("scheme", ["http", "https"])
+@pytest.mark.parametrize(
+    ("argument", "said"),
+    [
+        ("conections=3", "takes no argument 'conections' .did you mean 'connections'"),
+        ("scheme=ftp", "takes no argument 'scheme'"),
+        ("chunk=four", "chunk is 'four', expected a whole number"),
+        ("size=0", "size is 0, expected 1 or more"),
+        ("api_key_env=WORLDEVAL_NO_SUCH", "the environment has no such variable"),
+    ],
+)
+def test_arguments_that_do_not_fit_are_told_with_tls_or_without(
+    scheme: str, argument: str, said: str
+) -> None:
+    with pytest.raises(ConfigError, match=said):
+        load_policy(f"{scheme}://127.0.0.1:9?{argument}", TOY_ROBOT)
+
+
 @pytest.mark.parametrize("uri", ["http:host", "http://", "http://a:b@host", "openvla+http://"])
 def test_an_address_that_is_none_is_told(uri: str) -> None:
     with pytest.raises(ConfigError, match="names no (server|place)"):

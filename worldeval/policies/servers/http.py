@@ -16,6 +16,7 @@ import json
 import math
 import re
 import socket
+from collections.abc import Callable
 from http.client import HTTPConnection, HTTPException, HTTPSConnection
 from typing import Any
 from urllib.parse import urlsplit
@@ -24,8 +25,15 @@ import numpy as np
 
 from worldeval.errors import ConfigError, PolicyError
 from worldeval.policies.servers import msgpack_numpy
-from worldeval.policies.servers.link import TCP_TIMEOUT_S, Lost, Request, ServerSettings, short
-from worldeval.policies.servers.one_call import OneCall, key_of, opened
+from worldeval.policies.servers.link import (
+    TCP_TIMEOUT_S,
+    Lost,
+    Request,
+    ServerSettings,
+    key_of,
+    short,
+)
+from worldeval.policies.servers.one_call import OneCall, opened
 from worldeval.robots import RobotSpec
 from worldeval.types import Observation
 
@@ -182,53 +190,55 @@ def http_url(rest: str, scheme: str, uri: str, path: str) -> str:
     return f"{scheme}://{parts.netloc}{parts.path.rstrip('/') or path}"
 
 
-def load(
-    rest: str,
-    robot: RobotSpec,
-    *,
-    scheme: str = "http",
-    name: str | None = None,
-    cameras: str | None = None,
-    state: str | None = None,
-    size: int | None = None,
-    chunk: int | None = None,
-    execute: int | None = None,
-    conventions: str | None = None,
-    api_key_env: str | None = None,
-    connections: int = 4,
-    timeout_s: float = 120.0,
-    wait_s: float = 0.0,
-    reconnect_s: float = 120.0,
-) -> HttpPolicy:
-    """The policy behind ``http:REST``; ``one_call.opened`` says what the arguments mean."""
-    uri = f"{scheme}:{rest}"
-    settings = ServerSettings(
-        url=http_url(rest, scheme, uri, "/"),
-        api_key=key_of(api_key_env, uri),
-        connections=connections,
-        timeout_s=timeout_s,
-        wait_s=wait_s,
-        reconnect_s=reconnect_s,
-    )
-    made: HttpPolicy = opened(
-        HttpPolicy,
-        robot,
-        settings,
-        lambda: HttpConnection(settings),
-        name=name or _name(settings.url),
-        cameras=cameras,
-        state=state,
-        size=size,
-        chunk=chunk,
-        execute=execute,
-        conventions_file=conventions,
-    )
-    return made
+def _loader(scheme: str) -> Callable[..., HttpPolicy]:
+    """What loads policies behind ``scheme:REST``; its own keywords are all that a URI may name."""
+
+    def load(
+        rest: str,
+        robot: RobotSpec,
+        *,
+        name: str | None = None,
+        cameras: str | None = None,
+        state: str | None = None,
+        size: int | None = None,
+        chunk: int | None = None,
+        execute: int | None = None,
+        conventions: str | None = None,
+        api_key_env: str | None = None,
+        connections: int = 4,
+        timeout_s: float = 120.0,
+        wait_s: float = 0.0,
+        reconnect_s: float = 120.0,
+    ) -> HttpPolicy:
+        """The policy behind the URI; ``one_call.opened`` says what the arguments mean."""
+        uri = f"{scheme}:{rest}"
+        settings = ServerSettings(
+            url=http_url(rest, scheme, uri, "/"),
+            api_key=key_of(api_key_env, uri),
+            connections=connections,
+            timeout_s=timeout_s,
+            wait_s=wait_s,
+            reconnect_s=reconnect_s,
+        )
+        made: HttpPolicy = opened(
+            HttpPolicy,
+            robot,
+            settings,
+            lambda: HttpConnection(settings),
+            name=name or _name(settings.url),
+            cameras=cameras,
+            state=state,
+            size=size,
+            chunk=chunk,
+            execute=execute,
+            conventions_file=conventions,
+        )
+        return made
+
+    return load
 
 
-def load_tls(rest: str, robot: RobotSpec, **arguments: Any) -> HttpPolicy:
-    """The policy behind ``https:REST``."""
-    return load(rest, robot, scheme="https", **arguments)
+load, load_tls = _loader("http"), _loader("https")
 
 
 def load_openvla(

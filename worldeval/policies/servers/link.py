@@ -7,6 +7,7 @@ What is done in each case stands in ``remote.py``, which owns a few of these.
 from __future__ import annotations
 
 import logging
+import os
 import socket
 import threading
 import time
@@ -59,6 +60,19 @@ class ServerSettings:
             number = isinstance(value, int | float) and not isinstance(value, bool)
             if not number or not 0 <= value < float("inf") or (name == "timeout_s" and not value):
                 raise ConfigError(f"{name} is {value!r}, expected a number of seconds")
+
+
+def key_of(api_key_env: str | None, uri: str) -> str | None:
+    """The key in a variable of the environment; a URI is kept in records, so it has no place."""
+    if api_key_env is None:
+        return None
+    key = os.environ.get(api_key_env)
+    if not key:
+        raise ConfigError(
+            f"policy {uri!r}: api_key_env is {api_key_env!r}, but the environment has no such "
+            "variable; export it"
+        )
+    return key
 
 
 @dataclass(frozen=True, kw_only=True)

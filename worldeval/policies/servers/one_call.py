@@ -9,7 +9,6 @@ chunk, and the ``conventions`` that are compared before the first step.
 from __future__ import annotations
 
 import dataclasses
-import os
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -155,19 +154,6 @@ def opened(
     except BaseException:
         pool.close()
         raise
-
-
-def key_of(api_key_env: str | None, uri: str) -> str | None:
-    """The key in a variable of the environment; a URI is kept in records, so it has no place."""
-    if api_key_env is None:
-        return None
-    key = os.environ.get(api_key_env)
-    if not key:
-        raise ConfigError(
-            f"policy {uri!r}: api_key_env is {api_key_env!r}, but the environment has no such "
-            "variable; export it"
-        )
-    return key
 
 
 def _names(text: str | None, default: Sequence[str]) -> tuple[str, ...]:

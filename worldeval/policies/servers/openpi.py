@@ -27,13 +27,12 @@ otherwise when asked again.
 from __future__ import annotations
 
 import logging
-import os
 from typing import Any
 
 from worldeval.errors import ConfigError, MismatchError
 from worldeval.policies.checking import check_spec
 from worldeval.policies.commands_sent import told_cuts
-from worldeval.policies.servers.link import ServerSettings
+from worldeval.policies.servers.link import ServerSettings, key_of
 from worldeval.policies.servers.remote import Server, websocket_url
 from worldeval.policies.servers.remote_policy import RemotePolicy, spec_for, with_chunk
 from worldeval.policies.servers.request_keys import droid_keys, read_keys
@@ -124,14 +123,7 @@ def server_settings(
     scheme: str, rest: str, *, api_key_env: str | None, tls: bool, **times: Any
 ) -> ServerSettings:
     uri = f"{scheme}:{rest}"
-    api_key = None
-    if api_key_env is not None:
-        api_key = os.environ.get(str(api_key_env))
-        if not api_key:
-            raise ConfigError(
-                f"policy {uri!r}: api_key_env is {api_key_env!r}, but the environment has no such "
-                "variable; export it"
-            )
+    api_key = key_of(api_key_env, uri)
     if not isinstance(tls, bool):
         raise ConfigError(f"policy {uri!r}: tls is {tls!r}, expected true or false")
     return ServerSettings(url=websocket_url(rest, uri, tls=tls), api_key=api_key, **times)
