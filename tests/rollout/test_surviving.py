@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import errno
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -13,9 +14,10 @@ import pytest
 from worldeval.data.store.episodes import EpisodeStore
 from worldeval.errors import PolicyAwayError, PolicyGoneError, StoreError
 from worldeval.rollout import pausing
-from worldeval.rollout.engine import run
+from worldeval.rollout.engine import PATIENCE, run
 from worldeval.rollout.recording import open_rollouts
 from worldeval.rollout.suite import Suite
+from worldeval.rollout.summary import RunInterrupted
 from worldeval.types import Observation, StartState, WorldStep
 from worldeval.worlds.toy import TOY_ROBOT, ToyPolicy, ToyWorld, toy_starts
 
@@ -120,6 +122,27 @@ def test_a_disk_that_stays_full_ends_the_run(
         run(ToyWorld(), expert(), SUITE, store, batch=8, progress=False, disk_wait_s=0.05)
 
 
+def test_who_interrupts_the_wait_for_space_does_not_wait_again(
+    tmp_path: Path, plain: list[tuple[str, int, str]], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    waits: list[float] = []
+
+    def interrupted(seconds: float) -> None:
+        waits.append(seconds)
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("worldeval.rollout.pausing.time.sleep", interrupted)
+    open_rollouts(tmp_path / "full", TOY_ROBOT, images="lossless").close()
+    store = Full(tmp_path / "full")
+    store.refuses = 10**6
+    # The longest comes first: when it is to be written, others have ended too.
+    long = sorted(zip(plain, SUITE.starts, strict=True), key=lambda one: -one[0][1])
+    suite = replace(SUITE, starts=tuple(start for _, start in long))
+    with pytest.raises(KeyboardInterrupt, match="0 of 8 rollouts") as stopped:
+        run(ToyWorld(), expert(), suite, store, batch=8, progress=False, disk_wait_s=60)
+    assert stopped.type is RunInterrupted and len(waits) == 1
+
+
 class Unlucky(ToyPolicy):
     """Fails at one start state, so many times."""
 
@@ -154,3 +177,31 @@ def test_a_server_that_stays_away_is_no_error_of_a_rollout(
         rolled(tmp_path / "away", policy=away, batch=2)
     assert listed(EpisodeStore.open(tmp_path / "away")) == plain[:2]
     assert listed(rolled(tmp_path / "away", policy=away, batch=2)) == plain
+
+
+class OneOnly(ToyPolicy):
+    """Solves one rollout, holds still in those beside it, and fails once that one is over."""
+
+    def __init__(self, one: str) -> None:
+        super().__init__(robot=TOY_ROBOT)
+        self.one = one
+
+    def act(self, observations: Sequence[Observation]) -> np.ndarray:
+        ids = [one.rollout_id for one in observations]
+        if self.one not in ids:
+            raise ValueError("bad luck")
+        actions = super().act(observations)
+        actions[[name != self.one for name in ids]] = 0
+        return actions
+
+
+def test_a_rollout_that_ended_well_and_waits_for_its_turn_proves_the_policy(
+    tmp_path: Path,
+) -> None:
+    suite = replace(SUITE, starts=SUITE.starts[: PATIENCE + 1])
+    with open_rollouts(tmp_path / "one", TOY_ROBOT, images="lossless") as store:
+        report = run(
+            ToyWorld(), OneOnly(suite.starts[-1].start_id), suite, store, batch=8, progress=False
+        )
+    assert report.outcomes["error"] == PATIENCE
+    assert [outcome for *_, outcome in listed(store)] == ["error"] * PATIENCE + ["success"]

@@ -30,7 +30,7 @@ import logging
 import time
 import traceback
 from collections.abc import Callable, Collection, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from typing import NoReturn
 
 import numpy as np
@@ -42,6 +42,7 @@ from worldeval.errors import (
     PolicyError,
     PolicyGoneError,
     StartStateError,
+    StoreError,
     WorldError,
     WorldEvalError,
     ran_out_of_memory,
@@ -245,11 +246,8 @@ class _Run:
             return
         again = [recording.start for recording in unfinished]
         unfinished.clear()  # frees their frames
-        if len(starts) == 1:
-            self._batch(again, tried + 1)
-            return
         each = 1
-        if ran_out_of_memory(error):
+        if len(starts) > 1 and ran_out_of_memory(error):
             each = (len(starts) + 1) // 2
             if self.batch > each:
                 self.batch = each
@@ -257,7 +255,7 @@ class _Run:
         error = None  # its traceback holds what the failed step has left
         free_memory()
         for i in range(0, len(again), each):
-            self._batch(again[i : i + each])
+            self._batch(again[i : i + each], tried + 1 if len(starts) == 1 else 0)
 
     def _roll(
         self, starts: Sequence[StartState]
@@ -419,23 +417,26 @@ class _Run:
 
     def _end(self, episode: Episode, error: WorldEvalError | None = None) -> None:
         """A rollout is over: write it as soon as all before it in its batch are written."""
+        self.proven = self.proven or error is None
         self.ended[episode.extra["start_id"]] = episode, error
         while self.in_order and self.in_order[0] in self.ended:
             self._keep(*self.ended.pop(self.in_order.pop(0)))
 
     def _write_ended(self) -> None:
-        """Write what ended before the run was stopped."""
-        for start_id in [one for one in self.in_order if one in self.ended]:
-            self._keep(*self.ended.pop(start_id))
+        """Write what ended before the run was stopped, as far as the disk takes it at once: what it
+        refuses, the next run makes again."""
+        self.disk_wait_s = 0.0
+        with suppress(StoreError):
+            for start_id in [one for one in self.in_order if one in self.ended]:
+                self._keep(*self.ended.pop(start_id))
 
-    def _keep(self, episode: Episode, error: WorldEvalError | None = None) -> None:
+    def _keep(self, episode: Episode, error: WorldEvalError | None) -> None:
         """Write an episode; hold errors back until the policy is known to work at all."""
         if error is not None and not self.proven:
             self.held_back.append((episode, error))
             if len(self.held_back) >= PATIENCE:
                 self._give_up()
             return
-        self.proven = True
         waiting = [held for held, _ in self.held_back]
         self.held_back = []
         for one in [*waiting, episode]:
