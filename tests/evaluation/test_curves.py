@@ -23,19 +23,9 @@ def store(tmp_path_factory: pytest.TempPathFactory) -> EpisodeStore:
     """One shipped true clip as a rollout."""
     shipped = EpisodeStore.open(CHECKPOINTS / "suite" / "truth-clips")
     place = tmp_path_factory.mktemp("curves") / "rollouts"
-    layout = shipped.layout
     episode = shipped.episode(0)
     episode.extra["chunks"] = '[{"step": 0}, {"step": 12}]'
-    with EpisodeStore.create(
-        place,
-        views=layout.views,
-        image_size=layout.image_size,
-        pose_names=layout.pose_names,
-        action_names=layout.action_names,
-        steps_per_frame=layout.steps_per_frame,
-        fps=layout.fps,
-        robot_type=layout.robot_type,
-    ) as store:
+    with EpisodeStore.create_like(place, shipped) as store:
         store.append(episode)
     return store
 

@@ -3,6 +3,7 @@
 import errno
 import json
 import os
+from dataclasses import replace
 
 import numpy as np
 import pyarrow.parquet as pq
@@ -296,3 +297,22 @@ def test_a_thousand_episodes_open_without_a_thousand_files(store, episode) -> No
     assert len(index.episodes_files(store.root)) == 1
     names = pq.read_schema(index.episodes_files(store.root)[0]).names
     assert names == store.layout.episodes_schema().names
+
+
+def test_a_store_like_another_has_its_layout_and_facts_and_no_episodes(tmp_path, layout) -> None:
+    facts = {"made": "by hand"}
+    one = EpisodeStore.create(
+        tmp_path / "one", images="lossless", **layout | {"expert_actions": True}, extra=facts
+    )
+    other = EpisodeStore.create_like(tmp_path / "other", one)
+    assert other.layout == one.layout and other.extra == facts and len(other) == 0
+
+
+def test_an_episode_without_frames_is_the_same_but_for_its_pictures(
+    store, episode, assert_same
+) -> None:
+    with store:
+        store.append(episode(0))
+    whole, bare = store.episode(0), store.without_frames(0)
+    assert not bare.frames.any()
+    assert_same(replace(whole, frames=bare.frames), bare)

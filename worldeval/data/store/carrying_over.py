@@ -38,26 +38,8 @@ class Source:
         copies = tuple(beside / f".carried-over-{view}.mp4" for view in range(len(films)))
         for film, copy in zip(films, copies, strict=True):
             shutil.copyfile(film, copy)
-        facts, path = store.facts(number), store.trajectory(number)
-        layout = store.layout
-        shape = (facts["length"], len(layout.views), *layout.image_size, 3)
-        own = {"episode_index", "key", "task", "instruction", "length", "success"}
-        flagged = store._row(number)["worldeval.success_known"]
-        episode = Episode(
-            key=facts["key"],
-            task=facts["task"],
-            instruction=facts["instruction"],
-            views=layout.views,
-            frames=np.broadcast_to(np.zeros((), np.uint8), shape),
-            poses=path.poses,
-            actions=path.actions,
-            success_at=path.success_at if flagged else None,
-            expert_actions=path.expert_actions,
-            joints=path.joints,
-            success=facts["success"],
-            extra={name: value for name, value in facts.items() if name not in own},
-        )
-        return episode, CodedViews(files=copies, statistics=self._statistics(number))
+        coded = CodedViews(files=copies, statistics=self._statistics(number))
+        return store.without_frames(number), coded
 
     def _statistics(self, number: int) -> tuple[dict[str, np.ndarray], ...]:
         if self._table is None:

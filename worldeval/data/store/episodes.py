@@ -17,6 +17,7 @@ import math
 import os
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
+from dataclasses import asdict
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -129,6 +130,11 @@ class EpisodeStore(StoredEpisodes):
         except OSError as error:
             raise index.write_error(root, error) from error
         return cls(root)
+
+    @classmethod
+    def create_like(cls, root: str | Path, other: EpisodeStore) -> EpisodeStore:
+        """Make an empty store at ``root`` that takes the episodes of ``other``, with its facts."""
+        return cls.create(root, **asdict(other.layout), extra=other.extra)
 
     @classmethod
     def open(cls, root: str | Path) -> EpisodeStore:

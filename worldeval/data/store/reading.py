@@ -8,6 +8,7 @@ killed. While another process compacts the store, readers wait, read the index a
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
@@ -112,13 +113,18 @@ class StoredEpisodes:
 
     def episode(self, i: int) -> Episode:
         """Episode ``i`` with all frames. Raises StoreError naming the file that is damaged."""
-        row, path = self._row(i), self.trajectory(i)
+        return replace(self.without_frames(i), frames=self.frames(i))
+
+    def without_frames(self, i: int) -> Episode:
+        """Episode ``i`` of which no frame is read: they are black, and only their shape counts."""
+        row, path, layout = self._row(i), self.trajectory(i), self.layout
+        shape = (row["length"], len(layout.views), *layout.image_size, 3)
         return Episode(
             key=row["worldeval.key"],
             task=row["worldeval.task"],
             instruction=row["tasks"][0],
-            views=self.layout.views,
-            frames=self.frames(i),
+            views=layout.views,
+            frames=np.broadcast_to(np.zeros((), np.uint8), shape),
             poses=path.poses,
             actions=path.actions,
             success_at=path.success_at if row["worldeval.success_known"] else None,

@@ -14,7 +14,7 @@ from worldeval.data.provenance import MANIFEST, difference, read_manifest
 from worldeval.data.store.episodes import EpisodeStore
 from worldeval.data.store.layout import INFO_PATH
 from worldeval.errors import ConfigError, MismatchError
-from worldeval.evaluation.execution.parts import Order, gather, part_stores
+from worldeval.evaluation.execution.parts import Order, gather, stores_of_run
 from worldeval.evaluation.execution.status import Status, status
 from worldeval.evaluation.folder import keep_truth
 from worldeval.rollout.table import rollout_table
@@ -44,7 +44,7 @@ def gather_runs(folder: Path, others: Sequence[Path] = ()) -> Status:
                 f"{other} is of another run: {name} is {theirs!r} there, {ours!r} in {folder}; "
                 "gather folders of the same options, weights and policies"
             )
-        roots += [*([other] if (other / INFO_PATH).is_file() else ()), *part_stores(other)]
+        roots += stores_of_run(other)
     gather(folder, order, roots)
     if (folder / INFO_PATH).is_file():
         keep_truth(rollout_table(EpisodeStore.open(folder)), folder)

@@ -29,12 +29,14 @@ def part_stores(folder: Path) -> list[Path]:
     return sorted(info.parent.parent for info in (folder / PARTS).glob(f"*/{INFO_PATH}"))
 
 
+def stores_of_run(folder: Path) -> list[Path]:
+    """The store of a run, if it has one yet, and then those of its parts."""
+    return [*([folder] if (folder / INFO_PATH).is_file() else ()), *part_stores(folder)]
+
+
 def held_keys(folder: Path) -> set[str]:
     """Keys of all rollouts of a run, those of its parts too."""
-    roots = part_stores(folder)
-    if (folder / INFO_PATH).is_file():
-        roots.append(folder)
-    return {key for root in roots for key in EpisodeStore.open(root).keys}
+    return {key for root in stores_of_run(folder) for key in EpisodeStore.open(root).keys}
 
 
 @contextmanager
@@ -120,7 +122,7 @@ def gather(folder: Path, order: Order, others: Sequence[Path] = ()) -> int:
         parts = part_stores(folder)
         roots = [*parts, *others]
         if roots:
-            with _same_store(folder, roots[0]) as store:
+            with _store_of(folder, roots[0]) as store:
                 count = take_in(store, roots, order)
         for root in parts:
             shutil.rmtree(root)
@@ -131,23 +133,8 @@ def gather(folder: Path, order: Order, others: Sequence[Path] = ()) -> int:
     return count
 
 
-def _same_store(folder: Path, part: Path) -> EpisodeStore:
+def _store_of(folder: Path, part: Path) -> EpisodeStore:
     """The run's store; made as that of its part is, if there is none."""
     if (folder / INFO_PATH).is_file():
         return EpisodeStore.open(folder)
-    pattern = EpisodeStore.open(part)
-    layout = pattern.layout
-    return EpisodeStore.create(
-        folder,
-        views=layout.views,
-        image_size=layout.image_size,
-        pose_names=layout.pose_names,
-        action_names=layout.action_names,
-        steps_per_frame=layout.steps_per_frame,
-        fps=layout.fps,
-        robot_type=layout.robot_type,
-        images=layout.images,
-        expert_actions=layout.expert_actions,
-        joint_names=layout.joint_names,
-        extra=pattern.extra,
-    )
+    return EpisodeStore.create_like(folder, EpisodeStore.open(part))

@@ -12,10 +12,9 @@ from pathlib import Path
 
 from worldeval.data.provenance import MANIFEST, read_manifest
 from worldeval.data.store.episodes import EpisodeStore
-from worldeval.data.store.layout import INFO_PATH
 from worldeval.evaluation.execution import timing
 from worldeval.evaluation.execution.heartbeat import Beat, beats
-from worldeval.evaluation.execution.parts import part_stores
+from worldeval.evaluation.execution.parts import stores_of_run
 from worldeval.evaluation.ranked import OTHER_SEED
 from worldeval.rollout.progress import duration
 from worldeval.rollout.recording import rollout_key
@@ -97,12 +96,10 @@ def status(folder: Path, price_per_hour: float | None = None) -> Status:
     None. ConfigError where there is no run."""
     manifest = read_manifest(folder)
     plan = manifest.get("extra", {}).get("plan")
-    roots = part_stores(folder)
-    if (folder / INFO_PATH).is_file():
-        roots.insert(0, folder)
     facts: dict[str, Failed | None] = {}
-    for root in roots:
-        for row in _rows(EpisodeStore.open(root)):
+    for root in stores_of_run(folder):
+        store = EpisodeStore.open(root)
+        for row in map(store.facts, range(len(store))):
             key = str(row["key"])
             if row.get("outcome") != Outcome.ERROR.value:
                 facts[key] = None
@@ -130,10 +127,6 @@ def status(folder: Path, price_per_hour: float | None = None) -> Status:
     )
     again = folder / OTHER_SEED
     return _both(one, status(again, price_per_hour)) if (again / MANIFEST).is_file() else one
-
-
-def _rows(store: EpisodeStore) -> list[dict[str, object]]:
-    return store.metadata().to_dict("records") if len(store) else []
 
 
 def _cost(
