@@ -7,6 +7,7 @@ rollouts in parts beside the run's store (``parts.py``), and a ``RunSummary`` of
 from __future__ import annotations
 
 import time
+from collections import Counter
 from collections.abc import Collection, Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -173,33 +174,29 @@ class Execution:
                     "--workers, or none to see what the world or the policies say"
                 )
         else:
-            kept = self._kept(event.number)
-            missing = [s for s in unit.starts if rollout_key(unit.policy, s) not in kept]
+            kept = self._kept(event.number, unit)
+            missing = [start for start in unit.starts if start not in kept]
             self.schedule.lost(unit, missing, event.why)
-            found = len(unit.starts) - len(missing)
-            self.summaries[unit.policy].add(Result(outcomes=self._outcomes(event.number, unit)))
-            self.progress.finish(found)
+            self.summaries[unit.policy].add(Result(outcomes=Counter(kept.values())))
+            self.progress.finish(len(kept))
             self.progress.say(
                 f"a worker died ({event.why}); {len(missing)} rollouts of {unit.policy} are begun "
                 "again by another"
             )
         self.executor.begin(event.number)
 
-    def _kept(self, number: int) -> set[str]:
+    def _kept(self, number: int, unit: Unit) -> dict[str, str]:
+        """Start state -> outcome, of what is kept of a unit whose worker died."""
         place = self.part(number)
-        return EpisodeStore.open(place).keys if (place / INFO_PATH).is_file() else set()
-
-    def _outcomes(self, number: int, unit: Unit) -> dict[str, int]:
-        """What is kept of a unit whose worker died."""
-        outcomes: dict[str, int] = {}
-        place = self.part(number)
-        if (place / INFO_PATH).is_file():
-            store = EpisodeStore.open(place)
-            for key in (rollout_key(unit.policy, start) for start in unit.starts):
-                if key in store:
-                    outcome = str(store.facts(store.index_of(key))["outcome"])
-                    outcomes[outcome] = outcomes.get(outcome, 0) + 1
-        return outcomes
+        if not (place / INFO_PATH).is_file():
+            return {}
+        store = EpisodeStore.open(place)
+        keys = {start: rollout_key(unit.policy, start) for start in unit.starts}
+        return {
+            start: str(store.facts(store.index_of(key))["outcome"])
+            for start, key in keys.items()
+            if key in store
+        }
 
     def _keep_given_up(self) -> None:
         """Errors of the rollouts that killed their workers: they end too."""

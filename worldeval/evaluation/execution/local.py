@@ -32,11 +32,6 @@ class LocalExecutor:
         self._processes: dict[int, BaseProcess] = {}
         self._pipes: dict[int, Connection] = {}
 
-    @property
-    def processes(self) -> dict[int, int]:
-        """Number -> process id."""
-        return {n: process.pid for n, process in self._processes.items() if process.pid is not None}
-
     def begin(self, number: int) -> None:
         ours, theirs = self._spawn.Pipe()
         process = self._spawn.Process(
@@ -131,7 +126,6 @@ def _work(pipe: Connection, recipe: Recipe, part: Path, number: int) -> None:
         return  # the head is gone
     except WorldEvalError as error:
         pipe.send(Event(number=number, kind="died", why=str(error), error=error))
-    except Exception as error:
+    except Exception:
         told = traceback.format_exc()
-        error.add_note(told)
         pipe.send(Event(number=number, kind="died", why=told, error=RuntimeError(told)))

@@ -14,7 +14,7 @@ from worldeval.evaluation.execution.worker import Recipe, Result, Worker
 
 class RayExecutor:
     """part: the store of each worker. Takes the cluster that RAY_ADDRESS names, or one that runs on
-    this machine already, else begins one. threads: cores of an actor."""
+    this machine already, else begins one."""
 
     def __init__(self, recipe: Recipe, part: Callable[[int], Path]) -> None:
         try:

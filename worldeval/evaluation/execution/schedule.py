@@ -8,9 +8,9 @@ units: they come from an iterator.
 
 from __future__ import annotations
 
-from collections import Counter, deque
+from collections import deque
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 from worldeval.rollout.engine import PATIENCE
 
@@ -41,7 +41,7 @@ class Schedule:
     def __post_init__(self) -> None:
         self._fresh = iter(self.todo)
         self._again: deque[Unit] = deque()
-        self._under_way: Counter[str] = Counter()  # policy -> units
+        self._under_way = 0  # units
         self._doubted: dict[str, list[tuple[Unit, Exception]]] = {}
         self._proven: set[str] = set()
 
@@ -53,27 +53,18 @@ class Schedule:
                 return None
             if unit.policy in self.failed:
                 continue
-            self._under_way[unit.policy] += 1
-            return Unit(
-                policy=unit.policy,
-                starts=unit.starts,
-                losses=unit.losses,
-                proven=unit.policy in self._proven,
-            )
-
-    @property
-    def under_way(self) -> int:
-        return self._under_way.total()
+            self._under_way += 1
+            return replace(unit, proven=unit.policy in self._proven)
 
     def done(self, unit: Unit) -> None:
         """All its rollouts are kept: the policy works, so errors that were doubted are its own."""
-        self._back(unit)
+        self._under_way -= 1
         self._proven.add(unit.policy)
         self._again.extend(one for one, _ in self._doubted.pop(unit.policy, ()))
 
     def doubtful(self, unit: Unit, error: Exception) -> None:
         """All its rollouts ended in errors and none was kept; is it the policy, or these?"""
-        self._back(unit)
+        self._under_way -= 1
         if unit.policy in self._proven:
             self._again.append(unit)
             return
@@ -85,7 +76,7 @@ class Schedule:
     def lost(self, unit: Unit, missing: Sequence[str], why: str) -> None:
         """Its worker died. missing: start states whose rollouts are not kept. They are begun again
         one at a time, to find the one that kills."""
-        self._back(unit)
+        self._under_way -= 1
         for start in missing:
             if unit.losses + 1 >= LOSSES and len(unit.starts) == 1:
                 self.given_up.append((unit.policy, start, why))
@@ -95,19 +86,14 @@ class Schedule:
 
     def gone(self, unit: Unit, error: Exception) -> None:
         """The policy is gone for good."""
-        self._back(unit)
+        self._under_way -= 1
         self.failed.setdefault(unit.policy, error)
 
     def settle(self) -> bool:
         """When nothing is left: what is still doubted has failed. Whether all is over."""
-        if self.under_way or self._again:
+        if self._under_way or self._again:
             return False
         for policy, doubted in self._doubted.items():
             self.failed.setdefault(policy, doubted[0][1])
         self._doubted = {}
         return True
-
-    def _back(self, unit: Unit) -> None:
-        self._under_way[unit.policy] -= 1
-        if not self._under_way[unit.policy]:
-            del self._under_way[unit.policy]
