@@ -1,6 +1,7 @@
 """Trust: signals are nought on true frames and grow with what is wrong in imagined ones."""
 
 from dataclasses import replace
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -191,17 +192,21 @@ def test_another_robot_or_other_views_are_refused(tmp_path) -> None:
             check_layout(CONFIG, replace(layout, **change), "here")
 
 
+def trained(out: Path, folder: Path, validation: Path) -> None:
+    train_trust(
+        CONFIG,
+        out,
+        training=training(1),
+        stores=[EpisodeStore.open(folder / "training")],
+        validation=[EpisodeStore.open(validation)],
+        autoencoder=folder / "autoencoder",
+        progress=False,
+    )
+
+
 def test_training_and_validation_may_not_share_episodes(tmp_path, trust_folder) -> None:
     with pytest.raises(MismatchError, match="in both the training and the validation stores"):
-        train_trust(
-            CONFIG,
-            tmp_path / "out",
-            training=training(1),
-            stores=[EpisodeStore.open(trust_folder / "training")],
-            validation=[EpisodeStore.open(trust_folder / "training")],
-            autoencoder=trust_folder / "autoencoder",
-            progress=False,
-        )
+        trained(tmp_path / "out", trust_folder, trust_folder / "training")
 
 
 def test_validation_in_which_nothing_moves_is_told(tmp_path, trust_folder) -> None:
@@ -209,15 +214,7 @@ def test_validation_in_which_nothing_moves_is_told(tmp_path, trust_folder) -> No
     with open_rollouts(tmp_path / "still", robot(2)) as store:
         store.append(still)
     with pytest.raises(DataError, match="too few or too much alike to tell 4 speeds apart"):
-        train_trust(
-            CONFIG,
-            tmp_path / "out",
-            training=training(1),
-            stores=[EpisodeStore.open(trust_folder / "training")],
-            validation=[EpisodeStore.open(tmp_path / "still")],
-            autoencoder=trust_folder / "autoencoder",
-            progress=False,
-        )
+        trained(tmp_path / "out", trust_folder, tmp_path / "still")
 
 
 def test_a_seed_that_is_not_complete_is_named(tmp_path) -> None:

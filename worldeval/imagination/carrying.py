@@ -16,9 +16,9 @@ from worldeval.imagination.replay import label_replays
 from worldeval.motion.adapters import Adapter
 from worldeval.policies.replay import ReplayPolicy
 from worldeval.rollout.engine import run
-from worldeval.rollout.recording import open_rollouts
+from worldeval.rollout.recording import open_rollouts, starts_of
 from worldeval.rollout.suite import Suite
-from worldeval.types import StartState, World
+from worldeval.types import World
 
 NEEDED = ("policy", "start_id", "start_seed", "task", "split", "instruction")
 
@@ -53,16 +53,7 @@ def carry_out(
                 name=f"{name} of {imagined.root.name}",
                 robot=imagined.layout.robot_type,
                 chunks=-(-frames // per_chunk),
-                starts=tuple(
-                    StartState(
-                        start_id=str(row["start_id"]),
-                        task=str(row["task"]),
-                        seed=int(row["start_seed"]),
-                        split=str(row["split"]),
-                        instruction=str(row["instruction"]),
-                    )
-                    for _, row in rows.iterrows()
-                ),
+                starts=starts_of(rows),
             )
             policy = ReplayPolicy(imagined, world.robot, policy=str(name), name=str(name))
             run(

@@ -10,7 +10,7 @@ from __future__ import annotations
 import json
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -20,6 +20,9 @@ from worldeval.data.store.episodes import EpisodeStore
 from worldeval.robots import RobotSpec
 from worldeval.rollout.suite import rollout_seed
 from worldeval.types import Episode, Outcome, StartState, World
+
+if TYPE_CHECKING:
+    import pandas as pd
 
 START = "start_digest"
 """Fact of a rollout: the digest of what it began at; see ``resuming.py``."""
@@ -31,6 +34,20 @@ MOST_TRACEBACK = 8000
 def rollout_key(policy: str, start_id: str) -> str:
     """The name of a rollout in a store."""
     return f"{policy}/{start_id}"
+
+
+def starts_of(rollouts: pd.DataFrame) -> tuple[StartState, ...]:
+    """The start state of each row of a table of rollouts, as ``EpisodeStore.metadata`` gives it."""
+    return tuple(
+        StartState(
+            start_id=str(row["start_id"]),
+            task=str(row["task"]),
+            seed=int(row["start_seed"]),
+            split=str(row["split"]),
+            instruction=str(row["instruction"]),
+        )
+        for _, row in rollouts.iterrows()
+    )
 
 
 def start_digest(world: World, start: StartState) -> str | None:

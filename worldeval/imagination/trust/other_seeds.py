@@ -16,7 +16,7 @@ from worldeval.errors import ConfigError, DataError
 from worldeval.motion.adapters import Adapter
 from worldeval.policies.replay import ReplayPolicy
 from worldeval.rollout.engine import run
-from worldeval.rollout.recording import open_rollouts
+from worldeval.rollout.recording import open_rollouts, starts_of
 from worldeval.rollout.suite import Suite
 from worldeval.types import Outcome, StartState, World
 
@@ -53,16 +53,7 @@ def imagine_again(
         _check_actions(rollouts, store)
         whole = table[table["outcome"] != Outcome.ERROR.value] if len(table) else table
         for name, group in whole.groupby("policy", sort=False) if len(whole) else ():
-            starts = tuple(
-                StartState(
-                    start_id=str(row["start_id"]),
-                    task=str(row["task"]),
-                    seed=int(row["start_seed"]),
-                    split=str(row["split"]),
-                    instruction=str(row["instruction"]),
-                )
-                for _, row in group.iterrows()
-            )
+            starts = starts_of(group)
             for length, some in _by_length(group["length"].tolist(), starts).items():
                 suite = Suite(
                     name=f"{rollouts.root.name} again",
