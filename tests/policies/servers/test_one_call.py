@@ -8,6 +8,7 @@ from __future__ import annotations
 import base64
 import json
 import threading
+import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
@@ -27,6 +28,7 @@ from worldeval.errors import (
     PolicyGoneError,
 )
 from worldeval.policies.loading import load_policy
+from worldeval.policies.servers import http
 from worldeval.testing import TOY_ROBOT
 from worldeval.types import Observation
 
@@ -48,11 +50,13 @@ def from_json(value: dict[str, Any]) -> Any:
 
 
 @contextmanager
-def http_server(answer: Answer, *, path: str = "/act", status: int = 200) -> Iterator[str]:
+def http_server(
+    answer: Answer, *, path: str = "/act", status: int = 200, protocol: str = "HTTP/1.1"
+) -> Iterator[str]:
     """host:port of a server that posts to ``path``; bytes are sent as they are."""
 
     class Handler(BaseHTTPRequestHandler):
-        protocol_version = "HTTP/1.1"
+        protocol_version = protocol
 
         def do_POST(self) -> None:
             length = int(self.headers["Content-Length"])
@@ -215,6 +219,51 @@ def test_a_server_that_stays_away_is_no_fault_of_the_rollout_and_ends_the_run() 
     with pytest.raises(PolicyGoneError, match="8 requests in a row found nobody"):
         served.act([asked])
     served.close()
+
+
+def test_closing_ends_a_request_that_is_not_answered() -> None:
+    asked, answered = threading.Event(), threading.Event()
+
+    def hang(message: dict[str, Any]) -> Any:
+        asked.set()
+        answered.wait(20)
+        return {}
+
+    raised: list[Exception] = []
+    with http_server(hang, path="/") as at:
+        served = load_policy(f"http://{at}?chunk=1&cameras=&state=&timeout_s=20", TOY_ROBOT)
+
+        def act() -> None:
+            try:
+                served.act([observation({"instruction": "go"}, {})])
+            except PolicyError as error:
+                raised.append(error)
+
+        waiting = threading.Thread(target=act)
+        waiting.start()
+        assert asked.wait(5)
+        served.close()
+        waiting.join(5)
+        ended = not waiting.is_alive()
+        answered.set()
+        waiting.join()
+    assert ended
+    assert "were closed here" in str(raised[0])
+
+
+def test_a_server_that_ends_each_connection_may_take_its_time(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(http, "TCP_TIMEOUT_S", 0.2)
+
+    def slow(message: dict[str, Any]) -> Any:
+        time.sleep(0.4)
+        return {"actions": [[0.0, 0.0, 0.0, 1.0]]}
+
+    with http_server(slow, path="/", protocol="HTTP/1.0") as at:
+        served = load_policy(f"http://{at}?cameras=&state=", TOY_ROBOT)
+        assert served.act([observation({"instruction": "go"}, {})]).shape == (1, 1, 4)
+        served.close()
 
 
 @pytest.mark.parametrize("scheme", ["http", "https"])

@@ -32,6 +32,7 @@ from worldeval.policies.servers.link import (
     ServerSettings,
     key_of,
     short,
+    shut,
 )
 from worldeval.policies.servers.one_call import OneCall, opened
 from worldeval.robots import RobotSpec
@@ -94,18 +95,23 @@ class HttpConnection:
         assert parts.hostname is not None  # http_url made it
         self._http = kind(parts.hostname, parts.port, timeout=TCP_TIMEOUT_S)
         self._path = parts.path + (f"?{parts.query}" if parts.query else "")
+        self._open()
+
+    def _open(self) -> None:
         try:
             self._http.connect()
         except OSError as error:
             raise Lost(f"{type(error).__name__}: {error}") from error
         sock: socket.socket = self._http.sock
-        sock.settimeout(settings.timeout_s)
+        sock.settimeout(self._settings.timeout_s)
 
     def exchange(self, request: Request) -> bytes:
         url = self._settings.url
         headers = {"Content-Type": "application/json"}
         if self._settings.api_key:
             headers["Authorization"] = f"Bearer {self._settings.api_key}"
+        if self._http.sock is None:  # the server ends each connection after its answer
+            self._open()
         try:
             self._http.request("POST", self._path, request.data, headers)
             answer = self._http.getresponse()
@@ -128,6 +134,8 @@ class HttpConnection:
         return data
 
     def close(self) -> None:
+        if self._http.sock is not None:
+            shut(self._http.sock)
         self._http.close()
 
 

@@ -217,7 +217,7 @@ class Link:
 
         def give_up() -> None:
             late.set()
-            _shut(connection.socket)
+            shut(connection.socket)
 
         # Only a closed socket wakes a thread whose message the server does not read.
         alarm = threading.Timer(self._settings.timeout_s, give_up)
@@ -259,12 +259,13 @@ class Link:
         """End the connection, or the attempt at one, from any thread."""
         connection, self._connection = self._connection, None
         if self._tcp is not None:
-            _shut(self._tcp)
+            shut(self._tcp)
         if connection is not None:
             _hang_up(connection, self._opened)
 
 
-def _shut(open_: socket.socket) -> None:
+def shut(open_: socket.socket) -> None:
+    """End what any thread sends or waits for on a socket; closing it alone wakes nobody."""
     try:
         open_.shutdown(socket.SHUT_RDWR)
     except OSError:  # the other side was faster
@@ -272,7 +273,7 @@ def _shut(open_: socket.socket) -> None:
 
 
 def _hang_up(connection: ClientConnection, opened: ExitStack) -> None:
-    _shut(connection.socket)
+    shut(connection.socket)
     opened.close()
 
 

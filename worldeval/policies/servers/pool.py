@@ -28,7 +28,9 @@ class Connection(Protocol):
         server refuses or takes too long."""
         ...
 
-    def close(self) -> None: ...
+    def close(self) -> None:
+        """End it, and with it an exchange that another thread waits for."""
+        ...
 
 
 class Pool:
@@ -91,14 +93,19 @@ class Pool:
             patience_s = 0
         until_s, pause_s = time.monotonic() + patience_s, PAUSE_S[0]
         while True:
+            link = None
             try:
                 link = self._links[number] = self._connect()
                 self._met = True
                 self._refusals.clear()
-                return link
             except Lost as error:
-                if self._stop.is_set() or time.monotonic() + pause_s > until_s:
+                if time.monotonic() + pause_s > until_s:
                     raise self._refusals.add(self.settings.url, str(error), patience_s) from error
+            if self._stop.is_set():  # looked at once the link is kept: close() may have missed it
+                self._drop(number)
+                raise PolicyError(f"the connections to {self.settings.url} were closed here")
+            if link is not None:
+                return link
             self._stop.wait(pause_s)
             pause_s = min(2 * pause_s, PAUSE_S[1])
 
