@@ -177,6 +177,36 @@ def test_options_are_read_back_from_a_run(
     assert "has no run.json" in capsys.readouterr().err
 
 
+DAMAGES = {
+    "spent[0].workers is missing": {"spent": [{"by": "all", "wall_s": 1.0}]},
+    "spent is 'much', expected a list": {"spent": "much"},
+    "plan is 'all', expected a list": {"extra": {"plan": "all"}},
+    "plan[0].starts is missing": {"extra": {"plan": [{"policies": ["a"]}]}},
+}
+
+
+@pytest.mark.parametrize("told", DAMAGES)
+def test_a_damaged_account_of_a_run_is_named(
+    tmp_path: Path, told: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    manifest = {"format": "worldeval-run-1", **DAMAGES[told]}
+    (tmp_path / "run.json").write_text(json.dumps(manifest))
+    assert cli.main(["status", str(tmp_path)]) == 2
+    error = capsys.readouterr().err
+    assert "run.json' is damaged" in error and told in error
+
+
+def test_a_beat_that_is_none_of_ours_is_left_out(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "run.json").write_text(json.dumps({"format": "worldeval-run-1"}))
+    beat = {"name": "all", "host": "h", "pid": 1, "began": "long ago", "now": 1e12, "made": 1}
+    beat |= {"done": 1, "total": 2, "doing": "p", "workers": 1, "ended": False}
+    (tmp_path / ".progress-all.json").write_text(json.dumps(beat))
+    ran("status", tmp_path)
+    assert "nobody at work" in capsys.readouterr().out
+
+
 SLOW = """
 import time
 from worldeval.worlds.toy import ToyPolicy

@@ -18,7 +18,7 @@ import os
 import platform
 import subprocess
 import sys
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Iterator, Mapping
 from datetime import UTC, datetime
 from pathlib import Path, PurePath
 from typing import Any
@@ -129,6 +129,18 @@ def _has_results(folder: Path) -> bool:
         and path.relative_to(folder).parts[-2:] not in _EMPTY_STORE
         for path in folder.rglob("*")
     )
+
+
+@contextlib.contextmanager
+def naming_the_manifest(folder: Path) -> Iterator[None]:
+    """A ConfigError on what stands in the folder's manifest says so."""
+    try:
+        yield
+    except ConfigError as error:
+        raise ConfigError(
+            f"{str(folder / MANIFEST)!r} is damaged ({error}); restore it from a copy, or choose "
+            "another folder"
+        ) from error
 
 
 def read_manifest(folder: str | Path) -> dict[str, Any]:

@@ -222,14 +222,14 @@ class Stage:
     recipe: Recipe | None = None
     """How a worker opens the same; None where a policy is an object of this process."""
 
-    def plan(self) -> list[dict[str, list[str]]]:
+    def plan(self) -> list[dict[str, tuple[str, ...]]]:
         """What will be rolled out, in its order: every one of "policies" from all "starts"."""
         few = self.controls
         both = [(self.policies, self.suite), *([(few.policies, few.suite)] if few else ())]
         return [
             {
-                "policies": [policy.spec.name for policy in policies],
-                "starts": [start.start_id for start in suite.starts],
+                "policies": tuple(policy.spec.name for policy in policies),
+                "starts": tuple(start.start_id for start in suite.starts),
             }
             for policies, suite in both
         ]

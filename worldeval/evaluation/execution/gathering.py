@@ -14,7 +14,7 @@ from worldeval.data.provenance import MANIFEST, difference, read_manifest
 from worldeval.data.store.episodes import EpisodeStore
 from worldeval.data.store.layout import INFO_PATH
 from worldeval.errors import ConfigError, MismatchError
-from worldeval.evaluation.execution.parts import Order, gather, stores_of_run
+from worldeval.evaluation.execution.parts import Order, gather, read_plan, stores_of_run
 from worldeval.evaluation.execution.status import Status, status
 from worldeval.evaluation.folder import keep_truth
 from worldeval.rollout.table import rollout_table
@@ -27,7 +27,7 @@ def gather_runs(folder: Path, others: Sequence[Path] = ()) -> Status:
         folder.mkdir(parents=True, exist_ok=True)
         shutil.copyfile(others[0] / MANIFEST, folder / MANIFEST)
     manifest = read_manifest(folder)
-    order = Order.of_plan(manifest.get("extra", {}).get("plan") or [])
+    order = Order.of_plan(read_plan(manifest, folder) or ())
     if not order.policies:
         raise ConfigError(
             f"{folder / MANIFEST} does not say which rollouts there are to be; roll out with this "

@@ -17,8 +17,9 @@ from typing import Any
 
 from worldeval.data.files import load_json
 from worldeval.data.provenance import write_atomically
-from worldeval.errors import StoreError
+from worldeval.errors import ConfigError, StoreError
 from worldeval.rollout.progress import Progress
+from worldeval.settings import settings_from
 
 EVERY_S = 2.0
 SILENT_S = 60.0
@@ -98,7 +99,7 @@ def beats(folder: Path) -> list[Beat]:
     found = []
     for path in sorted(folder.glob(".progress-*.json")):
         try:
-            found.append(Beat(**load_json(path)))
-        except (OSError, ValueError, TypeError):
+            found.append(settings_from(Beat, load_json(path)))
+        except (OSError, ValueError, ConfigError):
             continue
     return found

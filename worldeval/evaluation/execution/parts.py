@@ -13,12 +13,15 @@ from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from worldeval.data.atomic import WriterLock
+from worldeval.data.provenance import naming_the_manifest
 from worldeval.data.store.carrying_over import Source
 from worldeval.data.store.episodes import EpisodeStore
 from worldeval.data.store.layout import INFO_PATH
 from worldeval.errors import StoreError
+from worldeval.settings import settings_from
 from worldeval.types import Outcome
 
 PARTS = ".parts"
@@ -59,6 +62,29 @@ def at_work(folder: Path, name: str) -> Iterator[None]:
 
 
 @dataclass(frozen=True, kw_only=True)
+class Planned:
+    """Rollouts that there are to be: every one of the policies from all start states."""
+
+    policies: tuple[str, ...]
+    starts: tuple[str, ...]
+
+
+@dataclass(frozen=True, kw_only=True)
+class _Extra:
+    plan: tuple[Planned, ...]
+
+
+def read_plan(manifest: Mapping[str, Any], folder: Path) -> tuple[Planned, ...] | None:
+    """``Stage.plan`` as it stands in the folder's manifest; None in those of earlier versions.
+    ConfigError where it is damaged."""
+    plan = manifest.get("extra", {}).get("plan")
+    if plan is None:
+        return None
+    with naming_the_manifest(folder):
+        return settings_from(_Extra, {"plan": plan}).plan
+
+
+@dataclass(frozen=True, kw_only=True)
 class Order:
     """The place of every rollout in a store that one process alone would write."""
 
@@ -66,11 +92,10 @@ class Order:
     starts: Sequence[str]
 
     @classmethod
-    def of_plan(cls, plan: Sequence[Mapping[str, Sequence[str]]]) -> Order:
-        """Of ``Stage.plan``, as it stands in ``run.json`` too."""
+    def of_plan(cls, plan: Sequence[Planned]) -> Order:
         return cls(
-            policies=[name for part in plan for name in part["policies"]],
-            starts=list(dict.fromkeys(start for part in plan for start in part["starts"])),
+            policies=[name for part in plan for name in part.policies],
+            starts=list(dict.fromkeys(start for part in plan for start in part.starts)),
         )
 
     def ranks(self) -> tuple[dict[str, int], dict[str, int]]:

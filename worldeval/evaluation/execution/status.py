@@ -14,7 +14,7 @@ from worldeval.data.provenance import MANIFEST, read_manifest
 from worldeval.data.store.episodes import EpisodeStore
 from worldeval.evaluation.execution import timing
 from worldeval.evaluation.execution.heartbeat import Beat, beats
-from worldeval.evaluation.execution.parts import stores_of_run
+from worldeval.evaluation.execution.parts import read_plan, stores_of_run
 from worldeval.evaluation.ranked import OTHER_SEED
 from worldeval.rollout.progress import duration
 from worldeval.rollout.recording import rollout_key
@@ -95,7 +95,7 @@ def status(folder: Path, price_per_hour: float | None = None) -> Status:
     """How far the run in ``folder`` is. price_per_hour: of each machine; as the run was told if
     None. ConfigError where there is no run."""
     manifest = read_manifest(folder)
-    plan = manifest.get("extra", {}).get("plan")
+    plan = read_plan(manifest, folder)
     facts: dict[str, Failed | None] = {}
     for root in stores_of_run(folder):
         store = EpisodeStore.open(root)
@@ -109,12 +109,10 @@ def status(folder: Path, price_per_hour: float | None = None) -> Status:
     total = None
     done = len(facts)
     if plan is not None:
-        keys = {
-            rollout_key(p, s) for part in plan for p in part["policies"] for s in part["starts"]
-        }
+        keys = {rollout_key(p, s) for part in plan for p in part.policies for s in part.starts}
         total, done = len(keys), len(keys & facts.keys())
     found = beats(folder)
-    spent = timing.read(manifest)
+    spent = timing.read(manifest, folder)
     cost, paid = _cost(spent, found, price_per_hour)
     one = Status(
         folder=folder,

@@ -12,10 +12,16 @@ from pathlib import Path
 from typing import Any
 
 from worldeval.data.atomic import alone
-from worldeval.data.provenance import MANIFEST, read_manifest, write_atomically
+from worldeval.data.provenance import (
+    MANIFEST,
+    naming_the_manifest,
+    read_manifest,
+    write_atomically,
+)
 from worldeval.evaluation.execution.options import ExecutionOptions
 from worldeval.rollout.progress import duration
 from worldeval.rollout.summary import RunSummary
+from worldeval.settings import settings_from
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -69,9 +75,15 @@ def keep(folder: Path, spent: Spent) -> None:
         write_atomically(path, json.dumps(manifest, indent=1, ensure_ascii=False) + "\n")
 
 
-def read(manifest: Mapping[str, Any]) -> list[Spent]:
-    """What runs of a folder have taken so far."""
-    return [Spent(**one) for one in manifest.get("spent", [])]
+def read(manifest: Mapping[str, Any], folder: Path) -> list[Spent]:
+    """What runs of the folder have taken so far. ConfigError where its manifest is damaged."""
+    with naming_the_manifest(folder):
+        return list(settings_from(_Kept, {"spent": manifest.get("spent", [])}).spent)
+
+
+@dataclass(frozen=True, kw_only=True)
+class _Kept:
+    spent: tuple[Spent, ...]
 
 
 def keep_judged(folder: Path, wall_s: float) -> None:
