@@ -62,7 +62,7 @@ def _roll(
     """Roll out every policy from the start states beside it; what those said that never worked."""
     from worldeval.evaluation.execution import timing
     from worldeval.evaluation.execution.heartbeat import Heart
-    from worldeval.evaluation.execution.parts import Order, Planned, gather
+    from worldeval.evaluation.execution.parts import Order, gather
 
     execution.check()
     shard = execution.part()
@@ -72,7 +72,7 @@ def _roll(
         if not parts:
             print(f"{shard.name} has no rollouts: there are fewer than shards")
             return []
-    order = Order.of_plan([Planned(**part) for part in stage.plan()])
+    order = Order.of_plan(stage.plan())
     began_s = time.perf_counter()
     heart = Heart(stage.folder, name, execution.workers, execution.price_per_hour)
     progress = Progress(sum(len(suite.starts) for _, suite in parts), on_change=heart.beat)

@@ -24,6 +24,7 @@ if TYPE_CHECKING:
 
     from worldeval.data.store.episodes import EpisodeStore
     from worldeval.evaluation.controls import Controls
+    from worldeval.evaluation.execution.parts import Planned
     from worldeval.evaluation.execution.worker import Recipe
     from worldeval.evaluation.given import Given, Opened
     from worldeval.motion.adapters import Adapter
@@ -222,15 +223,17 @@ class Stage:
     recipe: Recipe | None = None
     """How a worker opens the same; None where a policy is an object of this process."""
 
-    def plan(self) -> list[dict[str, tuple[str, ...]]]:
-        """What will be rolled out, in its order: every one of "policies" from all "starts"."""
+    def plan(self) -> list[Planned]:
+        """What will be rolled out, in its order."""
+        from worldeval.evaluation.execution.parts import Planned
+
         few = self.controls
         both = [(self.policies, self.suite), *([(few.policies, few.suite)] if few else ())]
         return [
-            {
-                "policies": tuple(policy.spec.name for policy in policies),
-                "starts": tuple(start.start_id for start in suite.starts),
-            }
+            Planned(
+                policies=tuple(policy.spec.name for policy in policies),
+                starts=tuple(start.start_id for start in suite.starts),
+            )
             for policies, suite in both
         ]
 
