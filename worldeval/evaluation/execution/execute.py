@@ -173,6 +173,7 @@ class Execution:
                     f"{BEGINNINGS} workers died before they were ready ({event.why}); take fewer "
                     "--workers, or none to see what the world or the policies say"
                 )
+            self.progress.say(f"a worker died ({event.why}) without work; another begins")
         else:
             kept = self._kept(event.number, unit)
             missing = [start for start in unit.starts if start not in kept]
