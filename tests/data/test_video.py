@@ -113,6 +113,19 @@ def test_an_mp4_is_one_that_browsers_play(tmp_path) -> None:
     assert data.index(b"moov") < data.index(b"mdat")  # playable before all of it has arrived
 
 
+@pytest.mark.parametrize("size", [32, 48, 50, 64])
+def test_the_same_frames_are_coded_to_the_same_bytes(tmp_path, size) -> None:
+    pixels = np.random.default_rng(0).integers(0, 64, (7, size, size, 3), np.uint8)
+    pixels[:, 8:20, 8:20] += (20 * np.arange(7, dtype=np.uint8))[:, None, None, None]
+    found = set()
+    for _ in range(60):
+        video.write_mp4(tmp_path / "a.mp4", pixels, 5)
+        found.add((tmp_path / "a.mp4").read_bytes())
+    (film,) = found
+    # Of small films some hundreds would be needed; their coder says how it was set.
+    assert (b"mbtree=0" in film) == (size <= 48)
+
+
 def test_part_of_an_mp4(tmp_path) -> None:
     path = tmp_path / "a.mp4"
     write_mp4(path, bit_coded(40), 10)
