@@ -125,8 +125,8 @@ def make_suites(
 POPULATION = {"training": ("training", 6), "validation": ("validation", 5),
               "reported": ("evaluation", 5)}  # fmt: skip
 """For the policies of each role."""
-IMPROVEMENT = {"imagine": ("training", 40), "held-out": ("evaluation", 50)}
-"""To imagine from, and to measure at."""
+IMPROVEMENT = {"imagine": ("training", 100), "held-out": ("evaluation", 50)}
+"""To act from (in imagination from a part of them), and to measure at."""
 
 
 def keep_truth(rollouts: Path, out: Path) -> None:

@@ -117,6 +117,20 @@ def test_another_selection_is_made_from_the_pool_and_never_over_a_dataset(
     assert "holds a dataset of 6 episodes of another selection" in capsys.readouterr().err
 
 
+def test_rollouts_are_learned_under_other_words_and_say_what_was_told(
+    made: Path, tmp_path: Path
+) -> None:
+    pool = ["synthesize", "--pool", str(made), "--select", "all", "--instructions", "drawn"]
+    assert main([*pool, "--out", str(tmp_path / "drawn")]) == 0
+    told, drawn = EpisodeStore.open(made / "dataset"), EpisodeStore.open(tmp_path / "drawn/dataset")
+    assert drawn.extra["instructions"] == "drawn" and "instructions" not in told.extra
+    was = told.metadata().set_index("key")["instruction"]
+    now = drawn.metadata().set_index("key")
+    assert now["told"].to_dict() == was.to_dict()
+    assert (now["instruction"] != now["told"]).sum() >= 3
+    assert all("drawer" in w or "handle" in w for w in now["instruction"])
+
+
 def test_nothing_survives_and_nothing_looks_like_a_dataset(
     made: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

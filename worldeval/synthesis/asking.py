@@ -12,10 +12,8 @@ from pathlib import Path
 
 from worldeval.data import checkpoint
 from worldeval.errors import CheckpointError, ConfigError
+from worldeval.synthesis.tables import ASKED
 from worldeval.types import Episode, Judge, Verdict
-
-ASKED = "asked"
-"""Fact of a rollout: the suite's instruction for its start state."""
 
 
 class MeaningJudge:

@@ -25,7 +25,7 @@ from worldeval.data.store.episodes import EpisodeStore
 from worldeval.data.tables import DECIDED
 from worldeval.errors import ConfigError, StoreError
 from worldeval.synthesis.selecting import Funnel
-from worldeval.synthesis.tables import KEY, OUTCOME, PROBABILITY
+from worldeval.synthesis.tables import INSTRUCTION, KEY, OUTCOME, PROBABILITY
 from worldeval.types import Episode, Outcome
 
 if TYPE_CHECKING:
@@ -34,6 +34,8 @@ if TYPE_CHECKING:
 LEFT_OUT = ("chunks",)
 """Facts of a rollout that hold seconds."""
 SELECTION = "selection"
+TOLD = "told"
+"""Fact of an episode: what the policy was told, whatever words it is learned under."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -122,8 +124,9 @@ def _append(
         round(float(probability), 6),
         "selected_by": json.dumps(scores),
         "relabelled_from": "" if relabelled is None else episode.task,
+        TOLD: episode.instruction,
     }  # fmt: skip
-    named = episode
+    named = replace(episode, instruction=str(row[INSTRUCTION]))
     if relabelled is not None:
         named = replace(
             episode,

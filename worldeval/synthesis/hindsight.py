@@ -11,10 +11,9 @@ from __future__ import annotations
 from dataclasses import replace
 
 from worldeval.data.store.episodes import EpisodeStore
-from worldeval.synthesis.asking import ASKED
 from worldeval.synthesis.dataset import Relabelled
 from worldeval.synthesis.selecting import Funnel
-from worldeval.synthesis.tables import KEY, OUTCOME
+from worldeval.synthesis.tables import ASKED, KEY, OUTCOME
 from worldeval.types import Episode, Judge, Outcome
 
 LEAST = 0.9

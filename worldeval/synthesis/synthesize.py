@@ -13,7 +13,7 @@ from collections.abc import Collection, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
 import tyro
 
@@ -56,6 +56,10 @@ class Choice:
     hindsight: bool = False
     """Let a failed rollout take another known task of its scene that the judge says it achieved,
     if it had not achieved it at its start. Measured with the shipped judge: 8 of 28 were right."""
+    instructions: Literal["told", "drawn"] = "told"
+    """Under which words a kept rollout is learned from: those that the policy was told, or others
+    for the same task, drawn: the suite's, half of them reworded. So what a policy does when it is
+    told in words that it understands teaches it the words that it does not."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -139,6 +143,7 @@ def synthesize(
     progress: str | Path | None = None,
     labels: str | Path | None = None,
     hindsight: bool = False,
+    instructions: Literal["told", "drawn"] = "told",
     pool: str | Path | None = None,
     seed: int | None = None,
     chunks: int | None = None,
@@ -152,9 +157,9 @@ def synthesize(
 
     policy: as for `worldeval rollout`. suite: JSON file of the start states; starts: a store whose
     episodes begin at them (every episode, where no suite is given). variety: how varied the
-    rollouts shall be. judge, select, progress, labels, hindsight: as of ``Choice``. pool: a folder
-    of an earlier synthesis to select from, instead of imagining. seed: of all randomness, the
-    suite's if None. chunks, tasks, per_task: a part of the suite.
+    rollouts shall be. judge, select, progress, labels, hindsight, instructions: as of ``Choice``.
+    pool: a folder of an earlier synthesis to select from, instead of imagining. seed: of all
+    randomness, the suite's if None. chunks, tasks, per_task: a part of the suite.
 
     Raises DataError, and writes no dataset, if nothing survives the selection.
     """
@@ -177,6 +182,7 @@ def synthesize(
         progress=None if progress is None else str(progress),
         labels=None if labels is None else Path(labels),
         hindsight=hindsight,
+        instructions=instructions,
     )
     return synthesize_stage(
         options,
@@ -243,9 +249,11 @@ def _select(
     from worldeval.synthesis.dataset import write_dataset
     from worldeval.synthesis.hindsight import hindsight
     from worldeval.synthesis.measuring import measure
+    from worldeval.synthesis.retelling import retold
     from worldeval.synthesis.selecting import select
     from worldeval.synthesis.showing import write_funnel
 
+    drawn = choice.instructions == "drawn"
     trusting = any("trusted" in rule.rule.needs for rule in rules)
     if trusting:
         with clock.part("trust"):
@@ -256,6 +264,8 @@ def _select(
     with clock.part("selecting"):
         needs = {name for rule in rules for name in rule.rule.needs}
         tables = measure(run, needs, progress=progress, labels=choice.labels)
+        if drawn:
+            tables = retold(tables)
         funnel = select(tables, rules)
         imagined = EpisodeStore.open(run.stores[0])
         changed: dict[str, Relabelled] = {}
@@ -267,6 +277,7 @@ def _select(
         "rules": [str(rule) for rule in rules],
         "judge": judge.name,
         "imagined": str(run.folder),
+        **({"instructions": choice.instructions} if drawn else {}),
     }
     nothing = not funnel.kept and not changed
     with clock.part("report"):

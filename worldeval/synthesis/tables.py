@@ -18,6 +18,8 @@ if TYPE_CHECKING:
 KEY, TASK, INSTRUCTION, OUTCOME, PROBABILITY = (
     "key", "task", "instruction", "outcome", "probability",
 )  # fmt: skip
+ASKED = "asked"
+"""Fact of a rollout: the suite's instruction for its start state, whatever the policy was told."""
 TRUSTED, DISTRUST, PROGRESS, ARTEFACTS, VALUE, ADVANTAGE, LABEL = (
     "trusted", "distrust", "progress", "artefacts", "value", "advantage", "label",
 )  # fmt: skip
