@@ -90,7 +90,7 @@ def test_all_arms_take_the_same_steps_and_the_same_number_of_episodes(
     assert "--mix" not in trained["extra-steps"]
     assert {
         "finetuned", "advantage", "unselected", "oracle-selected", "real-filtered", "extra-steps",
-        "paraphrase-only", "reset-only", "second-round",
+        "paraphrase-only", "reset-only", "second-round", "as-told", "real-retold",
     } <= trained.keys()  # fmt: skip
 
 
@@ -116,14 +116,14 @@ def test_the_page_compares_start_state_by_start_state(tmp_path: Path) -> None:
     rows = []
     for policy in ("one", "two"):
         for arm, solved in (("base", 2), ("finetuned", 9), ("real-filtered", 5), ("mix-0.3", 6)):
-            for targeted in (True, False):
+            for group in ("true", "others", "reworded"):
                 outcomes = {f"s{i}": "success" if i < solved else "failure" for i in range(10)}
                 rows.append(
-                    {"policy": policy, "arm": arm, "targeted": targeted,
-                     "imagined": False, "successes": solved, "trials": 10, "size": 8, "mix": 0.5,
+                    {"policy": policy, "arm": arm, "targeted": group != "others",
+                     "group": group, "successes": solved, "trials": 10, "size": 8, "mix": 0.5,
                      "seed": 0, "outcomes": outcomes}
                 )  # fmt: skip
-    forecast = {"policy": "one", "targeted": True, "imagined": True}
+    forecast = {"policy": "one", "targeted": True, "group": "imagined"}
     for arm, words in (("base", "sf"), ("finetuned", "ssuf")):
         named = {"s": "success", "f": "failure", "u": "undecided"}
         told = {f"s{i}": named[word] for i, word in enumerate(words)}
@@ -132,6 +132,7 @@ def test_the_page_compares_start_state_by_start_state(tmp_path: Path) -> None:
     (tmp_path / "results.json").write_text(json.dumps(said))
     text = proof.write_proof(tmp_path).read_text()
     assert "| finetuned | 2 | 8 | 90.0 % [70, 97] (18/20) | +70.0" in text
+    assert "## Targeted tasks, in words that no arm has learned from" in text
     assert "p 0.00012" in text  # 14 of 14 pairs that differ
     assert "two/train-merged: failed" in text
     assert "| one | 50 % | 67 % | +17 | +70 |" in text

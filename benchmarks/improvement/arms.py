@@ -18,6 +18,13 @@ SIZE = "{size}"
 """In a command: how many episodes of each task every arm has."""
 FORECAST = ("base", "finetuned")
 """Arms that are also rolled out in imagination, whose forecast is shown beside the truth."""
+ELSEWHERE = ("base", "finetuned", "real-filtered", "extra-steps", "merged")
+"""Arms that are also measured on the tasks that were not fine-tuned."""
+REWORDED_SUITE = "held-out-words.json"
+REWORDED = ("base", "finetuned", "real-filtered", "real-retold")
+"""Arms that are also told the targeted tasks in words that no arm has learned from."""
+POOL = "pool"
+"""Imagined rollouts that several arms select from."""
 ORACLE = "oracle"
 """Rollouts that are kept because their actions, carried out in physics, truly succeed."""
 
@@ -48,7 +55,8 @@ class Settings:
     variations: int = 4
     samples: int = 4
     most: int = 40
-    """Episodes of each task that an arm takes at most."""
+    """Episodes of each task that an arm takes at most. The arms of true rollouts act from all start
+    states of ``suite``, so that they have as many."""
     mix: float = 0.5
     """Share of recorded data in a batch."""
     mixes: tuple[float, ...] = (0.0, 0.3, 0.6, 0.9)
@@ -88,10 +96,10 @@ class Step:
     size: float = 1.0
     mix: float = 0.0
     measures: Path | None = None
-    """Folder of rollouts that it writes, of targeted tasks or of the others."""
-    targeted: bool = True
-    imagined: bool = False
-    """These are a forecast, judged, in place of true ones."""
+    """Folder of rollouts that it writes."""
+    group: str = "true"
+    """Of these: "true" (of the targeted tasks), "others", "reworded" (targeted, in words that no
+    arm has learned from), or "imagined" (a forecast, judged, in place of true ones)."""
     local: str | None = None
     """A function of ``run.py`` in place of a command."""
     may_fail: bool = field(default=False)
@@ -116,27 +124,32 @@ def data_steps(s: Settings, policy: str) -> list[Step]:
                      may_fail=True)  # fmt: skip
 
     judged = ["--judge", s.judge] if s.judge else []
-    pool = home / "unselected"
+    pool = home / POOL
+    drawn = ["--instructions", "drawn"]
+    alone = ["--variations", max(1, s.variations * s.samples // 2), *judged, "--noisy", 0]
     return [
-        synthesize("unselected", *imagine, *varied, *judged, "--select", "all"),
-        synthesize("finetuned", "--pool", pool, *judged),
+        synthesize(POOL, *imagine, *varied, *judged, "--select", "all"),
+        synthesize("finetuned", "--pool", pool, *judged, *drawn),
+        synthesize("as-told", "--pool", pool, *judged),
+        synthesize("unselected", "--pool", pool, *judged, *drawn, "--select", "all"),
         synthesize(
-            "advantage", "--pool", pool, *judged, "--select", "success", "--select", "advantage"
+            "advantage", "--pool", pool, *judged, *drawn,
+            "--select", "success", "--select", "advantage",
         ),
         synthesize(
-            "paraphrase-only", *imagine, "--variations", s.variations * s.samples, *judged,
-            "--moved", 0, "--noisy", 0, "--reworded", 1, "--select", "success",
+            "paraphrase-only", *imagine, *alone, *drawn, "--moved", 0, "--reworded", 1,
+            "--select", "success",
         ),
         synthesize(
-            "reset-only", *imagine, "--variations", s.variations * s.samples, *judged,
-            "--moved", 1, "--noisy", 0, "--reworded", 0, "--select", "success",
+            "reset-only", *imagine, *alone, "--moved", 1, "--reworded", 0, "--select", "success"
         ),
         Step(name=f"{name_of(policy)}/own-data", words=(policy,), local="own_data"),
         Step(name=f"{name_of(policy)}/oracle-suite", words=(policy,), local="oracle_suite"),
         _step(
             f"{name_of(policy)}/oracle-carried", "rollout", "--world", "metaworld",
             "--suite", home / ORACLE / "suite.json", "--threads", 1,
-            "--policy", f"replay:{pool / 'dataset'}?name=carried", "--out", home / ORACLE / "true",
+            "--policy", f"replay:{home / 'unselected/dataset'}?name=carried",
+            "--out", home / ORACLE / "true",
         ),
         Step(name=f"{name_of(policy)}/oracle-verdicts", words=(policy,), local="oracle_verdicts"),
         _step(
@@ -144,6 +157,7 @@ def data_steps(s: Settings, policy: str) -> list[Step]:
             "--suite", s.suite, *_tasks(s.tasks_of(policy)), "--threads", 1, *_chunks(s),
             "--out", home / "real-filtered",
         ),
+        Step(name=f"{name_of(policy)}/real-retold", words=(policy,), local="retell_real"),
         Step(name=f"{name_of(policy)}/size", words=(policy,), local="decide_size"),
     ]  # fmt: skip
 
@@ -168,10 +182,12 @@ def stores_of(s: Settings, policy: str) -> dict[str, tuple[Path, tuple[str, ...]
     every = ("--verdicts", str(home / ORACLE / "every.csv"))
     return {
         "finetuned": (home / "finetuned/dataset", ()),
+        "as-told": (home / "as-told/dataset", ()),
         "advantage": (home / "advantage/dataset", ()),
         "unselected": (home / "unselected/dataset", every),
         "oracle-selected": (home / "unselected/dataset", truly),
         "real-filtered": (home / "real-filtered", ()),
+        "real-retold": (home / "real-retold", ()),
         "paraphrase-only": (home / "paraphrase-only/dataset", ()),
         "reset-only": (home / "reset-only/dataset", ()),
     }
@@ -224,18 +240,23 @@ def measuring_steps(
     """True rollouts of each arm from held-out start states, of targeted tasks and of ``others``;
     and what imagination forecasts of them."""
     home, steps = s.out / name_of(policy), []
-    groups = (("true", s.tasks_of(policy), s.trials), ("others", others, s.other_trials))
+    groups = (
+        ("true", s.tasks_of(policy), s.trials, s.held_out, arms),
+        ("others", others, s.other_trials, s.held_out, ELSEWHERE),
+        ("reworded", s.tasks_of(policy), s.trials, home / REWORDED_SUITE, REWORDED),
+    )
+    steps.append(Step(name=f"{name_of(policy)}/held-out-words", words=(policy,), local="reword"))
     for arm in arms:
         uri = f"{policy if arm == 'base' else home / 'policies' / arm}?name={arm}"
-        shared = ("--policy", uri, "--suite", s.held_out, *_chunks(s), "--threads", 1)
-        for kind, tasks, trials in groups:
-            if not (tasks and trials):
+        shared = ("--policy", uri, *_chunks(s), "--threads", 1)
+        for kind, tasks, trials, suite, measured in groups:
+            if not (tasks and trials) or arm not in measured:
                 continue
             steps.append(
                 _step(
                     f"{name_of(policy)}/{kind}-{arm}", "rollout", "--world", "metaworld", *shared,
-                    *_tasks(tasks), "--per-task", trials, "--out", home / kind / arm,
-                    arm=arm, measures=home / kind / arm, targeted=kind == "true",
+                    "--suite", suite, *_tasks(tasks), "--per-task", trials,
+                    "--out", home / kind / arm, arm=arm, measures=home / kind / arm, group=kind,
                 )
             )  # fmt: skip
         if s.held_out_starts and arm in FORECAST:
@@ -245,12 +266,12 @@ def measuring_steps(
             steps += [
                 _step(
                     f"{name_of(policy)}/imagined-{arm}", "rollout", *shared, *model,
-                    "--starts", s.held_out_starts, *_tasks(s.tasks_of(policy)),
-                    "--per-task", s.forecasts, "--out", out, arm=arm,
+                    "--suite", s.held_out, "--starts", s.held_out_starts,
+                    *_tasks(s.tasks_of(policy)), "--per-task", s.forecasts, "--out", out, arm=arm,
                 ),
                 _step(
                     f"{name_of(policy)}/judged-{arm}", "judge", out, *judged,
-                    arm=arm, measures=out, imagined=True,
+                    arm=arm, measures=out, group="imagined",
                 ),
             ]  # fmt: skip
     return steps
@@ -287,11 +308,10 @@ def _train(
 
 
 def _step(name: str, *words: object, arm: str | None = None, size: float = 1.0, mix: float = 0.0,
-          measures: Path | None = None, targeted: bool = True, imagined: bool = False,
+          measures: Path | None = None, group: str = "true",
           may_fail: bool = False) -> Step:  # fmt: skip
     return Step(name=name, words=tuple(map(str, words)), arm=arm, size=size, mix=mix,
-                measures=measures, targeted=targeted, imagined=imagined,
-                may_fail=may_fail)  # fmt: skip
+                measures=measures, group=group, may_fail=may_fail)  # fmt: skip
 
 
 def _tasks(tasks: Sequence[str]) -> list[str]:

@@ -14,32 +14,39 @@ from typing import Any
 from worldeval.ranking import paired_test, wilson_interval
 
 ORDER = (
-    "base", "finetuned", "advantage", "unselected", "oracle-selected", "real-filtered",
-    "extra-steps", "paraphrase-only", "reset-only", "merged", "second-round",
+    "base", "finetuned", "as-told", "advantage", "unselected", "oracle-selected", "real-filtered",
+    "real-retold", "extra-steps", "paraphrase-only", "reset-only", "merged", "second-round",
 )  # fmt: skip
+
+
+TITLES = {
+    "true": "Targeted tasks",
+    "reworded": "Targeted tasks, in words that no arm has learned from",
+    "others": "Tasks that were not fine-tuned",
+}
 
 
 def write_proof(folder: Path) -> Path:
     """Write ``folder/proof.md`` and its plots from ``folder/results.json``."""
     results = json.loads((folder / "results.json").read_text())
-    rows = [row for row in results["rows"] if not row["imagined"]]
-    forecasts = [row for row in results["rows"] if row["imagined"]]
+    groups = {name: [row for row in results["rows"] if row["group"] == name] for name in TITLES}
+    rows = groups["true"]
+    forecasts = [row for row in results["rows"] if row["group"] == "imagined"]
     parts = [
         "# Does learning from imagined rollouts make policies better?",
         f"`{results['command']}`",
         "All rates are true rollouts in physics, from start states that no arm learned from. "
         "Intervals: Wilson, 95 %. Differences: over the same start states, McNemar's exact test.",
     ]
-    for targeted, title in ((True, "Targeted tasks"), (False, "Tasks that were not fine-tuned")):
-        some = [row for row in rows if row["targeted"] == targeted]
-        if some:
-            parts += [f"## {title}", _table(some)]
-    parts += ["## Each policy, targeted tasks", _by_policy([r for r in rows if r["targeted"]])]
+    for name, title in TITLES.items():
+        if groups[name]:
+            parts += [f"## {title}", _table(groups[name])]
+    parts += ["## Each policy, targeted tasks", _by_policy(rows)]
     if forecasts:
         parts += ["## What imagination forecasts", _forecast(forecasts, rows)]
     for kind, what in (("mix", "share of recorded data"), ("dose", "share of the new episodes")):
         if any(str(row["arm"]).startswith(f"{kind}-") for row in rows):
-            name = _curve(folder, [r for r in rows if r["targeted"]], kind, what)
+            name = _curve(folder, rows, kind, what)
             parts += [f"## Curve over the {what}", f"![{what}]({name})"]
     if results["missing"]:
         parts += ["## What is missing", "\n".join(f"- {line}" for line in results["missing"])]
@@ -109,7 +116,7 @@ def _forecast(forecasts: Sequence[dict[str, Any]], rows: Sequence[dict[str, Any]
         told = [
             outcome == "success"
             for row in some
-            if (row["policy"], row["arm"], row["targeted"]) == (policy, arm, True)
+            if (row["policy"], row["arm"]) == (policy, arm)
             for outcome in row["outcomes"].values()
             if outcome in ("success", "failure")
         ]

@@ -34,8 +34,10 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).parent))
 
+import numpy as np
 from arms import (
     ORACLE,
+    REWORDED_SUITE,
     Settings,
     Step,
     data_steps,
@@ -56,6 +58,9 @@ from worldeval.policies.cloning.config import Selection
 from worldeval.rollout.suite import Suite
 from worldeval.synthesis.imagining import RECIPE
 from worldeval.synthesis.recipe import from_text
+from worldeval.synthesis.retelling import retold
+from worldeval.synthesis.tables import Tables
+from worldeval.synthesis.wording import reworded
 from worldeval.types import Outcome
 from worldeval.worlds.named import robot_of_store
 
@@ -79,6 +84,42 @@ def own_data(s: Settings, policy: str) -> None:
             if str(store.facts(number)["key"]) not in own:
                 own.append(store.episode(number))
         own.compact()
+
+
+def retell_real(s: Settings, policy: str) -> None:
+    """The policy's own true successes, under words drawn as those of the imagined ones are."""
+    home = s.out / name_of(policy)
+    truly = EpisodeStore.open(home / "real-filtered")
+    words = retold(Tables(rollouts=truly.metadata(), paths={})).rollouts["instruction"]
+    with EpisodeStore.open_or_create(
+        home / "real-retold", **vars(truly.layout), extra=truly.extra
+    ) as store:
+        for number, told in enumerate(words):
+            episode = truly.episode(number)
+            if episode.success and episode.key not in store:
+                store.append(dataclasses.replace(episode, instruction=str(told)))
+
+
+def reword(s: Settings, policy: str) -> None:
+    """The held-out start states of the targeted tasks, told in words that no arm learned from."""
+    home = s.out / name_of(policy)
+    suite = Suite.load(s.held_out)
+    seen = {start.instruction for start in suite.starts}
+    for store, _ in stores_of(s, policy).values():
+        if (store / "meta/info.json").is_file():
+            seen |= set(EpisodeStore.open(store).metadata()["instruction"])
+    starts = []
+    for start in suite.starts:
+        if start.task not in s.tasks_of(policy):
+            continue
+        known = sorted({other.instruction for other in suite.starts if other.task == start.task})
+        rng = np.random.default_rng(start.seed)
+        words = (reworded(start.instruction, known, rng) for _ in range(1000))
+        told = next(text for text in words if text not in seen)
+        starts.append(dataclasses.replace(start, instruction=told))
+    dataclasses.replace(suite, name=f"{suite.name}-words", starts=tuple(starts)).save(
+        home / REWORDED_SUITE
+    )
 
 
 def oracle_suite(s: Settings, policy: str) -> None:
@@ -128,7 +169,7 @@ def decide_size(s: Settings, policy: str) -> None:
         if not (place / "meta/info.json").is_file():
             continue
         table = EpisodeStore.open(place).metadata()
-        if arm == "real-filtered":
+        if arm.startswith("real-"):
             table = table[table["success"].fillna(False).astype(bool)]
         elif arm == "oracle-selected":
             said = Table.read(verdicts)
@@ -149,6 +190,8 @@ def decide_size(s: Settings, policy: str) -> None:
 
 LOCAL: dict[str, Callable[[Settings, str], None]] = {
     "own_data": own_data,
+    "retell_real": retell_real,
+    "reword": reword,
     "oracle_suite": oracle_suite,
     "oracle_verdicts": oracle_verdicts,
     "decide_size": decide_size,
@@ -214,15 +257,15 @@ def row_of(s: Settings, policy: str, step: Step, made: Step | None) -> dict[str,
     known = json.loads(path.read_text()) if path.is_file() else {"size": 0, "counts": {}}
     wanted = round(known["size"] * (0 if made is None else made.size))
     found = known["counts"].get(step.arm) or dict.fromkeys(s.tasks_of(policy), wanted)
-    if step.imagined:
+    if step.group == "imagined":
         table = read_verdicts(step.measures)
     else:
         table = read_truth_table(step.measures / "truth.parquet")
     return {
         "policy": name_of(policy),
         "arm": step.arm,
-        "targeted": step.targeted,
-        "imagined": step.imagined,
+        "targeted": step.group != "others",
+        "group": step.group,
         "successes": int((table["outcome"] == Outcome.SUCCESS.value).sum()),
         "trials": len(table),
         "size": sum(min(wanted, count) for count in found.values()),
