@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 
 from tests.policies.servers import stub_server as stub
-from worldeval.errors import ConfigError, PolicyError
+from worldeval.errors import ConfigError, MismatchError, PolicyError
 from worldeval.motion.adapters import adapter_for
 from worldeval.motion.panda import panda
 from worldeval.policies.checking import check_actions
@@ -208,3 +208,29 @@ def test_nothing_is_sent_in_place_of_something_else(changes: dict[str, Any], say
     )
     with pytest.raises(ConfigError, match=says):
         dataclasses.replace(keys, **changes)
+
+
+@pytest.mark.parametrize(
+    ("line", "arguments", "says"),
+    [
+        ('channel_order = "bgr"', "", "channel_order 'bgr' where robot 'toy' has 'rgb'"),
+        ("chunk = 9", "", "chunk 9 where robot 'toy' has 6"),
+        ('gripper_kind = "continuous"', "", "gripper_kind 'continuous' where .* has 'binary'"),
+        ('gripper_kind = "binary"', "&gripper=continuous", "gripper_kind 'binary' where"),
+        ("image_size = [9, 9]", "", r"image_size \[9, 9\]"),
+        ("chanel_order = 1", "", "did you mean 'channel_order'"),
+    ],
+)
+def test_what_an_openpi_server_means_is_compared_with_a_file(
+    served: Callable, tmp_path: Path, line: str, arguments: str, says: str
+) -> None:
+    path = tmp_path / "meant.toml"
+    path.write_text(line)
+    with pytest.raises((MismatchError, ConfigError), match=says):
+        served([0, 0, 0, 0.3], arguments=f"{arguments}&conventions={path}")
+
+
+def test_a_file_that_agrees_lets_an_openpi_server_act(served: Callable, tmp_path: Path) -> None:
+    path = tmp_path / "meant.toml"
+    path.write_text('chunk = 6\ngripper_kind = "binary"\nresize = "stretch"')
+    assert served([0, 0, 0, 0.3], arguments=f"&conventions={path}")[0][3] == 1

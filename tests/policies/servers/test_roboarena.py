@@ -208,3 +208,27 @@ def test_as_many_sessions_as_the_user_vouches_for() -> None:
         policy.close()
         with pytest.raises(ConfigError, match="sessions is 0"):
             load_policy(uri(server, "sessions=0"), ROBOT)
+
+
+@pytest.mark.parametrize(
+    ("line", "sessions", "says"),
+    [
+        ('resize = "stretch"', False, "resize 'stretch' where .* has 'letterbox'"),
+        ("rate_hz = 5.0", False, "rate_hz 5.0 where .* has 15.0"),
+        ("history = 2", False, "history 2 where .* has 1"),
+        ("history = 2", True, ""),  # a server with sessions remembers what it was shown
+    ],
+)
+def test_what_a_roboarena_server_means_is_compared_with_a_file(
+    tmp_path: Path, line: str, sessions: bool, says: str
+) -> None:
+    path = tmp_path / "meant.toml"
+    path.write_text(line)
+    with stub.StubServer(Arena(), metadata=config(needs_session_id=sessions)) as server:
+        where = uri(server, f"conventions={path}")
+        if says:
+            with pytest.raises(MismatchError, match=says):
+                load_policy(where, panda("joint_velocity", image_size=(24, 40)))
+            assert not server.seen  # nobody asked it anything
+        else:
+            load_policy(where, panda("joint_velocity", image_size=(24, 40))).close()

@@ -245,3 +245,12 @@ def test_the_verb_serves_until_it_is_interrupted() -> None:
         finally:
             process.send_signal(signal.SIGINT)
         assert process.wait(20) == 130
+
+
+def test_what_is_said_of_a_served_policy_can_be_corrected_by_a_file(tmp_path: Any) -> None:
+    path = tmp_path / "conventions.toml"
+    path.write_text('gripper_kind = "binary"')
+    with PolicyServer(lambda: HashPolicy(PANDA), PANDA) as server:
+        with pytest.raises(MismatchError, match="gripper_kind 'binary' where .* 'continuous'"):
+            load_policy(uri(server, f"conventions={path}"), PANDA)
+        load_policy(uri(server, f"conventions={path}", "gripper=binary"), PANDA).close()

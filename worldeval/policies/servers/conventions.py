@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import math
 import tomllib
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -115,8 +115,30 @@ def compare(theirs: Any, mine: Mapping[str, Any], policy: str, robot: str) -> li
     return [name for name in mine if name not in theirs]
 
 
-def read_conventions(path: str | Path) -> dict[str, Any]:
-    """A TOML file of conventions, for a server that does not say them or says too much."""
+def compare_said(
+    said: Mapping[str, Any] | None,
+    robot: RobotSpec,
+    spec: PolicySpec,
+    *,
+    unknown: Sequence[str] = (),
+    **sent: Any,
+) -> None:
+    """MismatchError where what a file says of a server differs from what ``spec`` is sent.
+
+    said: the file's values; nothing is compared if None. unknown: conventions that cannot be
+    compared (yet). sent: those that are kept otherwise than in ``ours``.
+    """
+    if said is not None:
+        mine = ours(robot, spec) | sent
+        known = {name: value for name, value in mine.items() if name not in unknown}
+        compare(said, known, spec.name, robot.name)
+
+
+def read_conventions(path: str | Path | None) -> dict[str, Any] | None:
+    """A TOML file of conventions, for a server that does not say them or says too much; None of
+    none."""
+    if path is None:
+        return None
     text = read_text(path, "file of conventions", error=ConfigError)
     try:
         table = tomllib.loads(text)

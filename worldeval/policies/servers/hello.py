@@ -88,9 +88,13 @@ def policy(
     chunk: int | None,
     execute: int | None,
     sessions: int | None,
+    corrected: Mapping[str, Any] | None = None,
     **options: Any,
 ) -> ServedPolicy:
-    """The policy behind a server of worldeval that is connected; compared before it acts."""
+    """The policy behind a server of worldeval that is connected; compared before it acts.
+
+    corrected: conventions that take the place of those the server says.
+    """
     url, said = server.settings.url, server.metadata[OURS]
     try:
         spec = PolicySpec(
@@ -130,12 +134,15 @@ def policy(
             "steps; leave it out"
         )
     compared = dataclasses.replace(spec, execute=said["execute"])
-    unsaid = conventions.compare(meant, conventions.ours(robot, compared), spec.name, robot.name)
+    how = {"gripper": options["gripper"] or "continuous", "gripper_at": options["gripper_at"]}
+    mine = conventions.ours(robot, compared) | {"gripper_kind": how["gripper"]}
+    if corrected is not None and isinstance(meant, Mapping):
+        meant = {**meant, **corrected}
+    unsaid = conventions.compare(meant, mine, spec.name, robot.name)
     if unsaid:
         log.warning("%s does not say %s, so they were not compared", url, ", ".join(unsaid))
     check_spec(spec, robot)
     config = PolicyServerConfig(action_space="joint_position", needs_session_id=True)
-    how = {"gripper": options["gripper"] or "continuous", "gripper_at": options["gripper_at"]}
     clip = options["clip"]
     return ServedPolicy(
         server,

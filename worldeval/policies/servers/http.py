@@ -24,17 +24,17 @@ from urllib.parse import urlsplit
 import numpy as np
 
 from worldeval.errors import ConfigError, PolicyError
-from worldeval.policies.servers import msgpack_numpy
+from worldeval.policies.servers import msgpack_numpy, options
 from worldeval.policies.servers.link import (
     TCP_TIMEOUT_S,
     Lost,
     Request,
     ServerSettings,
-    key_of,
     short,
     shut,
 )
 from worldeval.policies.servers.one_call import OneCall, opened
+from worldeval.policies.servers.options import Connecting
 from worldeval.robots import RobotSpec
 from worldeval.types import Observation
 
@@ -201,9 +201,11 @@ def http_url(rest: str, scheme: str, uri: str, path: str) -> str:
 def _loader(scheme: str) -> Callable[..., HttpPolicy]:
     """What loads policies behind ``scheme:REST``; its own keywords are all that a URI may name."""
 
+    @options.connecting
     def load(
         rest: str,
         robot: RobotSpec,
+        connecting: Connecting,
         *,
         name: str | None = None,
         cameras: str | None = None,
@@ -212,22 +214,10 @@ def _loader(scheme: str) -> Callable[..., HttpPolicy]:
         chunk: int | None = None,
         execute: int | None = None,
         conventions: str | None = None,
-        api_key_env: str | None = None,
-        connections: int = 4,
-        timeout_s: float = 120.0,
-        wait_s: float = 0.0,
-        reconnect_s: float = 120.0,
     ) -> HttpPolicy:
         """The policy behind the URI; ``one_call.opened`` says what the arguments mean."""
         uri = f"{scheme}:{rest}"
-        settings = ServerSettings(
-            url=http_url(rest, scheme, uri, "/"),
-            api_key=key_of(api_key_env, uri),
-            connections=connections,
-            timeout_s=timeout_s,
-            wait_s=wait_s,
-            reconnect_s=reconnect_s,
-        )
+        settings = connecting.settings(http_url(rest, scheme, uri, "/"), uri)
         made: HttpPolicy = opened(
             HttpPolicy,
             robot,
@@ -249,20 +239,17 @@ def _loader(scheme: str) -> Callable[..., HttpPolicy]:
 load, load_tls = _loader("http"), _loader("https")
 
 
+@options.connecting
 def load_openvla(
     rest: str,
     robot: RobotSpec,
+    connecting: Connecting,
     *,
     name: str | None = None,
     camera: str | None = None,
     size: int | None = None,
     unnorm_key: str | None = None,
     conventions: str | None = None,
-    api_key_env: str | None = None,
-    connections: int = 4,
-    timeout_s: float = 120.0,
-    wait_s: float = 0.0,
-    reconnect_s: float = 120.0,
 ) -> OpenVlaPolicy:
     """The policy behind ``openvla+http:REST``. camera: the one it sees; the robot's first if None.
     unnorm_key: whose statistics its actions are unnormalised with."""
@@ -272,14 +259,7 @@ def load_openvla(
             f"policy {uri!r} does not say whose statistics unnormalise its actions; give "
             "unnorm_key=NAME, or unnorm_key= for a model that has those of one data set alone"
         )
-    settings = ServerSettings(
-        url=http_url(rest, "http", uri, "/act"),
-        api_key=key_of(api_key_env, uri),
-        connections=connections,
-        timeout_s=timeout_s,
-        wait_s=wait_s,
-        reconnect_s=reconnect_s,
-    )
+    settings = connecting.settings(http_url(rest, "http", uri, "/act"), uri)
 
     def prepare(policy: OpenVlaPolicy) -> None:
         policy.unnorm_key = unnorm_key or None

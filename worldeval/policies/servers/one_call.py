@@ -132,23 +132,19 @@ def opened(
         execute=min(execute or first, first),
         rate_hz=robot.control_hz,
     )
-    said = conventions.read_conventions(conventions_file) if conventions_file else None
+    said = conventions.read_conventions(conventions_file or None)
     check_spec(spec, robot)
     pool = Pool(settings, connect)
     policy = kind(pool, robot, spec)
     try:
-        if said is not None:
-            mine = conventions.ours(robot, spec)
-            if chunk is None:
-                mine.pop("chunk"), mine.pop("execute")
-            conventions.compare(said, mine, name, robot.name)
+        unknown = ("chunk", "execute") if chunk is None else ()
+        conventions.compare_said(said, robot, spec, unknown=unknown)
         prepare(policy)
         if chunk is None:
             chunk = policy.trial()
         steps = execute or min(chunk, robot.chunk_steps)
         policy.spec = dataclasses.replace(spec, chunk=chunk, execute=steps)
-        if said is not None:
-            conventions.compare(said, conventions.ours(robot, policy.spec), name, robot.name)
+        conventions.compare_said(said, robot, policy.spec)
         check_spec(policy.spec, robot)
         return policy
     except BaseException:

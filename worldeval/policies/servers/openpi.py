@@ -32,7 +32,10 @@ from typing import Any
 from worldeval.errors import ConfigError, MismatchError
 from worldeval.policies.checking import check_spec
 from worldeval.policies.commands_sent import told_cuts
-from worldeval.policies.servers.link import ServerSettings, key_of
+from worldeval.policies.servers import options
+from worldeval.policies.servers.conventions import read_conventions
+from worldeval.policies.servers.link import ServerSettings
+from worldeval.policies.servers.options import Connecting
 from worldeval.policies.servers.remote import Server, websocket_url
 from worldeval.policies.servers.remote_policy import RemotePolicy, spec_for, with_chunk
 from worldeval.policies.servers.request_keys import droid_keys, read_keys
@@ -41,9 +44,11 @@ from worldeval.robots import RobotSpec
 log = logging.getLogger(__name__)
 
 
+@options.connecting
 def load(
     rest: str,
     robot: RobotSpec,
+    connecting: Connecting,
     *,
     name: str | None = None,
     chunk: int | None = None,
@@ -53,30 +58,17 @@ def load(
     gripper: str | None = None,
     gripper_at: float | None = None,
     clip: bool | None = None,
-    api_key_env: str | None = None,
+    conventions: str | None = None,
     tls: bool = False,
-    connections: int = 4,
-    timeout_s: float = 120.0,
-    wait_s: float = 0.0,
-    reconnect_s: float = 120.0,
 ) -> RemotePolicy:
-    """The policy behind ``openpi:REST``. See the module docstring and ``ServerSettings``.
+    """The policy behind ``openpi:REST``. See the module docstring and ``Connecting``.
 
-    api_key_env: variable of the environment that holds the key; a URI is written into the record of
-    every run, so a key has no place in it.
+    conventions: TOML file of what the server means, compared before the first step.
     """
     from worldeval.policies.servers import roboarena
 
-    settings = server_settings(
-        "openpi",
-        rest,
-        api_key_env=api_key_env,
-        tls=tls,
-        connections=connections,
-        timeout_s=timeout_s,
-        wait_s=wait_s,
-        reconnect_s=reconnect_s,
-    )
+    settings = websocket_settings("openpi", rest, connecting, tls=tls)
+    said = read_conventions(conventions)
     wanted = read_keys(keys) if keys is not None else droid_keys(exterior)
     server = Server(settings)
     try:
@@ -97,6 +89,7 @@ def load(
                 gripper=gripper,
                 gripper_at=gripper_at,
                 clip=clip,
+                said=said,
             )
         spec = spec_for(wanted, robot, name or default_name(settings.url))
         try:
@@ -113,20 +106,20 @@ def load(
         if keys is not None:  # whoever wrote them may think of another robot's gripper
             told = told_cuts(robot, policy.grippers)
             log.warning("policy %r for robot %r: %s", spec.name, robot.name, told)
-        return with_chunk(policy, robot, chunk, execute)
+        return with_chunk(policy, robot, chunk, execute, said)
     except BaseException:
         server.close()
         raise
 
 
-def server_settings(
-    scheme: str, rest: str, *, api_key_env: str | None, tls: bool, **times: Any
+def websocket_settings(
+    scheme: str, rest: str, connecting: Connecting, *, tls: bool
 ) -> ServerSettings:
+    """How the server behind ``scheme:REST`` is reached. tls: through wss."""
     uri = f"{scheme}:{rest}"
-    api_key = key_of(api_key_env, uri)
     if not isinstance(tls, bool):
         raise ConfigError(f"policy {uri!r}: tls is {tls!r}, expected true or false")
-    return ServerSettings(url=websocket_url(rest, uri, tls=tls), api_key=api_key, **times)
+    return connecting.settings(websocket_url(rest, uri, tls=tls), uri)
 
 
 def default_name(url: str) -> str:

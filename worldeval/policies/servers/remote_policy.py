@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import dataclasses
 import logging
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -17,6 +17,7 @@ from worldeval.errors import ConfigError, MismatchError, PolicyError
 from worldeval.policies.checking import states
 from worldeval.policies.commands_sent import Sent, gripper_cuts
 from worldeval.policies.servers import msgpack_numpy
+from worldeval.policies.servers.conventions import compare_said
 from worldeval.policies.servers.link import Request, Session
 from worldeval.policies.servers.remote import Server
 from worldeval.policies.servers.request_keys import RequestKeys, resize_with_pad
@@ -53,10 +54,20 @@ class RemotePolicy:
         self._robot = robot
         self._keys = keys
         self._clip = clip
+        self._gripper = gripper
         self.grippers = gripper_cuts(robot, gripper, gripper_at)
         self._sent = Sent(robot, self.grippers)
         self._low = np.asarray(robot.action_low, np.float32)
         self._high = np.asarray(robot.action_high, np.float32)
+
+    unknown: tuple[str, ...] = ()
+    """Conventions that cannot be compared."""
+
+    def sent(self) -> dict[str, Any]:
+        """Conventions that are kept otherwise than ``conventions.ours`` says."""
+        size = self._keys.image_size
+        padded = {} if size is None else {"image_size": list(size), "resize": "letterbox"}
+        return {"gripper_kind": self._gripper, **padded}
 
     def reset(
         self, rollout_ids: Sequence[str], instructions: Sequence[str], seeds: Sequence[int]
@@ -145,9 +156,19 @@ class RemotePolicy:
 
 
 def with_chunk(
-    policy: RemotePolicy, robot: RobotSpec, chunk: int | None, execute: int | None
+    policy: RemotePolicy,
+    robot: RobotSpec,
+    chunk: int | None,
+    execute: int | None,
+    said: Mapping[str, Any] | None = None,
 ) -> RemotePolicy:
-    """``policy`` with its server's chunk, which is learnt by asking once if not given."""
+    """``policy`` with its server's chunk, which is learnt by asking once if not given.
+
+    said: conventions of the server from a file, compared before it is asked and again once the
+    chunk is known.
+    """
+    unknown = policy.unknown
+    compare_said(said, robot, policy.spec, unknown=(*unknown, "chunk", "execute"), **policy.sent())
     if chunk is None:
         chunk = _try(policy, robot)
     elif type(chunk) is not int or chunk < 1:
@@ -160,6 +181,7 @@ def with_chunk(
     if execute is None:
         execute = min(chunk, robot.chunk_steps)
     policy.spec = dataclasses.replace(policy.spec, chunk=chunk, execute=execute)
+    compare_said(said, robot, policy.spec, unknown=unknown, **policy.sent())
     return policy
 
 

@@ -28,8 +28,10 @@ from typing import Any
 
 from worldeval.errors import ConfigError, MismatchError, PolicyError
 from worldeval.policies.checking import check_spec
-from worldeval.policies.servers import msgpack_numpy, openpi
+from worldeval.policies.servers import msgpack_numpy, openpi, options
+from worldeval.policies.servers.conventions import read_conventions
 from worldeval.policies.servers.link import Request, Session
+from worldeval.policies.servers.options import Connecting
 from worldeval.policies.servers.remote import Server
 from worldeval.policies.servers.remote_policy import RemotePolicy, spec_for, with_chunk
 from worldeval.policies.servers.request_keys import RequestKeys
@@ -138,6 +140,8 @@ class RoboArenaPolicy(RemotePolicy):
         if type(sessions) is not int or sessions < 1:
             raise ConfigError(f"sessions is {sessions!r}, expected 1 or more at once")
         self.config = config
+        if config.needs_session_id:  # it may remember as many moments as it likes
+            self.unknown = ("history",)
         self._most = sessions
         self._open: dict[str, tuple[str, Session]] = {}
         self._begun = 0
@@ -205,15 +209,23 @@ def policy(
     gripper: str | None = None,
     gripper_at: float | None = None,
     clip: bool | None = None,
+    said: Mapping[str, Any] | None = None,
 ) -> RoboArenaPolicy:
-    """The policy behind a server that is connected."""
+    """The policy behind a server that is connected. said: conventions of it from a file."""
     from worldeval.policies.servers import hello
 
     url = server.settings.url
     how: dict[str, Any] = {"gripper": gripper, "gripper_at": gripper_at, "clip": clip}
     if isinstance(server.metadata.get(hello.OURS), dict):
         return hello.policy(
-            server, robot, name=name, chunk=chunk, execute=execute, sessions=sessions, **how
+            server,
+            robot,
+            name=name,
+            chunk=chunk,
+            execute=execute,
+            sessions=sessions,
+            corrected=said,
+            **how,
         )
     config = read_config(server.metadata, url)
     keys = request_keys(config, exterior)
@@ -226,13 +238,15 @@ def policy(
     }
     most = 1 if sessions is None else sessions
     made = RoboArenaPolicy(server, config, keys, robot, spec, sessions=most, **how)
-    with_chunk(made, robot, chunk, execute)
+    with_chunk(made, robot, chunk, execute, said)
     return made
 
 
+@options.connecting
 def load(
     rest: str,
     robot: RobotSpec,
+    connecting: Connecting,
     *,
     name: str | None = None,
     chunk: int | None = None,
@@ -242,24 +256,12 @@ def load(
     gripper: str | None = None,
     gripper_at: float | None = None,
     clip: bool | None = None,
-    api_key_env: str | None = None,
+    conventions: str | None = None,
     tls: bool = False,
-    connections: int = 4,
-    timeout_s: float = 120.0,
-    wait_s: float = 0.0,
-    reconnect_s: float = 120.0,
 ) -> RoboArenaPolicy:
     """The policy behind ``roboarena:REST``; see ``openpi.load`` for what the arguments mean."""
-    settings = openpi.server_settings(
-        "roboarena",
-        rest,
-        api_key_env=api_key_env,
-        tls=tls,
-        connections=connections,
-        timeout_s=timeout_s,
-        wait_s=wait_s,
-        reconnect_s=reconnect_s,
-    )
+    settings = openpi.websocket_settings("roboarena", rest, connecting, tls=tls)
+    said = read_conventions(conventions)
     server = Server(settings)
     try:
         server.connect()
@@ -274,6 +276,7 @@ def load(
             gripper=gripper,
             gripper_at=gripper_at,
             clip=clip,
+            said=said,
         )
     except BaseException:
         server.close()
