@@ -183,6 +183,7 @@ def test_a_full_disk_leaves_no_half_dataset(
         (["--wording", "gpt"], "wording is 'gpt', expected templates or http"),
         (["--wording", "http://localhost:1/v1"], "names no model"),
         (["--pool", "nowhere"], "nowhere"),
+        (["--select", "trust"], "does not help families of policies that nobody has seen; select"),
         (["--task", "juggle"], "has no task 'juggle'"),
     ],
 )

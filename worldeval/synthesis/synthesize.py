@@ -219,7 +219,7 @@ def synthesize_stage(
     asked = MeaningJudge(judge)
     progress = _progress(choice.progress)
     needs = {name for rule in rules for name in rule.rule.needs}
-    _check(variety, needs, progress, choice.labels, options, policy, pool)
+    _check(variety, needs, progress, choice, options, policy, pool)
     if pool is None:
         folder = out / IMAGINED
         notes += fill_pool(
@@ -344,14 +344,16 @@ def _check(
     variety: Variety,
     needs: Collection[str],
     progress: ProgressJudge | None,
-    labels: Path | None,
+    choice: Choice,
     options: StageOptions,
     policy: str | None,
     pool: Path | None,
 ) -> None:
     """Raise what can be known to be wrong before anything is imagined."""
+    from worldeval.evaluation.corrections import why_no_trust
+    from worldeval.evaluation.opening import fingerprint
     from worldeval.synthesis.measuring import check_given
-    from worldeval.synthesis.tables import ADVANTAGE, TRIED_ONCE
+    from worldeval.synthesis.tables import ADVANTAGE, DISTRUST, TRIED_ONCE, TRUSTED
 
     if pool is None and not policy:
         raise ConfigError(
@@ -363,7 +365,10 @@ def _check(
             f"world is {options.world!r}, but synthesis is done in imagination; `worldeval record` "
             "and `worldeval rollout` act in other worlds"
         )
-    check_given(needs, progress=progress, labels=labels)
+    check_given(needs, progress=progress, labels=choice.labels)
+    if pool is None and choice.select and {TRUSTED, DISTRUST} & set(needs):
+        for note in why_no_trust([], fingerprint(str(options.imagination.folder))):
+            raise ConfigError(f"{note.rstrip('.')}; select without the rule trust")
     if pool is None and ADVANTAGE in needs and variety.samples == 1:
         raise ConfigError(TRIED_ONCE)
     if variety.near_failures and progress is None:
