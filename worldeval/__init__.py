@@ -49,6 +49,7 @@ _HOMES = {
     "load_judge": "judging.loading",
     "load_policy": "policies.loading",
     "odd_episodes": "synthesis.diagnosis.odd",
+    "rollout_curves": "evaluation.curves",
     "run_suite": "rollout.engine",
     "synthesize": "synthesis.synthesize",
 }
@@ -85,6 +86,7 @@ __all__ = [
     "load_judge",
     "load_policy",
     "odd_episodes",
+    "rollout_curves",
     "run_suite",
     "synthesize",
 ]
@@ -93,6 +95,7 @@ if TYPE_CHECKING:
     from worldeval.data.store.episodes import EpisodeStore
     from worldeval.errors import WorldEvalError
     from worldeval.evaluation.before_after import before_and_after
+    from worldeval.evaluation.curves import rollout_curves
     from worldeval.evaluation.evaluate import evaluate
     from worldeval.evaluation.evaluation import Evaluation
     from worldeval.evaluation.labelling import Labelling

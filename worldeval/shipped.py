@@ -14,6 +14,7 @@ from worldeval.errors import CheckpointError
 AUTOENCODER = "autoencoder"
 WORLD_MODEL = "world-model"
 JUDGE = "judge"
+PROGRESS = "progress"
 CALIBRATION = "calibration/calibration.json"
 """How often the judge errs on imagined rollouts: `worldeval rank --calibration`."""
 POLICIES = "policies"

@@ -20,7 +20,7 @@ import uvicorn
 
 from worldeval import WorldEvalError
 
-from .context import Context, LiveWorld
+from .context import Context, LiveWorld, Watching
 from .early import Early
 from .guard import LOOPBACK, Guard
 from .index import Index, identifier
@@ -59,6 +59,7 @@ class Options:
     root_path: str = ""
     cache: Path | None = None
     live: LiveWorld | None = None
+    watching: Watching | None = None
 
 
 def default_cache(roots: Sequence[Path]) -> Path:
@@ -110,7 +111,12 @@ def make_app(context: Context, options: Options) -> Any:
 def serve(options: Options) -> None:
     """Serve until interrupted. WorldEvalError where a root or the port cannot be used."""
     roots = _existing(options.roots)
-    context = Context(roots, options.cache or default_cache(roots), live=options.live)
+    context = Context(
+        roots,
+        options.cache or default_cache(roots),
+        live=options.live,
+        watching=options.watching,
+    )
     _check_place(options.host, options.port)
     stop = threading.Event()
 
@@ -199,4 +205,4 @@ def _existing(roots: tuple[Path, ...]) -> tuple[Path, ...]:
     return roots
 
 
-__all__ = ["LiveWorld", "Options", "make_app", "open_to_all", "reindex", "serve"]
+__all__ = ["LiveWorld", "Options", "Watching", "make_app", "open_to_all", "reindex", "serve"]

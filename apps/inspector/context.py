@@ -27,13 +27,27 @@ class LiveWorld:
     policies: tuple[str, ...] = ()
 
 
+@dataclass(frozen=True, kw_only=True)
+class Watching:
+    """Checkpoints of a judge that looks at every frame and of a judge of progress; without one its
+    curve is absent."""
+
+    judge: Path | None = None
+    progress: Path | None = None
+
+
 class Context:
     """The inspector's state on the server; of a visitor it knows nothing."""
 
     def __init__(
-        self, roots: Sequence[str | Path], cache: str | Path, *, live: LiveWorld | None = None
+        self,
+        roots: Sequence[str | Path],
+        cache: str | Path,
+        *,
+        live: LiveWorld | None = None,
+        watching: Watching | None = None,
     ) -> None:
-        self.live = live or LiveWorld()
+        self.live, self.watching = live or LiveWorld(), watching or Watching()
         self.roots = tuple(Path(root).resolve() for root in roots)
         self.cache = Path(cache)
         self.index = Index(self.roots, self.cache / "index.sqlite")

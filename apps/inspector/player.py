@@ -1,7 +1,8 @@
 """The routes of the player: what a rollout is, its film, its pictures.
 
 ``GET inspector/rollout/NAME`` is the JSON that ``static/player.js`` plays; another route may answer
-in the same form with less (without names, for blinded labels). NAME is a rollout's identifier; with
+in the same form with less (without names, for blinded labels). Its ``later`` names the route for
+what takes longer. NAME is a rollout's identifier; with
 "t" before it, what truly happened from the same start.
 """
 
@@ -13,6 +14,7 @@ from fastapi import APIRouter
 from fastapi.responses import FileResponse
 
 from .context import Context
+from .curves import Curves
 from .media import Shown, film, sheet, shown, truth_of
 from .timeline import timeline
 
@@ -21,11 +23,16 @@ FOREVER = {"Cache-Control": "private, max-age=31536000, immutable"}
 
 
 def player_routes(context: Context) -> APIRouter:
-    router = APIRouter()
+    router, curves = APIRouter(), Curves(context.watching, context.cache)
 
     @router.get("/rollout/{name}")
     def rollout(name: str) -> dict[str, Any]:
         return described(context, shown(context, name))
+
+    @router.get("/curves/{name}")
+    def curves_of(name: str) -> dict[str, Any]:
+        """What judges think of it frame by frame; {"busy": true} while they look."""
+        return curves.get(shown(context, name)) or {"busy": True}
 
     @router.get("/film/{name}/{version}.mp4")
     def film_of(name: str, version: str) -> FileResponse:
@@ -68,5 +75,6 @@ def described(context: Context, what: Shown) -> dict[str, Any]:
         "pictures": {**pictures, "url": f"pictures/{what.name}/{what.version}.jpg"},
         "truth": None if truth is None else truth.name,
         "outcome": known.outcome if known is not None else str(facts.get("outcome") or ""),
+        "later": f"curves/{what.name}",
         **timeline(what),
     }

@@ -34,26 +34,26 @@ def timeline(what: Shown) -> dict[str, Any]:
     for group, wanted in (("pose", False), ("gripper", True)):
         for number, name in enumerate(layout.pose_names):
             if ("gripper" in name) == wanted:
-                curves.append(_curve(group, name, range(len(path.poses)), path.poses[:, number]))
+                curves.append(curve(group, name, range(len(path.poses)), path.poses[:, number]))
     actions = path.actions.reshape(-1, path.actions.shape[-1])
     at = [step / per_frame for step in range(len(actions))]
     for number, name in enumerate(layout.action_names):
-        curves.append(_curve("action", f"{name} (action)", at, actions[:, number]))
+        curves.append(curve("action", f"{name} (action)", at, actions[:, number]))
     if path.joints is not None:
         for number, name in enumerate(layout.joint_names):
-            curves.append(_curve("joints", name, range(len(path.joints)), path.joints[:, number]))
+            curves.append(curve("joints", name, range(len(path.joints)), path.joints[:, number]))
     chunks = _chunks(what)
     starts = [float(chunk["step"]) / per_frame for chunk in chunks]
-    events = [_event(0, "chunk", "start")] if not chunks else []
+    events = [event(0, "chunk", "start")] if not chunks else []
     for number, (chunk, frame) in enumerate(zip(chunks, starts, strict=True)):
-        events.append(_event(frame, "chunk", f"chunk {number + 1} begins; the policy is asked"))
+        events.append(event(frame, "chunk", f"chunk {number + 1} begins; the policy is asked"))
         if chunk["retrieved"]:
             names = ", ".join(map(str, chunk["retrieved"]))
             text = f"chunk {number + 1} remembers frame {names}"
-            events.append({**_event(frame, "memory", text), "frames": chunk["retrieved"]})
+            events.append({**event(frame, "memory", text), "frames": chunk["retrieved"]})
     if path.success_at is not None and what.facts.get("success") and path.success_at[1:].any():
         first = 1 + int(np.argmax(path.success_at[1:]))
-        events.append(_event(first, "success", "the world itself says: solved"))
+        events.append(event(first, "success", "the world itself says: solved"))
     trust, fallen = _trust(what, starts, int(what.facts["length"]))
     return {"curves": curves + trust, "events": events + fallen}
 
@@ -94,14 +94,14 @@ def _trust(
     if not kept:
         return [], []
     xs, ys = [a for a, _ in kept], [v for _, v in kept]
-    curve = _curve("trust", "strangeness", [*xs, length - 1], [*ys, ys[-1]]) | {"step": True}
+    drawn = curve("trust", "strangeness", [*xs, length - 1], [*ys, ys[-1]]) | {"step": True}
     events, before = [], 0.0
     for frame, value in kept:
         if value > STRANGE >= before:
             text = f"trust falls: signals {value:.1f} beyond what true frames show"
-            events.append(_event(frame, "trust", text))
+            events.append(event(frame, "trust", text))
         before = value
-    return [curve], events
+    return [drawn], events
 
 
 def _trust_table(path: Path, key: str) -> Any:
@@ -116,8 +116,8 @@ def _trust_table(path: Path, key: str) -> Any:
         return None
 
 
-def _curve(group: str, name: str, at: Iterable[float], values: Iterable[Any]) -> dict[str, Any]:
-    """at: frames, not always whole. Of very many points every n-th."""
+def curve(group: str, name: str, at: Iterable[float], values: Iterable[Any]) -> dict[str, Any]:
+    """As the player draws it. at: frames, not always whole. Of very many points every n-th."""
     xs, ys = list(at), [_finite(value) for value in values]
     every = -(-len(xs) // MOST_POINTS)
     return {"group": group, "name": name, "at": xs[::every], "values": ys[::every]}
@@ -128,5 +128,6 @@ def _finite(value: Any) -> float | None:
     return round(number, 5) if math.isfinite(number) else None
 
 
-def _event(frame: float, kind: str, text: str) -> dict[str, Any]:
+def event(frame: float, kind: str, text: str) -> dict[str, Any]:
+    """As the player's rail shows it."""
     return {"frame": round(frame, 3), "kind": kind, "text": text}

@@ -109,6 +109,31 @@ def test_marks_of_the_rail_and_frames_of_the_memory_seek(page: Any, address: str
     )
 
 
+def test_what_judges_think_comes_as_curves_on_the_same_clock(
+    page: Any, address: str, shots: Path
+) -> None:
+    open_rollout(page, address)
+    page.wait_for_selector(".we-player[data-later=done]", timeout=120_000)
+    for title in ("Judge's probability", "Progress"):
+        plot = page.locator(".we-p-plot", has=page.get_by_text(title, exact=True))
+        # Imagination and, where truth is known, truth: a line and a number each.
+        assert plot.locator("path").count() == page.locator(".we-p-side").count()
+        value = plot.locator("output").first
+        page.keyboard.press("Home")
+        before = value.inner_text()
+        page.keyboard.press("End")
+        assert value.inner_text() != before
+    # The last point is the verdict, which shipped judges gave.
+    plot = page.locator(".we-p-plot", has=page.get_by_text("Judge's probability", exact=True))
+    probability = float(plot.locator("output").first.inner_text())
+    shown = page.locator("aside .we-soft", has_text="probability of success").inner_text()
+    assert probability == pytest.approx(float(shown.split()[-1]), abs=2e-3)
+    mark = page.locator(".we-p-row.judge .we-p-mark").first
+    mark.click()
+    assert player(page, "frame") == round(float(mark.get_attribute("data-frame")))
+    page.screenshot(path=shots / "curves.png", full_page=True)
+
+
 def test_the_url_restores_everything(page: Any, address: str, browser: Any) -> None:
     open_rollout(page, address)
     page.locator(".we-p-row.chunk .we-p-mark").nth(2).click()

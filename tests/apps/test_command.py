@@ -69,3 +69,13 @@ def test_who_listens_to_this_machine_alone_is_told_nothing(host: str) -> None:
     from apps.inspector.app import Options, open_to_all
 
     assert open_to_all(Options(roots=(), host=host)) is None
+
+
+@pytest.mark.filterwarnings("ignore::DeprecationWarning")
+def test_a_judge_that_is_none_is_told_before_anything_is_served(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    for option in ("--judge", "--progress"):
+        assert main(["app", str(tmp_path), option, str(tmp_path / "none")]) != 0
+        captured = capsys.readouterr()
+        assert "none" in captured.err and "http://" not in captured.out

@@ -10,7 +10,7 @@ import pytest
 
 from worldeval.data.store.episodes import EpisodeStore
 from worldeval.errors import ConfigError, DataError
-from worldeval.evaluation.curves import find_rollout, known_of, learned
+from worldeval.evaluation.curves import find_rollout, learned, rollout_curves
 from worldeval.judging.loading import load_judge
 from worldeval.judging.progress import ProgressJudge
 
@@ -31,7 +31,7 @@ def store(tmp_path_factory: pytest.TempPathFactory) -> EpisodeStore:
 
 
 def test_what_was_not_measured_is_absent_with_a_note(store: EpisodeStore) -> None:
-    known = known_of(store, store.episode(0))
+    known = rollout_curves(store, store.episode(0))
     assert not known.curves
     said = " ".join(known.notes)
     assert "worldeval judge" in said and "--progress" in said and "worldeval trust" in said
@@ -43,7 +43,7 @@ def test_probability_and_progress_of_every_frame_end_at_those_of_the_rollout(
     judge = learned(load_judge(CHECKPOINTS / "judge"), "--judge")
     progress = ProgressJudge.load(CHECKPOINTS / "progress")
     episode = store.episode(0)
-    known = known_of(store, episode, judge=judge, progress=progress)
+    known = rollout_curves(store, episode, judge=judge, progress=progress)
     curve = known.curves["judge/probability"]
     [verdict] = judge.judge([episode])
     assert list(curve.at) == list(verdict.frames)
@@ -55,11 +55,11 @@ def test_trust_stands_where_its_chunks_begin(store: EpisodeStore) -> None:
     key = store.facts(0)["key"]
     table = pd.DataFrame({"key": [key] * 3, "chunk": [1, 0, 2], "blur": [2.0, 1.0, 9.0]})
     table.to_parquet(store.root / "trust-chunks.parquet", index=False)
-    known = known_of(store, store.episode(0))
+    known = rollout_curves(store, store.episode(0))
     curve = known.curves["trust/blur"]
     last = 12 / store.layout.steps_per_frame
     assert np.allclose(curve.at, [0, last]) and list(curve.values) == [1, 2]
-    assert [frame for frame, _ in known.events] == [0, last]
+    assert [event.frame for event in known.events] == [0, last]
 
 
 def test_a_rollout_that_is_not_there_and_a_judge_of_whole_rollouts(store: EpisodeStore) -> None:

@@ -12,6 +12,7 @@ from typing import Annotated, Any
 import tyro
 
 from worldeval.errors import ConfigError
+from worldeval.shipped import JUDGE, PROGRESS
 
 RUNS = Path("runs")
 
@@ -48,9 +49,15 @@ class App:
     policy: tyro.conf.UseAppendAction[tuple[str, ...]] = ()
     """URI of a policy to which Live can hand over, as for `worldeval rollout`; repeat it for
     several. The shipped ones are there too, where they fit the robot."""
+    judge: Path | None = None
+    """Checkpoint of a trained judge: its probability of success at every frame is a curve beside a
+    rollout. The shipped one, if not given; verdicts stay as they are."""
+    progress: Path | None = None
+    """Checkpoint of a judge of progress, for a curve too; the shipped one, if not given."""
 
     def run(self) -> None:
         app = _inspector()
+        judge, progress = _checkpoint(self.judge, JUDGE), _checkpoint(self.progress, PROGRESS)
         app.serve(
             app.Options(
                 roots=self.runs,
@@ -62,6 +69,7 @@ class App:
                 live=app.LiveWorld(
                     world_model=self.world_model, starts=self.starts, policies=self.policy
                 ),
+                watching=app.Watching(judge=judge, progress=progress),
             )
         )
 
@@ -99,6 +107,19 @@ def _inspector() -> Any:
     # The folder it is used from comes before the clone and may have "apps" of its own.
     sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
     return import_module("apps.inspector.app")
+
+
+def _checkpoint(given: Path | None, part: str) -> Path | None:
+    """The checkpoint given, or the shipped one if there is any. CheckpointError if what was given
+    is none."""
+    from worldeval import shipped
+    from worldeval.data import checkpoint
+
+    if given is None:
+        found = shipped.folder() / part
+        return found if found.is_dir() else None
+    checkpoint.read_header(given)
+    return given
 
 
 def _user_and_password(words: str | None) -> tuple[str, str] | None:

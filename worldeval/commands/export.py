@@ -84,7 +84,7 @@ class ExportRerun:
 
     def run(self) -> None:
         from worldeval.data.writers.rerun import check_installed, export
-        from worldeval.evaluation.curves import find_rollout, known_of, learned
+        from worldeval.evaluation.curves import find_rollout, learned, rollout_curves
         from worldeval.judging.loading import load_judge
 
         check_installed()
@@ -97,13 +97,13 @@ class ExportRerun:
 
             progress = ProgressJudge.load(self.progress)
         episode = store.by_key(self.rollout)
-        known = known_of(store, episode, judge=judge, progress=progress)
+        known = rollout_curves(store, episode, judge=judge, progress=progress)
         export(
             episode,
             store.layout,
             self.out,
             curves=known.curves,
-            events=known.events,
+            events=[(event.frame, event.text) for event in known.events],
             about=known.about,
         )
         print(f"{self.out}: {episode.length} frames of {len(episode.views)} views")

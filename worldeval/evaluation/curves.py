@@ -1,7 +1,8 @@
-"""What is known of one rollout over its frames: for exports that show it on a clock.
+"""What is known of one rollout over its frames: for whoever shows it on a clock.
 
-Enters: a folder of rollouts and a key. Leaves: the judge's probability, progress and trust as
-curves, events, and a few lines of Markdown. What was not measured is absent, with a note how to.
+Enters: a store of rollouts and an episode of it. Leaves: the judge's probability, progress and
+trust as curves, events, and a few lines of Markdown. What was not measured is absent, with a note
+how to.
 """
 
 from __future__ import annotations
@@ -9,7 +10,7 @@ from __future__ import annotations
 import json
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 
@@ -21,19 +22,35 @@ from worldeval.evaluation.folder import TRUST, VERDICTS, read_verdicts
 from worldeval.evaluation.opening import stores_in
 from worldeval.evaluation.trust import CHUNKS
 from worldeval.registry import did_you_mean
+from worldeval.types import Episode, Judge, Outcome
 
 if TYPE_CHECKING:
     from worldeval.judging.learned import LearnedJudge
-    from worldeval.judging.progress import ProgressJudge
-    from worldeval.types import Episode
+
+PROBABILITY, PROGRESS = "judge/probability", "progress/progress"
+"""Paths of curves."""
+_ENDING = {
+    Outcome.SUCCESS: "a success if it ended here",
+    Outcome.FAILURE: "a failure if it ended here",
+    Outcome.UNDECIDED: "undecided if it ended here",
+}
+
+
+class Event(NamedTuple):
+    """frame: not always whole. kind: "chunk", or "judge" where its verdict would be another one."""
+
+    frame: float
+    text: str
+    kind: str
 
 
 @dataclass(frozen=True, kw_only=True)
 class Known:
-    """curves: path -> numbers. events: frame and words. notes: what is missing, a sentence each."""
+    """curves: path, such as "judge/probability" or "trust/blur" -> numbers over frames. about:
+    Markdown. notes: what is missing, or to be known of a curve, a sentence each."""
 
     curves: dict[str, Curve]
-    events: list[tuple[float, str]]
+    events: list[Event]
     about: str
     notes: list[str]
 
@@ -52,20 +69,26 @@ def find_rollout(folder: Path, key: str) -> EpisodeStore:
     )
 
 
-def known_of(
+def rollout_curves(
     store: EpisodeStore,
     episode: Episode,
     *,
-    judge: LearnedJudge | None = None,
-    progress: ProgressJudge | None = None,
+    judge: Judge | None = None,
+    progress: Judge | None = None,
 ) -> Known:
-    """All that the store's folder and the judges given tell of a rollout of ``store``."""
+    """All that the folder of ``store`` and the judges given tell of ``episode``, a rollout of it.
+
+    judge: of whom every frame's probability of success is asked, as if the rollout had ended there;
+    if None, the verdict beside the rollouts is told, which is one number. progress: a judge of
+    progress, asked at every frame. Raises ConfigError for judges that give one verdict for a
+    rollout, MismatchError for an episode of which they know nothing.
+    """
     curves: dict[str, Curve] = {}
-    events: list[tuple[float, str]] = []
+    events: list[Event] = []
     notes: list[str] = []
     facts = store.facts(store.index_of(episode.key))
     starts = _chunk_starts(facts, store.layout.steps_per_frame)
-    events += [(frame, f"chunk {n + 1} begins") for n, frame in enumerate(starts)]
+    events += [Event(frame, f"chunk {n + 1} begins", "chunk") for n, frame in enumerate(starts)]
     told = {n: facts.get(n) for n in ("key", "policy", "task", "instruction", "world", "seed")}
     told |= {name: facts[name] for name in ("success",) if facts.get(name) is not None}
 
@@ -75,17 +98,22 @@ def known_of(
         frames = [int(n) for n in str(verdict.get("frames", "")).split()]
         if judge is None and frames and _number(verdict.get("probability")) is not None:
             # One number for the whole rollout: it is known when the last frame was looked at.
-            curves["judge/probability"] = Curve([frames[-1]], [float(verdict["probability"])])
+            curves[PROBABILITY] = Curve([frames[-1]], [float(verdict["probability"])])
             notes.append("the judge's probability is that of the whole rollout; --judge gives one "
                          "for every frame")  # fmt: skip
     elif judge is None:
         notes.append(f"not judged; run `worldeval judge {store.root}`, or give --judge")
     if judge is not None:
-        times, probabilities = judge.probability_until(episode)
-        curves["judge/probability"] = Curve(times.tolist(), probabilities.tolist())
+        looking = learned(judge, "judge")
+        times, probabilities = looking.probability_until(episode)
+        curves[PROBABILITY] = Curve(times.tolist(), probabilities.tolist())
+        events += _turns(looking, times, probabilities)
         told["judge of the curve"] = judge.name
+        if verdict is not None and verdict.get("judge") != judge.name:
+            notes.append(f"the curve of the probability is that of {judge.name}, the verdict that "
+                         f"of {verdict.get('judge')}")  # fmt: skip
     if progress is not None:
-        curves["progress/progress"] = Curve(range(episode.length), progress.progress(episode))
+        curves[PROGRESS] = Curve(range(episode.length), _progress(progress, episode))
     else:
         notes.append("no progress; give --progress, such as checkpoints/progress")
 
@@ -97,6 +125,30 @@ def known_of(
         notes.append(f"no trust; `worldeval trust {store.root}` measures it")
     lines = [f"- **{name}**: {_escaped(value)}" for name, value in told.items() if _said(value)]
     return Known(curves={**curves, **signals}, events=events, about="\n".join(lines), notes=notes)
+
+
+def _turns(judge: LearnedJudge, times: np.ndarray, probabilities: np.ndarray) -> list[Event]:
+    """Where the verdict would become another one, were the rollout over. At first it is none, which
+    counts as a failure."""
+    events, before = [], Outcome.FAILURE
+    for frame, probability in zip(times.tolist(), probabilities.tolist(), strict=True):
+        now = judge.calibration.outcome(probability)
+        if now != before:
+            text = f"the judge's probability is {probability:.2f} now: {_ENDING[now]}"
+            events.append(Event(frame, text, "judge"))
+        before = now
+    return events
+
+
+def _progress(judge: Judge, episode: Episode) -> np.ndarray:
+    from worldeval.judging.progress import ProgressJudge
+
+    if not isinstance(judge, ProgressJudge):
+        raise ConfigError(
+            f"progress is a {type(judge).__name__}, expected a judge of progress, such as "
+            "checkpoints/progress, which `worldeval train progress` makes"
+        )
+    return judge.progress(episode)
 
 
 def learned(judge: Any, option: str) -> LearnedJudge:

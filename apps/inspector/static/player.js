@@ -4,6 +4,7 @@
 //   data-src    JSON below inspector/ (player.py says what is in it), one a side
 //   data-truth  adds what truly happened from the same start, where it is known
 //   data-keep   keeps the second in the URL (?t=1.20) and begins there
+// What the JSON of a side names as "later" is fetched when the films are there, and added.
 // Its element carries `player` = {play, pause, seek(frame), step(n), frame, sides, playing} and tells
 // "we:frame" (detail: frame) whenever another frame is shown. All sides share one clock in frames;
 // the first side that still runs leads, the others follow within half a frame.
@@ -108,6 +109,26 @@
       const begin = 'keep' in this.element.dataset ? Number(window.worldeval.state().get('t')) : 0;
       this.seek(Number.isFinite(begin) ? Math.round(begin * this.fps) : 0, true);
       this.element.dispatchEvent(new CustomEvent('we:ready', {bubbles: true}));
+      this.later();
+    }
+    // What judges think frame by frame takes them a while.
+    async later() {
+      const waiting = this.sides.map((side, i) => [side.facts.later, i]).filter(([path]) => path);
+      if (!waiting.length) return;
+      this.told.textContent = "The judge's probability and progress are being computed …";
+      const notes = await Promise.all(waiting.map(([path, i]) => this.addLater(path, i).catch(
+        error => [error.message])));
+      const said = [...new Set(notes.flat())];
+      this.told.textContent = said.map(note => note[0].toUpperCase() + note.slice(1)).join('. ');
+      this.element.dataset.later = 'done';
+    }
+    async addLater(path, side) {
+      for (let wait = 200; this.element.isConnected; wait = Math.min(3000, 1.5 * wait)) {
+        const found = await this.facts(path);
+        if (!found.busy) { this.add(found, side); return side ? [] : found.notes; }
+        await new Promise(done => setTimeout(done, wait));
+      }
+      return [];
     }
     async facts(path) { return (await window.worldeval.fetch(path)).json(); }
     get frame() { return this.at; }
@@ -126,6 +147,7 @@
       }}, ...SPEEDS.map(s => make('option', {value: s}, `${s}×`)));
       speed.value = '1';
       this.speeds = speed;
+      this.told = make('p', {class: 'we-soft we-p-told', role: 'status'});
       this.remembered = make('div', {class: 'we-p-memory', 'aria-live': 'off'});
       this.element.replaceChildren(
         make('div', {class: 'we-p-sides', 'data-sides': this.sides.length},
@@ -135,7 +157,7 @@
           button('◂', 'A frame back (arrow left)', () => this.step(-1)), this.toggle,
           button('▸', 'A frame on (arrow right)', () => this.step(1)),
           this.slider, this.clock, speed),
-        this.rail(), this.remembered, this.plots());
+        this.rail(), this.remembered, this.plots(), this.told);
       this.element.tabIndex = 0;
       this.element.setAttribute('aria-label',
         'Player: space plays, arrows step by a frame, with shift by a chunk');
@@ -272,9 +294,14 @@
       this.readers = [];
       const groups = Object.keys(GROUPS).map(group => [group, this.sides.flatMap((side, s) =>
         side.facts.curves.filter(curve => curve.group === group && (s === 0 || this.both(group)))
-          .map(curve => ({...curve, side: s})))]);
+          .map(curve => ({...curve, side: s, name: this.named(group, curve.name, s)})))]);
       this.plotsElement.replaceChildren(...groups.filter(([, curves]) => curves.length)
         .map(([group, curves]) => this.plot(GROUPS[group], curves)));
+    }
+    // What judges think is one curve a side, so that sides are told apart by colour too.
+    named(group, name, side) {
+      const several = this.sides.length > 1 && (group === 'probability' || group === 'progress');
+      return several ? this.sides[side].facts.title : name;
     }
     both(group) { return group === 'pose' || group === 'probability' || group === 'progress'; }
     plot(title, curves) {
