@@ -28,7 +28,7 @@ LAYERS = [
     {"reports"},
     {"doctor"},
     {"evaluation"},
-    {"live", "synthesis"},
+    {"live", "synthesis", "gym"},
     {"commands", "cli", "fault", "__main__", "__init__"},
 ]
 # A policy cannot tell which world it is in, nor a ranking who judged it.

@@ -141,9 +141,7 @@ class StageOptions:
         self.guard.check()
         set_threads(self.threads)
         out = out.absolute()  # whatever a policy does to the working folder
-        suite = self._suite().subset(self.task or None, self.per_task)
-        if self.chunks is not None:
-            suite = replace(suite, chunks=self.chunks)
+        suite = self.chosen_suite()
         if seed is not None:
             suite = replace(suite, seed=seed)
         here = replace(self.imagination, device="cpu") if only_head else self.imagination
@@ -182,6 +180,11 @@ class StageOptions:
 
         place = self.imagination.starts or shipped.folder() / shipped.STARTS
         return EpisodeStore.open(place) if place.is_dir() else None
+
+    def chosen_suite(self) -> Suite:
+        """The start states and the length of rollouts that the options name."""
+        suite = self._suite().subset(self.task or None, self.per_task)
+        return suite if self.chunks is None else replace(suite, chunks=self.chunks)
 
     def _suite(self) -> Suite:
         from worldeval.data.store.episodes import EpisodeStore

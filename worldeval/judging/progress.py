@@ -65,6 +65,12 @@ class ProgressJudge(LearnedJudge):
         """
         return np.clip(1 - self.frames_to_go(episode) / self.bins.horizon, 0, 1)
 
+    def newest(self, episode: Episode) -> float:
+        """Progress at the last frame, in [0, 1]; as ``progress`` there, for the price of one."""
+        outputs = self.outputs(episode, np.array([episode.length - 1]))
+        to_go = float(expected_distance(outputs, self.bins)[0])
+        return float(np.clip(1 - to_go / self.bins.horizon, 0, 1))
+
     def reward(self, episode: Episode) -> np.ndarray:
         """Progress gained by each action, (T,) float32 in [-1, 1].
 

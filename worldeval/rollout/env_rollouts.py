@@ -17,6 +17,7 @@ from gymnasium.error import ResetNeeded
 
 from worldeval.errors import ConfigError, MismatchError, StartStateError
 from worldeval.motion.adapters import Adapter, adapter_for, command
+from worldeval.rollout.env_form import EnvForm
 from worldeval.rollout.observing import check_step
 from worldeval.rollout.recording import Recording
 from worldeval.rollout.suite import Suite
@@ -34,6 +35,8 @@ from worldeval.types import (
 
 JudgeCall = Callable[[Sequence[Episode]], Sequence[Verdict]]
 """``Judge.judge``: verdicts for ended rollouts, in their order."""
+ProgressCall = Callable[[Episode], float]
+"""How far along a rollout is at its newest frame; ``ProgressJudge.newest``."""
 
 
 def chunk_steps(world: World) -> int:
@@ -59,7 +62,10 @@ class _Row:
     start: StartState
     seed: int
     recording: Recording | None
-    chunks: int = 0
+    steps: int = 0
+    """Control steps since the start, also those that wait for a frame to be filled."""
+    waiting: list[np.ndarray] = field(default_factory=list)
+    progress: float = 0.0
     past: list[tuple[np.ndarray, np.ndarray, np.ndarray | None]] = field(default_factory=list)
     frame: np.ndarray = field(default_factory=lambda: np.empty(0, np.uint8))
     pose: np.ndarray = field(default_factory=lambda: np.empty(0, np.float32))
@@ -81,7 +87,11 @@ class EnvRollouts:
         count: int,
         judge: JudgeCall | None,
         adapter: Adapter | None = None,
+        *,
+        form: EnvForm | None = None,
+        progress: ProgressCall | None = None,
     ) -> None:
+        """progress: gives the reward, by how much a step furthers it; if None, success does."""
         if suite.robot != world.robot.name:
             raise MismatchError(
                 f"suite {suite.name!r} is for robot {suite.robot!r}, world {world.name!r} has "
@@ -90,7 +100,15 @@ class EnvRollouts:
         self.world, self.suite, self.judge = world, suite, judge
         self.robot = world.robot
         self.adapter = adapter or adapter_for(world.robot)
-        self.steps = chunk_steps(world)
+        self.form, self.progress = form or EnvForm(), progress
+        self.form.check(self.robot)
+        self.chunk = chunk_steps(world)
+        alone, whole = self.form.step == "action", self.form.pictures == "chunk"
+        self.steps = 1 if alone else self.chunk
+        """Control steps of one call of ``step``."""
+        self.gathered = self.chunk if whole or not alone else self.robot.steps_per_frame
+        """Control steps that the world carries out at once."""
+        self.most_steps = suite.chunks * self.chunk
         self.count = count
         self.rows: list[_Row] = []
         self._by_id = {start.start_id: start for start in suite.starts}
@@ -126,6 +144,8 @@ class EnvRollouts:
             one.see(seen, i)
             if one.recording is not None:
                 one.recording.begin(one.frame, one.pose, None, one.joints)
+                if self.progress is not None:
+                    one.progress = self.progress(one.recording.finish())
         return [self._info(one, Outcome.UNDECIDED) for one in fresh]
 
     def _begin_some(
@@ -157,29 +177,65 @@ class EnvRollouts:
     def step(self, actions: np.ndarray) -> list[Answer]:
         if not self.rows:
             raise ResetNeeded("call reset before step")
-        chunk = self._chunk(actions)
-        seen = self.world.step(chunk, list(range(self.count)))
-        check_step(seen, self.count, chunk.poses.shape[1], self.robot, self.world.name)
-        for i, row in enumerate(self.rows):
-            row.see(seen, i)
-            row.chunks += 1
+        for row, commands in zip(self.rows, self._checked(actions), strict=True):
+            row.waiting.append(commands)
+            row.steps += self.steps
+        ready = [i for i, row in enumerate(self.rows) if self._waits(row) == self.gathered]
+        seen = self._carry_out(ready) if ready else None
+        place = {i: at for at, i in enumerate(ready)}
+        flagged, gained = [False] * self.count, [0.0] * self.count
+        for i in ready:
+            row, at = self.rows[i], place[i]
+            if seen is not None and seen.success is not None and self.judge is None:
+                flagged[i] = bool(seen.success[at].any())
+            if self.progress is not None and row.recording is not None:
+                before, row.progress = row.progress, self.progress(row.recording.finish())
+                gained[i] = row.progress - before
+        over = [row.steps >= self.most_steps for row in self.rows]
+        knows = seen is not None and seen.success is not None
+        outcomes = self._outcomes(flagged, over, knows)
+        return [
+            Answer(
+                reward=gained[i] if self.progress else float(outcome is Outcome.SUCCESS),
+                terminated=flagged[i],
+                truncated=over[i] and not flagged[i],
+                info=self._info(self.rows[i], outcome)
+                | ({"frames": seen.frames[place[i]]} if seen is not None and i in place else {}),
+            )
+            for i, outcome in enumerate(outcomes)
+        ]
+
+    def _waits(self, row: _Row) -> int:
+        """Control steps of a rollout that were commanded and not carried out yet."""
+        return len(row.waiting) * self.steps
+
+    def _carry_out(self, ready: Sequence[int]) -> WorldStep:
+        """Step the world by what waits in the rollouts ``ready``."""
+        rows = [self.rows[i] for i in ready]
+        chunk = self._chunk(rows)
+        seen = self.world.step(chunk, list(ready))
+        check_step(seen, len(rows), chunk.poses.shape[1], self.robot, self.world.name)
+        for at, row in enumerate(rows):
+            row.see(seen, at)
+            row.waiting = []
             if self._reset_rows is None:
-                joints = None if chunk.joints is None else chunk.joints[i]
-                row.past.append((chunk.actions[i], chunk.poses[i], joints))
+                joints = None if chunk.joints is None else chunk.joints[at]
+                row.past.append((chunk.actions[at], chunk.poses[at], joints))
             if row.recording is not None:
                 row.recording.add(
-                    frames=seen.frames[i],
-                    poses=seen.poses[i],
-                    actions=chunk.actions[i],
+                    frames=seen.frames[at],
+                    poses=seen.poses[at],
+                    actions=chunk.actions[at],
                     success=None,
                     log={},
-                    joints=None if seen.joints is None else seen.joints[i],
+                    joints=None if seen.joints is None else seen.joints[at],
                 )
-        flagged = [
-            self.judge is None and seen.success is not None and bool(seen.success[i].any())
-            for i in range(self.count)
-        ]
-        over = [row.chunks >= self.suite.chunks for row in self.rows]
+        return seen
+
+    def _outcomes(
+        self, flagged: Sequence[bool], over: Sequence[bool], knows: bool
+    ) -> list[Outcome]:
+        """How each rollout stands. knows: whether the world says what is a success."""
         outcomes = [Outcome.SUCCESS if f else Outcome.UNDECIDED for f in flagged]
         if self.judge is not None:
             judged = [i for i in range(self.count) if over[i]]
@@ -187,34 +243,17 @@ class EnvRollouts:
             if episodes:
                 for i, verdict in zip(judged, self.judge(episodes), strict=True):
                     outcomes[i] = verdict.outcome
-        elif seen.success is not None:
+        elif knows:
             outcomes = [
                 Outcome.FAILURE if o is Outcome.UNDECIDED and over[i] else o
                 for i, o in enumerate(outcomes)
             ]
-        return [
-            Answer(
-                reward=float(outcome is Outcome.SUCCESS),
-                terminated=flagged[i],
-                truncated=over[i] and not flagged[i],
-                info=self._info(row, outcome),
-            )
-            for i, (row, outcome) in enumerate(zip(self.rows, outcomes, strict=True))
-        ]
+        return outcomes
 
-    def observe(self, i: int) -> dict[str, Any]:
+    def observe(self, i: int) -> Any:
+        """What rollout ``i`` shows, in the environment's form."""
         row = self.rows[i]
-        return {
-            "pixels": {view: row.frame[v].copy() for v, view in enumerate(self.robot.views)},
-            "agent_pos": self._pose(row),
-        }
-
-    def observe_all(self) -> dict[str, Any]:
-        frames = np.stack([row.frame for row in self.rows])  # (B, V, H, W, C)
-        return {
-            "pixels": {view: frames[:, v].copy() for v, view in enumerate(self.robot.views)},
-            "agent_pos": np.stack([self._pose(row) for row in self.rows]),
-        }
+        return self.form.observe(self.robot, self.suite, row.start, row.frame, row.pose)
 
     def picture(self, i: int) -> np.ndarray:
         if not self.rows:
@@ -225,17 +264,8 @@ class EnvRollouts:
         """Where row ``i`` began, or will begin by default."""
         return self.rows[i].start if self.rows else self.start(i, None)
 
-    def _pose(self, row: _Row) -> np.ndarray:
-        if not self.robot.poses_are_bounded:
-            return row.pose.astype(np.float32)
-        # A pose on its bound may lie outside by the rounding of float32.
-        return np.clip(
-            row.pose,
-            np.asarray(self.robot.pose_low, np.float32),
-            np.asarray(self.robot.pose_high, np.float32),
-        ).astype(np.float32)
-
-    def _chunk(self, actions: np.ndarray) -> ActionChunk:
+    def _checked(self, actions: np.ndarray) -> np.ndarray:
+        """Actions of all rollouts (B, steps, A), finite and clipped to the robot's bounds."""
         array = np.asarray(actions, np.float32)
         flat = (self.count, self.steps * self.robot.action_dim)
         full = (self.count, self.steps, self.robot.action_dim)
@@ -243,20 +273,24 @@ class EnvRollouts:
             raise ConfigError(f"actions have shape {array.shape}, expected {flat} or {full}")
         if not np.isfinite(array).all():
             raise ConfigError("actions hold NaN or infinity, expected finite numbers")
-        array = np.clip(
+        return np.clip(
             array.reshape(full),
             np.asarray(self.robot.action_low, np.float32),
             np.asarray(self.robot.action_high, np.float32),
         )
-        poses = np.stack([row.pose for row in self.rows])
-        joints = [row.joints for row in self.rows if row.joints is not None]
-        known = np.stack(joints)[:, None] if len(joints) == len(self.rows) else None
-        return command(self.adapter, poses[:, None], known, array)
+
+    def _chunk(self, rows: Sequence[_Row]) -> ActionChunk:
+        """What waits in ``rows``, with the poses that it commands."""
+        poses = np.stack([row.pose for row in rows])
+        joints = [row.joints for row in rows if row.joints is not None]
+        known = np.stack(joints)[:, None] if len(joints) == len(rows) else None
+        waiting = np.stack([np.concatenate(row.waiting) for row in rows])
+        return command(self.adapter, poses[:, None], known, waiting)
 
     def _record(self, start: StartState, seed: int) -> Recording | None:
-        if self.judge is None:
+        if self.judge is None and self.progress is None:
             return None
-        frames = self.suite.chunks * self.steps // self.robot.steps_per_frame + 1
+        frames = self.most_steps // self.robot.steps_per_frame + 1
         return Recording(
             start=start,
             world=self.world.name,
@@ -271,7 +305,7 @@ class EnvRollouts:
         return {
             "is_success": outcome is Outcome.SUCCESS,
             "outcome": outcome.value,
-            "chunk": row.chunks,
+            "chunk": row.steps // self.chunk,
             "start_id": row.start.start_id,
             "task": row.start.task,
         }

@@ -1,14 +1,14 @@
 """Any world as a gymnasium environment: ``WorldVectorEnv`` for many rollouts, ``WorldEnv`` for one.
 
 Enters: a ``World``, a ``Suite``, and per step one chunk of actions a rollout, ``(num_envs, K * A)``
-or ``(num_envs, K, A)``; actions beyond the robot's bounds are clipped. Leaves: gymnasium's five
-values with observations as LeRobot's environments give them::
+or ``(num_envs, K, A)``, or a single action (K = 1); actions beyond the robot's bounds are clipped.
+Leaves: gymnasium's five values; what is observed, and how long a step is, says ``EnvForm``. The new
+frames that the world showed stand in ``info["frames"]``, (T, V, H, W, 3) uint8 a rollout.
 
-    {"pixels": {view: (num_envs, H, W, 3) uint8}, "agent_pos": (num_envs, P) float32}
-
-A step is a chunk, and ``suite.chunks`` steps truncate a rollout. Where the world has a success flag
-it gives reward 1 and terminates; a judge, if given, decides at the end instead. Autoreset is
-SAME_STEP, the only mode in which ``info["final_info"]["is_success"]`` survives (LeRobot reads it).
+``suite.chunks`` chunks truncate a rollout. Where the world has a success flag it gives reward 1 and
+terminates; a judge, if given, decides at the end instead. With ``progress`` the reward is what a
+step gained of it, and success is told in the info alone. Autoreset is SAME_STEP, the only mode in
+which ``info["final_info"]["is_success"]`` survives (LeRobot reads it).
 
 Rollout i after ``reset(seed=s)`` equals ``WorldEnv.reset(seed=s + i)``: it begins at start state
 ``(s + i) mod len(suite.starts)`` and goes on in strides of ``num_envs``, so that evaluating visits
@@ -27,11 +27,12 @@ import numpy as np
 from gymnasium import spaces
 from gymnasium.utils import seeding
 from gymnasium.vector import AutoresetMode, VectorEnv
-from gymnasium.vector.utils import batch_space
+from gymnasium.vector.utils import batch_space, concatenate, create_empty_array
 
 from worldeval.errors import ConfigError
 from worldeval.robots import RobotSpec
-from worldeval.rollout.env_rollouts import EnvRollouts, JudgeCall, chunk_steps
+from worldeval.rollout.env_form import EnvForm
+from worldeval.rollout.env_rollouts import EnvRollouts, JudgeCall, ProgressCall
 from worldeval.rollout.reset_options import check_options, start_ids
 from worldeval.rollout.suite import Suite
 from worldeval.types import World
@@ -41,8 +42,9 @@ class WorldVectorEnv(VectorEnv):
     """Many rollouts of one world, stepped together. See the module's docstring.
 
     suite: where rollouts begin and how many chunks they last. judge: ``Judge.judge``, which then
-    decides about success in place of the world's own flag. flat_actions: whether the action space
-    is (K * A,) or (K, A); ``step`` takes both. ``close`` closes the world.
+    decides about success in place of the world's own flag. progress: ``ProgressJudge.newest``, for
+    the reward. flat_actions: whether the action space is (K * A,) or (K, A); ``step`` takes both.
+    ``close`` closes the world.
     """
 
     def __init__(
@@ -52,17 +54,19 @@ class WorldVectorEnv(VectorEnv):
         *,
         num_envs: int,
         judge: JudgeCall | None = None,
+        progress: ProgressCall | None = None,
+        form: EnvForm | None = None,
         flat_actions: bool = True,
         render_mode: str | None = None,
     ) -> None:
         if num_envs < 1:
             raise ConfigError(f"num_envs is {num_envs!r}, expected 1 or more rollouts")
-        self._rows = EnvRollouts(world, suite, num_envs, judge)
+        self._rows = EnvRollouts(world, suite, num_envs, judge, form=form, progress=progress)
         self.num_envs = num_envs
         self.metadata = _metadata(world.robot) | {"autoreset_mode": AutoresetMode.SAME_STEP}
         self.render_mode = _known(render_mode)
-        self.single_observation_space = observation_space(world.robot)
-        self.single_action_space = action_space(world, flat_actions)
+        self.single_observation_space = self._rows.form.space(world.robot, suite)
+        self.single_action_space = action_space(self._rows, flat_actions)
         self.observation_space = batch_space(self.single_observation_space, num_envs)
         self.action_space = batch_space(self.single_action_space, num_envs)
         self.envs = tuple(RolloutView(self._rows, i, self.metadata) for i in range(num_envs))
@@ -74,7 +78,7 @@ class WorldVectorEnv(VectorEnv):
         *,
         seed: int | Sequence[int | None] | None = None,
         options: dict[str, Any] | None = None,
-    ) -> tuple[dict[str, Any], dict[str, Any]]:
+    ) -> tuple[Any, dict[str, Any]]:
         seeds = (
             [None if seed is None else seed + i for i in range(self.num_envs)]
             if (seed is None or isinstance(seed, int | np.integer))
@@ -103,11 +107,11 @@ class WorldVectorEnv(VectorEnv):
         infos: dict[str, Any] = {}
         for i, info in zip(rows, self._begin(rows, chosen), strict=True):
             infos = self._add_info(infos, info, i)
-        return self._rows.observe_all(), infos
+        return self._seen(), infos
 
     def step(
         self, actions: np.ndarray
-    ) -> tuple[dict[str, Any], np.ndarray, np.ndarray, np.ndarray, dict[str, Any]]:
+    ) -> tuple[Any, np.ndarray, np.ndarray, np.ndarray, dict[str, Any]]:
         answers = self._rows.step(actions)
         rewards = np.array([a.reward for a in answers], np.float64)
         terminated = np.array([a.terminated for a in answers], np.bool_)
@@ -122,7 +126,7 @@ class WorldVectorEnv(VectorEnv):
         fresh = dict(zip(ended, self._begin(ended, nowhere), strict=True)) if ended else {}
         for i, answer in enumerate(answers):
             infos = self._add_info(infos, fresh.get(i, answer.info), i)
-        return self._rows.observe_all(), rewards, terminated, truncated, infos
+        return self._seen(), rewards, terminated, truncated, infos
 
     def render(self) -> tuple[np.ndarray, ...] | None:
         """The views of each rollout side by side, (H, V * W, 3) each."""
@@ -140,6 +144,12 @@ class WorldVectorEnv(VectorEnv):
 
     def close_extras(self, **kwargs: Any) -> None:
         self._rows.world.close()
+
+    def _seen(self) -> Any:
+        """What all rollouts show, as gymnasium puts observations together."""
+        space = self.single_observation_space
+        empty: Any = create_empty_array(space, self.num_envs)
+        return concatenate(space, [self._rows.observe(i) for i in range(self.num_envs)], empty)
 
     def _masked(self, options: Mapping[str, Any] | None) -> list[int]:
         """The rollouts to begin: those of ``reset_mask``, or all."""
@@ -171,7 +181,7 @@ class RolloutView:
     def __init__(self, rows: EnvRollouts, i: int, metadata: dict[str, Any]) -> None:
         self._rows, self._i = rows, i
         self.metadata = metadata
-        self._max_episode_steps = rows.suite.chunks
+        self._max_episode_steps = rows.most_steps // rows.steps
 
     @property
     def task(self) -> str:
@@ -203,21 +213,23 @@ class WorldEnv(gymnasium.Env):
         suite: Suite,
         *,
         judge: JudgeCall | None = None,
+        progress: ProgressCall | None = None,
+        form: EnvForm | None = None,
         flat_actions: bool = True,
         stride: int = 1,
         render_mode: str | None = None,
     ) -> None:
         self._stride = stride
-        self._rows = EnvRollouts(world, suite, 1, judge)
+        self._rows = EnvRollouts(world, suite, 1, judge, form=form, progress=progress)
         self.metadata = _metadata(world.robot)
         self.render_mode = _known(render_mode)
-        self.observation_space = observation_space(world.robot)
-        self.action_space = action_space(world, flat_actions)
+        self.observation_space = self._rows.form.space(world.robot, suite)
+        self.action_space = action_space(self._rows, flat_actions)
         self._place: int | None = None
 
     def reset(
         self, *, seed: int | None = None, options: dict[str, Any] | None = None
-    ) -> tuple[dict[str, Any], dict[str, Any]]:
+    ) -> tuple[Any, dict[str, Any]]:
         check_options(options, ("start_id", "start_ids"))
         (chosen,) = start_ids(options, 1)
         self._rows.start(0, chosen)  # before anything changes
@@ -230,7 +242,7 @@ class WorldEnv(gymnasium.Env):
         infos = self._rows.begin([0], [start], [int(self.np_random.integers(2**32))])
         return self._rows.observe(0), infos[0]
 
-    def step(self, action: np.ndarray) -> tuple[dict[str, Any], float, bool, bool, dict[str, Any]]:
+    def step(self, action: np.ndarray) -> tuple[Any, float, bool, bool, dict[str, Any]]:
         (answer,) = self._rows.step(np.asarray(action)[None])
         return (
             self._rows.observe(0),
@@ -240,6 +252,19 @@ class WorldEnv(gymnasium.Env):
             answer.info,
         )
 
+    @property
+    def task(self) -> str:
+        return self._rows.current_start(0).task
+
+    @property
+    def task_description(self) -> str:
+        """The instruction; LeRobot asks for it by this name."""
+        return self._rows.current_start(0).instruction
+
+    @property
+    def _max_episode_steps(self) -> int:
+        return self._rows.most_steps // self._rows.steps
+
     def render(self) -> np.ndarray | None:
         """The views side by side, (H, V * W, 3)."""
         return None if self.render_mode is None else self._rows.picture(0)
@@ -248,29 +273,11 @@ class WorldEnv(gymnasium.Env):
         self._rows.world.close()
 
 
-def observation_space(robot: RobotSpec) -> spaces.Dict:
-    """Views and commanded pose of one rollout."""
-    image, bounded = (*robot.image_size, 3), robot.poses_are_bounded
-    return spaces.Dict(
-        {
-            "pixels": spaces.Dict(
-                {view: spaces.Box(0, 255, image, np.uint8) for view in robot.views}
-            ),
-            "agent_pos": spaces.Box(
-                np.asarray(robot.pose_low, np.float32) if bounded else -np.inf,
-                np.asarray(robot.pose_high, np.float32) if bounded else np.inf,
-                shape=(robot.pose_dim,),
-                dtype=np.float32,
-            ),
-        }
-    )
-
-
-def action_space(world: World, flat: bool = True) -> spaces.Box:
-    """One chunk for one rollout: (K * A,) or (K, A), within the robot's bounds."""
+def action_space(rows: EnvRollouts, flat: bool = True) -> spaces.Box:
+    """One step of one rollout: (K * A,) or (K, A), within the robot's bounds."""
     low, high = (
-        np.tile(np.asarray(bound, np.float32), (chunk_steps(world), 1))
-        for bound in (world.robot.action_low, world.robot.action_high)
+        np.tile(np.asarray(bound, np.float32), (rows.steps, 1))
+        for bound in (rows.robot.action_low, rows.robot.action_high)
     )
     return spaces.Box(low.ravel(), high.ravel()) if flat else spaces.Box(low, high)
 
