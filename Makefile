@@ -30,7 +30,7 @@ $(VENV)/.core: pyproject.toml constraints.txt
 
 $(VENV)/.dev: $(VENV)/.core
 	@echo 'installing the simulator and the development tools'
-	@$(INSTALL) -e '.[dev,sim,app,docs]'
+	@$(INSTALL) -e '.[dev,sim,app,docs,groot]'
 	@touch $@
 
 setup: $(VENV)/.dev

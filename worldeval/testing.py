@@ -176,8 +176,8 @@ def _act(
 ) -> np.ndarray:
     ids = [f"check-{i}" for i in range(count)]
     policy.reset(ids, [instruction] * count, [seed + i for i in range(count)])
-    low, high = np.asarray(robot.pose_low), np.asarray(robot.pose_high)
-    pose = ((low + high) / 2).astype(np.float32)
+    pose = (np.asarray(robot.pose_low) + np.asarray(robot.pose_high)) / 2
+    joints = np.zeros(robot.joint_dim) if robot.joint_names else None
     height, width = policy.spec.image_size or robot.image_size
     pixels = np.random.default_rng(seed)
     shown = images or {
@@ -185,7 +185,11 @@ def _act(
     }
     observations = [
         Observation(
-            images=shown, state={"pose": pose}, instruction=instruction, rollout_id=name, step=0
+            images=shown,
+            state=states(robot, pose, joints),
+            instruction=instruction,
+            rollout_id=name,
+            step=0,
         )
         for name in ids
     ]

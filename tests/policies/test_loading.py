@@ -111,7 +111,7 @@ def test_a_file_with_a_syntax_error_is_named(tmp_path: Path, toy_robot: RobotSpe
 
 def test_third_parties_add_schemes(monkeypatch: pytest.MonkeyPatch, toy_robot: RobotSpec) -> None:
     class Entry:
-        name, value = "groot", "their_package:load"
+        name, value = "marvin", "their_package:load"
 
         @staticmethod
         def load():
@@ -120,8 +120,8 @@ def test_third_parties_add_schemes(monkeypatch: pytest.MonkeyPatch, toy_robot: R
             return lambda rest, robot, name="p": ZeroPolicy(robot, name=f"{name}@{rest}")
 
     monkeypatch.setattr(loading, "_entries", lambda: [Entry])
-    assert load_policy("groot://host:8000?name=pi", toy_robot).spec.name == "pi@//host:8000"
-    with pytest.raises(ConfigError, match="did you mean 'groot'"):
+    assert load_policy("marvin://host:8000?name=pi", toy_robot).spec.name == "pi@//host:8000"
+    with pytest.raises(ConfigError, match="did you mean 'marvin'"):
         load_policy("gr00t", toy_robot)
 
 

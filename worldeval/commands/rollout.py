@@ -30,7 +30,7 @@ class Rollout:
 
     policy: tyro.conf.UseAppendAction[tuple[str, ...]]
     """What acts; repeat it for several. A checkpoint folder, random, zero, keyboard,
-    replay:STORE, openpi://HOST:PORT, roboarena://HOST:PORT, or
+    replay:STORE, lerobot:FOLDER, openpi://, roboarena://, groot:// or http://HOST:PORT, or
     python:FILE.py:CLASS?argument=value."""
     out: Path
     """Folder to write the rollouts to."""

@@ -29,10 +29,11 @@ from worldeval import errors
 from worldeval.errors import ConfigError, PolicyError, WorldEvalError
 from worldeval.policies import framing
 from worldeval.policies.guard import MAKING, check_limit, too_late
+from worldeval.policies.loading import SERVERS
 from worldeval.robots import RobotSpec
 from worldeval.types import Observation, PolicySpec
 
-NOT_ISOLATED = ("keyboard", "openpi", "roboarena", "openvla+http", "http", "https")
+NOT_ISOLATED = ("keyboard", *SERVERS)
 """Schemes that run nobody's code here: a person at this terminal, a server that is a process."""
 MAKE = "making it"
 CLOSING_S = 30.0

@@ -13,6 +13,7 @@ Enters: a URI and the robot. Leaves: a policy that ``check_policy`` has accepted
     roboarena://HOST:PORT                    ... or a RoboArena server, see roboarena.py
     openvla+http://HOST:PORT?unnorm_key=NAME  OpenVLA's /act, see http.py
     http://HOST:PORT/PATH                    ... or a schema of our own, see http.py
+    groot://HOST:PORT                        GR00T's inference service, see groot.py
     python:path/to/file.py:ClassName?k=v     a class or factory in a file
     python:package.module:factory            ... or in an importable module
 
@@ -63,11 +64,12 @@ WITH_PLACE: dict[str, str] = {
     "openvla+http": "worldeval.policies.servers.http:load_openvla",
     "http": "worldeval.policies.servers.http:load",
     "https": "worldeval.policies.servers.http:load_tls",
+    "groot": "worldeval.policies.servers.groot:load",
 }
 """Schemes that name a place: target(place, robot, **arguments)."""
 _PASSED = (WorldEvalError, KeyboardInterrupt, TimeIsUp)
 """What comes through from a stranger's module or constructor as it is."""
-SERVERS = ("openpi", "roboarena", "openvla+http", "http", "https")
+SERVERS = ("openpi", "roboarena", "openvla+http", "http", "https", "groot")
 """Those whose place is a host and a port."""
 
 

@@ -17,17 +17,17 @@ def modality(form: RowForm) -> dict[str, Any]:
     features = form.features()
     action = "actions" if "actions" in features else "action"
     return {
-        "state": _parts(features["observation.state"]["names"]),
+        "state": parts(features["observation.state"]["names"]),
         "action": {
             name: {**place, **({} if action == "action" else {"original_key": action})}
-            for name, place in _parts(features[action]["names"]).items()
+            for name, place in parts(features[action]["names"]).items()
         },
         "video": {view: {"original_key": key} for view, key in form.spelling.views.items()},
         "annotation": {ANNOTATION.removeprefix("annotation."): {}},
     }
 
 
-def _parts(names: Sequence[str]) -> dict[str, dict[str, int]]:
+def parts(names: Sequence[str]) -> dict[str, dict[str, int]]:
     """Runs of numbers that move a gripper, and of those that do not: "arm", "gripper", "arm_2"."""
     runs: list[tuple[str, int, int]] = []
     for place, name in enumerate(names):

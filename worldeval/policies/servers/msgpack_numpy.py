@@ -47,7 +47,7 @@ def unpack(data: bytes) -> Any:
             f"a message of the policy server has {len(data)} bytes, expected at most {MAX_BYTES}"
         )
     try:
-        return msgpack.unpackb(data, object_hook=_unpack_array, ext_hook=_refuse_extension)
+        return msgpack.unpackb(data, object_hook=_unpack_array, ext_hook=refuse_extension)
     except PolicyError:
         raise
     except (ValueError, TypeError, KeyError, msgpack.UnpackException) as error:
@@ -106,7 +106,8 @@ def _dtype(value: dict[Any, Any]) -> np.dtype[Any]:
     return dtype
 
 
-def _refuse_extension(code: int, data: bytes) -> Any:
+def refuse_extension(code: int, data: bytes) -> Any:
+    """For ``ext_hook``: what would let bytes become a value of another's making."""
     raise PolicyError(
         f"the policy server sent the msgpack extension {code} ({len(data)} bytes), expected none"
     )

@@ -46,6 +46,11 @@ class Pool:
         self._stop = threading.Event()
         self._met, self._refusals = False, Refusals()
 
+    def open(self) -> None:
+        """Open the first connection, so that who is there is known."""
+        with self._locks[0]:
+            self._open(0)
+
     def ask(
         self, requests: Sequence[Request], sessions: Sequence[Session] | None = None
     ) -> list[bytes | str]:
