@@ -27,7 +27,8 @@ import time
 import urllib.request
 from pathlib import Path
 
-from apps.inspector.index import Index, identifier
+from apps.inspector.index import Index
+from apps.inspector.records import identifier
 
 TRIES = 5
 PAGES = {

@@ -23,8 +23,9 @@ from worldeval import WorldEvalError
 from .context import Context, LiveWorld, Watching
 from .early import Early
 from .guard import LOOPBACK, Guard
-from .index import Index, identifier
+from .index import Index
 from .media import tidy
+from .records import identifier
 from .server import make_server, tabs
 
 REFRESH_S = 4.0

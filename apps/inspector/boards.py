@@ -16,7 +16,7 @@ from worldeval import Evaluation, WorldEvalError
 from worldeval.reports.ranking.page import ranking_html
 
 from .context import Context
-from .index import Run, identifier
+from .records import Run, identifier
 
 MOST_KEPT = 64
 

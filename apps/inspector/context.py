@@ -11,7 +11,8 @@ from threading import Lock
 from worldeval import EpisodeStore, Evaluation
 
 from .datasets import Datasets
-from .index import Index, Rollout, Run
+from .index import Index
+from .records import Rollout, Run
 
 OPEN_STORES = 32
 """Stores kept open, the latest used ones."""

@@ -18,8 +18,8 @@ from typing import Any
 from worldeval import Judge, WorldEvalError, load_judge, rollout_curves
 
 from .context import Watching
-from .index import identifier
 from .media import Shown
+from .records import identifier
 from .timeline import curve, event
 
 MOST_WAITING = 64

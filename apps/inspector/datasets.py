@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, Any
 from worldeval import EpisodeStore, Synthesis, WorldEvalError, odd_episodes
 
 from .found import folders
-from .index import identifier
+from .records import identifier
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -58,7 +58,8 @@ class Dataset:
 @dataclass(frozen=True, kw_only=True)
 class Row:
     """One episode of the list. number: in the store that is shown; None where its film is gone.
-    kept: None for what nobody selected."""
+    kept: None for what nobody selected. joined: the task as which a rejected one joined the dataset
+    in hindsight; empty if it did not."""
 
     number: int | None
     key: str
@@ -70,6 +71,7 @@ class Row:
     """The stage of the funnel that it did not reach."""
     why: str
     flags: str
+    joined: str = ""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -126,7 +128,10 @@ class Datasets:
         """The store whose films are shown for a dataset. WorldEvalError if there is none."""
         dataset = self.get(id)
         looked = self.looked(dataset)
-        place = _place(self.context, dataset) if looked is None else looked.store
+        if looked is None:
+            place = _place(self.context, dataset, _synthesis(dataset)[0])
+        else:
+            place = looked.store
         if place is None:
             raise WorldEvalError("the films of this dataset do not lie here")
         return self.context.store_at(place)
@@ -163,29 +168,21 @@ def find_datasets(root: Path) -> list[Dataset]:
 
 def look(context: Context, dataset: Dataset) -> Looked:
     """Read what a page shows of a dataset."""
-    place = _place(context, dataset)
+    made, note = _synthesis(dataset)
+    place = _place(context, dataset, made)
     store = None if place is None else EpisodeStore.open(place)
     flags = _flags(store)
-    if not dataset.synthesis:
-        return Looked(store=place, rows=_recorded(store, flags))
-    try:
-        funnel = Synthesis.open(dataset.folder).funnel
-    except WorldEvalError as error:
-        return Looked(
-            store=place,
-            rows=_recorded(store, flags),
-            counts=_counts(dataset.folder),
-            notes=(str(error),),
-        )
+    if made is None:
+        counts = _counts(dataset.folder) if dataset.synthesis else None
+        return Looked(store=place, rows=_recorded(store, flags), counts=counts, notes=note)
+    funnel = made.funnel
     keys = [] if store is None else [str(key) for key in store.metadata()["key"]]
     numbers = {key: number for number, key in enumerate(keys)}
     joined = _relabelled(context.inside(dataset.store))
     rows = []
     for row in funnel.rollouts.to_dict("records"):
         key = str(row["key"])
-        stage, why, other = funnel.lost_at(key), funnel.why_lost(key), joined.get(key, "")
-        if other:
-            why = f"{why}; it joined the dataset as {other}, which it achieved"
+        stage, why = funnel.lost_at(key), funnel.why_lost(key)
         rows.append(
             Row(
                 number=numbers.get(key),
@@ -197,6 +194,7 @@ def look(context: Context, dataset: Dataset) -> Looked:
                 stage=stage,
                 why=why,
                 flags=flags.get(key, ""),
+                joined=joined.get(key, ""),
             )
         )
     notes = list(funnel.notes)
@@ -211,12 +209,22 @@ def look(context: Context, dataset: Dataset) -> Looked:
     )
 
 
-def _place(context: Context, dataset: Dataset) -> Path | None:
+def _synthesis(dataset: Dataset) -> tuple[Synthesis | None, tuple[str, ...]]:
+    """What was selected, read once; None for a recording, or with a sentence where it cannot be
+    read."""
+    try:
+        return (Synthesis.open(dataset.folder) if dataset.synthesis else None), ()
+    except WorldEvalError as error:
+        return None, (str(error),)
+
+
+def _place(context: Context, dataset: Dataset, made: Synthesis | None) -> Path | None:
     """Where the films are: of a synthesis all that was imagined, else what was kept."""
     if not dataset.synthesis:
         return context.inside(dataset.folder)
     try:
-        made = Synthesis.open(dataset.folder)
+        if made is None:
+            raise FileNotFoundError
         context.inside(made.pool)  # before anything of it is read
         (imagined,) = made.imagined.stores
         return context.inside(imagined)

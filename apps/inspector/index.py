@@ -7,14 +7,12 @@ WAL mode, so that any number of readers go on while one refreshes it.
 
 from __future__ import annotations
 
-import hashlib
 import sqlite3
 import threading
 import time
 from collections import deque
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import closing, contextmanager
-from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Any
 
@@ -23,74 +21,10 @@ from worldeval import WorldEvalError
 from .fence import Fence
 from .found import FoundRun, FoundStore, find_runs, rows_of, stamp_of
 from .query import Query
-from .schema import ORDERS, SCHEMA, TABLES, VERSION
+from .records import COLUMNS, Rollout, Run, identifier, rollout_of, run_of
+from .schema import NAMED, ORDERS, SCHEMA, TABLES, VERSION
 
 FEW = 5000
-
-
-@dataclass(frozen=True, kw_only=True)
-class Run:
-    """One evaluation found under a run root."""
-
-    id: str
-    name: str
-    """Its folder, below the run root."""
-    folder: Path
-    begun: float
-    changed: float
-    """Seconds since the epoch of the first and the newest rollout."""
-    policies: int
-    rollouts: int
-    expected: int
-    """Rollouts when it is finished; 0 where nothing says."""
-    judged: int
-    decided: int
-    """Rollouts with success or failure, by a judge or the world itself."""
-    stamp: str
-    """Changes with any of its files that a ranking is made from."""
-    note: str
-    """What is wrong with it, in a sentence; empty if nothing."""
-
-
-@dataclass(frozen=True, kw_only=True)
-class Rollout:
-    """One rollout, as the index knows it; what is unknown is None."""
-
-    id: str
-    run: str
-    store: Path
-    episode: int
-    """Its number in the store, for ``EpisodeStore.trajectory`` and ``frames``."""
-    key: str
-    policy: str
-    task: str
-    start_id: str
-    world: str
-    instruction: str
-    seed: int | None
-    length: int
-    """Frames."""
-    outcome: str
-    """success, failure, undecided, error; "unjudged" where no judge has looked."""
-    probability: float | None
-    judge: str
-    reason: str
-    frames: str
-    """Numbers of the frames that the judge looked at, with spaces between."""
-    trusted: bool | None
-    trust: float | None
-    """1 minus the distrust, in [0, 1]."""
-    true_outcome: str | None
-    error: str
-
-
-_COLUMNS = [field.name for field in fields(Rollout)]
-
-
-def identifier(*parts: object) -> str:
-    """The name of a thing in URLs: the same for the same files, and no path."""
-    text = "\0".join(map(str, parts))
-    return hashlib.sha256(text.encode("utf-8", "surrogateescape")).hexdigest()[:12]
 
 
 class Index:
@@ -159,16 +93,16 @@ class Index:
 
     def _take_in(self, run: FoundRun, stores: Iterable[FoundStore]) -> None:
         run_id = identifier(run.folder)
-        marks = ", ".join("?" * len(_COLUMNS))
+        marks = ", ".join("?" * len(COLUMNS))
         with self._open() as db:
             for store in stores:
                 path = str(store.path)
                 db.execute("DELETE FROM rollouts WHERE store = ?", (path,))
                 db.executemany(
-                    f"INSERT OR REPLACE INTO rollouts ({', '.join(_COLUMNS)}) VALUES ({marks})",
+                    f"INSERT OR REPLACE INTO rollouts ({', '.join(COLUMNS)}) VALUES ({marks})",
                     (
                         [identifier(run_id, path, row["key"]), run_id, path]
-                        + [row[name] for name in _COLUMNS[3:]]
+                        + [row[name] for name in COLUMNS[3:]]
                         for row in rows_of(store)
                     ),
                 )
@@ -188,13 +122,19 @@ class Index:
                 db.execute("DELETE FROM stores WHERE path = ?", (path,))
             if gone:
                 db.execute("DELETE FROM runs WHERE id NOT IN (SELECT run FROM stores)")
+                for name in NAMED:
+                    db.execute(
+                        "DELETE FROM names WHERE field = ? AND NOT EXISTS "
+                        f"(SELECT 1 FROM rollouts WHERE {name} = names.value)",
+                        (name,),
+                    )
         return set(gone.values())
 
     def runs(self) -> list[Run]:
         """All evaluations, the newest first."""
         with self._open() as db:
             return [
-                _run(row) for row in db.execute("SELECT * FROM runs ORDER BY changed DESC, name")
+                run_of(row) for row in db.execute("SELECT * FROM runs ORDER BY changed DESC, name")
             ]
 
     def run(self, id: str) -> Run:
@@ -203,7 +143,7 @@ class Index:
             row = db.execute("SELECT * FROM runs WHERE id = ?", (id,)).fetchone()
         if row is None:
             raise WorldEvalError("there is no such evaluation here; choose one in the overview")
-        return _run(row)
+        return run_of(row)
 
     def rollout(self, id: str) -> Rollout:
         """Raises WorldEvalError if there is none of that identifier."""
@@ -211,7 +151,7 @@ class Index:
             row = db.execute("SELECT * FROM rollouts WHERE id = ?", (id,)).fetchone()
         if row is None:
             raise WorldEvalError("there is no such rollout here; choose one in the list")
-        return _rollout(row)
+        return rollout_of(row)
 
     def starts(self, *, run: str, task: str) -> list[str]:
         """The start states of a task in an evaluation."""
@@ -250,7 +190,7 @@ class Index:
         values = (rollout.start_id, rollout.policy, rollout.world, rollout.run)
         with self._open() as db:
             row = db.execute(sql, values).fetchone()
-        return None if row is None else _rollout(row)
+        return None if row is None else rollout_of(row)
 
     def rollouts(
         self,
@@ -260,16 +200,18 @@ class Index:
         order: str = "",
         first: int = 0,
         count: int = 60,
+        total: int | None = None,
     ) -> list[Rollout]:
         """A page of the rollouts that meet the query. Raises QueryError with a sentence.
 
-        order: one of ``ORDERS``; the first of them where it is none.
+        order: one of ``ORDERS``; the first of them where it is none. total: how many meet the
+        query, of whom has counted them already.
         """
         where, values = _where(query, run)
         by = ", ".join(ORDERS.get(order, ORDERS[""])[1])
         # Where few rollouts meet the query they are found and sorted; else the order's own index is
         # followed, which would look at all rollouts to find these few ("+" forbids it).
-        few = bool(where) and self.count(query, run=run) < FEW
+        few = bool(where) and (self.count(query, run=run) if total is None else total) < FEW
         follow = ", ".join(f"+{column}" for column in ORDERS.get(order, ORDERS[""])[1])
         # First which, then all of them: a page far back passes over an index alone.
         page = (
@@ -277,7 +219,7 @@ class Index:
         )
         sql = f"SELECT * FROM rollouts WHERE rowid IN ({page}) ORDER BY {by}"
         with self._open() as db:
-            return [_rollout(row) for row in db.execute(sql, (*values, count, first))]
+            return [rollout_of(row) for row in db.execute(sql, (*values, count, first))]
 
     def neighbours(
         self, rollout: Rollout, query: Query, *, run: str | None = None, order: str = ""
@@ -296,7 +238,7 @@ class Index:
                     f"ORDER BY {by} LIMIT 1"
                 )
                 row = db.execute(sql, (*values, rollout.id)).fetchone()
-                found.append(None if row is None else _rollout(row))
+                found.append(None if row is None else rollout_of(row))
         return found[0], found[1]
 
     def count(self, query: str | Query = "", *, run: str | None = None) -> int:
@@ -306,12 +248,32 @@ class Index:
 
     def names(self, column: str, *, run: str | None = None) -> list[tuple[str, int]]:
         """The values of a column of ``Rollout`` and how many rollouts have each."""
-        if column not in _COLUMNS:
+        if column not in COLUMNS:
             raise ValueError(column)
         where, values = _where("", run)
         sql = f"SELECT {column}, COUNT(*) FROM rollouts{where} GROUP BY 1 ORDER BY 1"
         with self._open() as db:
             return [(str(name), int(count)) for name, count in db.execute(sql, values)]
+
+    def values(self, column: str, *, run: str | None = None) -> list[str]:
+        """The different values of a column in ``NAMED``, without how often."""
+        if column not in NAMED:
+            raise ValueError(column)
+        if run is None:
+            sql, values = "SELECT value FROM names WHERE field = ? ORDER BY 1", (column,)
+        else:
+            sql = f"SELECT DISTINCT {column} FROM rollouts WHERE run = ? ORDER BY 1"
+            values = (run,)
+        with self._open() as db:
+            return [str(name) for (name,) in db.execute(sql, values)]
+
+    def knows(self, column: str, *, run: str | None = None) -> bool:
+        """Whether any rollout has a value in a column that may be unknown."""
+        if column not in ("trusted", "true_outcome"):
+            raise ValueError(column)
+        sql = f"SELECT 1 FROM rollouts WHERE {column} IS NOT NULL{' AND run = ?' if run else ''}"
+        with self._open() as db:
+            return db.execute(f"{sql} LIMIT 1", (run,) if run else ()).fetchone() is not None
 
 
 def _where(query: str | Query, run: str | None) -> tuple[str, list[Any]]:
@@ -347,13 +309,3 @@ def _sum_up(db: sqlite3.Connection, run_id: str, run: FoundRun) -> None:
             max(notes),
         ),
     )
-
-
-def _run(row: sqlite3.Row) -> Run:
-    return Run(**{**dict(row), "folder": Path(row["folder"])})
-
-
-def _rollout(row: sqlite3.Row) -> Rollout:
-    trusted = row["trusted"]
-    values = {**dict(row), "store": Path(row["store"])}
-    return Rollout(**{**values, "trusted": None if trusted is None else bool(trusted)})

@@ -22,7 +22,7 @@ from worldeval import EpisodeStore, WorldEvalError
 from worldeval.reports.films import make_sheet, shipped_truth, write_film
 
 from .context import Context
-from .index import Rollout, identifier
+from .records import Rollout, identifier
 
 MOST_KEPT = 4 * 2**30
 """Bytes of films and sheets in the cache; beyond it the oldest go."""

@@ -8,7 +8,7 @@ from collections.abc import Iterable, Sequence
 from worldeval.reports.markup import escape
 
 from .context import Context
-from .index import Run
+from .records import Run
 from .state import State
 
 LOOKING = (

@@ -80,6 +80,10 @@ class Query:
             ) from None
         return cls(tuple(_condition(word) for word in words))
 
+    def and_equal(self, column: str, value: str) -> Query:
+        """These conditions, and that a column of the index is exactly ``value``."""
+        return Query((*self.conditions, (f"{column} = ?", (value,))))
+
     def sql(self) -> tuple[list[str], list[Any]]:
         """Conditions and their values."""
         return (
@@ -100,8 +104,12 @@ def _positive(bare: str, word: str) -> tuple[str, tuple[Any, ...]]:
     if match is None:
         pattern = _pattern(f"*{bare}*")
         looked = ("policy", "task", "start_id", "instruction")
-        parts = " OR ".join(_named(column, "value LIKE ? ESCAPE '\\'") for column in looked)
-        return f"({parts})", (pattern,) * len(looked)
+        # Each column by its own index: an OR of them would look at every rollout.
+        parts = " UNION ALL ".join(
+            "SELECT rowid FROM rollouts WHERE " + _named(column, "value LIKE ? ESCAPE '\\'")
+            for column in looked
+        )
+        return f"rowid IN ({parts})", (pattern,) * len(looked)
     name, sign, value = match["name"].lower(), match["sign"], match["value"]
     if name not in FIELDS:
         near = difflib.get_close_matches(name, FIELDS, n=1)

@@ -7,7 +7,7 @@ a list can have is an index too, so that a page of it is read and not sorted.
 
 from __future__ import annotations
 
-VERSION = 4
+VERSION = 5
 NAMED = ("policy", "task", "start_id", "world", "judge", "instruction")
 """Columns with few different values."""
 # What is shown, and the columns by which; the last makes every order total.
@@ -24,11 +24,13 @@ _INDEXES = {
     "by_task": ("task", "outcome"),
     "by_run": ("run", "task", "start_id"),
     "by_start": ("start_id",),
+    "by_world": ("world",),
     "by_instruction": ("instruction",),
     "by_judge": ("judge",),
     "by_outcome": ("outcome",),
-    "by_truth": ("true_outcome", "outcome"),
+    "by_truth": ("true_outcome", "outcome", "run"),
     "by_trust": ("trust",),
+    "by_trusted": ("trusted", "run"),
     "by_probability": ("probability",),
     "by_store": ("store",),
 }

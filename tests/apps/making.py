@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
 
@@ -9,7 +10,7 @@ import numpy as np
 
 from worldeval import CameraSpec, EpisodeStore, Evaluation, RobotSpec
 from worldeval.data.fit import robot_extra, store_fields
-from worldeval.synthesis.dataset import write_dataset
+from worldeval.synthesis.dataset import Relabelled, write_dataset
 from worldeval.synthesis.measuring import measure
 from worldeval.synthesis.rules import chosen_rule
 from worldeval.synthesis.selecting import Funnel, select
@@ -44,7 +45,11 @@ def toy_robot() -> RobotSpec:
     )
 
 
-def write_synthesis(out: Path, select_by: tuple[str, ...] = ("success", "distinct")) -> Funnel:
+def write_synthesis(
+    out: Path,
+    select_by: tuple[str, ...] = ("success", "distinct"),
+    relabelled: Mapping[str, Relabelled] | None = None,
+) -> Funnel:
     """12 imagined rollouts of two policies; those of "good" are judged solved, those of the other,
     whose name and instruction are a script, are not."""
     robot = toy_robot()
@@ -60,9 +65,9 @@ def write_synthesis(out: Path, select_by: tuple[str, ...] = ("success", "distinc
     funnel = select(measure(Evaluation.open(out / "imagined"), ()), rules)
     told = {"judge": "stand-in@1", "imagined": str(out / "imagined")}
     imagined = EpisodeStore.open(out / "imagined")
-    write_funnel(out, imagined, funnel, {}, told)
+    write_funnel(out, imagined, funnel, relabelled or {}, told)
     if funnel.kept:
-        write_dataset(out / "dataset", imagined, funnel, facts=told)
+        write_dataset(out / "dataset", imagined, funnel, facts=told, relabelled=relabelled)
     return funnel
 
 

@@ -14,6 +14,7 @@ pytest.importorskip("fastapi")
 from fastapi.testclient import TestClient
 
 from apps.inspector.context import Context
+from worldeval.synthesis.dataset import Relabelled
 
 from .conftest import EVIL
 from .making import write_recordings, write_synthesis
@@ -73,6 +74,24 @@ def test_kept_and_rejected_stand_side_by_side_with_the_reason(
     assert "by the rule success?threshold=0.8" in lost and "by the rule" not in kept
     only = side(pane(client, data=ids(context)["synthetic"], stage="not a near copy"), "rejected")
     assert "None." in only
+
+
+def test_what_joined_the_dataset_as_another_task_stands_by_itself(
+    client: TestClient, context: Context, runs: Path
+) -> None:
+    key = f"{EVIL}/push/evaluation/0000"
+    taken = Relabelled(task="wave", instruction="wave", probability=0.9)
+    write_synthesis(runs / "hindsight", relabelled={key: taken})
+    context.datasets._found = (float("-inf"), {})
+    dataset = ids(context)["hindsight"]
+    text = pane(client, data=dataset)
+    joined = side(text, "kept as another task")
+    assert joined.count("data-preview") == 1 and "in the dataset as wave" in joined
+    assert side(text, "kept").count("data-preview") == 6
+    assert side(text, "rejected").count("data-preview") == 5
+    number = joined.partition("episode=")[2].partition('"')[0]
+    shown = pane(client, data=dataset, episode=number)
+    assert "rejected as push; in the dataset as wave, which it achieved" in shown
 
 
 def test_an_episode_has_its_film_and_the_reason(client: TestClient, context: Context) -> None:

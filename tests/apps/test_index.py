@@ -53,7 +53,7 @@ def test_what_is_added_is_seen_and_nothing_is_read_twice(index: Index, runs: Pat
 def test_what_is_deleted_is_forgotten(index: Index, runs: Path) -> None:
     shutil.rmtree(runs / "first")
     index.refresh()
-    assert (index.runs(), index.count()) == ([], 0)
+    assert (index.runs(), index.count(), index.values("policy")) == ([], 0, [])
 
 
 def test_an_evaluation_that_lost_one_of_its_stores_is_counted_anew(

@@ -58,6 +58,11 @@ def found(text: str) -> list[str]:
         ("reason:*50%*", [1]),  # % is a letter here
         ("reason:*5_%*", []),
         ("reach", [2]),
+        ("PUSH", [0, 1]),
+        ("-reach", [0, 1]),
+        ("push r/1", []),
+        ("push wrong:yes", [0]),
+        ("nowhere", []),
         ("frames=33", [0, 2]),
         ('policy:"o\'neill \\"x\\""', [2]),
         ("outcome:unjudged", [2]),

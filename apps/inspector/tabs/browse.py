@@ -9,22 +9,24 @@ from worldeval import WorldEvalError
 from worldeval.reports.markup import escape
 
 from ..context import Context
-from ..index import Rollout, Run
 from ..media import shown
 from ..pieces import choice, facts, nothing, outcome, percent, run_choice
 from ..query import EXAMPLE, HELP, Query, QueryError
+from ..records import Rollout, Run
 from ..schema import ORDERS
+from ..selection import choices, selected
 from ..state import State
 from . import pane
 
 TITLE = "Browse"
 PAGE = 48
 QUICK = (
-    ("failures", "outcome:failure"),
-    ("undecided", "outcome:undecided"),
-    ("judge and truth differ", "wrong:yes"),
-    ("not to be believed", "trusted:no"),
+    ("failures", "outcome:failure", ""),
+    ("undecided", "outcome:undecided", ""),
+    ("judge and truth differ", "wrong:yes", "true_outcome"),
+    ("not to be believed", "trusted:no", "trusted"),
 )
+"""Words, query, and the column of the index that must be known of some rollout, if any."""
 
 
 def build(context: Context) -> None:
@@ -49,15 +51,15 @@ def listed(context: Context, state: State) -> str:
     runs = context.index.runs()
     if not runs:
         return nothing(context)
-    form = _form(runs, state)
+    form = _form(context, runs, state)
     try:
-        query = Query.parse(state["q"])
+        query = selected(state)
     except QueryError as error:
         return f'{form}<p class="we-error" role="alert">{escape(error)}</p>'
     run, page = state["run"] or None, state.whole("page")
     count = context.index.count(query, run=run)
     found = context.index.rollouts(
-        query, run=run, order=state["order"], first=page * PAGE, count=PAGE
+        query, run=run, order=state["order"], first=page * PAGE, count=PAGE, total=count
     )
     if not found:
         return f'{form}<p class="we-empty">No rollout meets this. {escape(HELP)}</p>'
@@ -67,15 +69,16 @@ def listed(context: Context, state: State) -> str:
     )
 
 
-def _form(runs: list[Run], state: State) -> str:
+def _form(context: Context, runs: list[Run], state: State) -> str:
     quick = " ".join(
         state.link(escape(text), classes="we-chip", q=query, page=None, tab="browse")
-        for text, query in QUICK
+        for text, query, known in QUICK
+        if not known or context.index.knows(known, run=state["run"] or None)
     )
     orders = [(name, text) for name, (text, _) in ORDERS.items()]
     return (
         '<form class="we-filters" data-go><input type="hidden" name="tab" value="browse">'
-        f"{run_choice(runs, state)}"
+        f"{run_choice(runs, state)}{choices(context, state)}"
         '<label class="we-field we-grow"><span>Query</span>'
         f'<input name="q" type="search" value="{escape(state["q"])}" placeholder="{EXAMPLE}" '
         f'title="{escape(HELP)}" autocomplete="off" spellcheck="false"></label>'
@@ -86,9 +89,13 @@ def _form(runs: list[Run], state: State) -> str:
 
 def _pages(state: State, page: int, count: int) -> str:
     first, last = page * PAGE + 1, min(count, (page + 1) * PAGE)
+    table = escape(f"inspector/table.csv{state.href(page=None, tab=None, order=None)}")
     back = state.link("← earlier", page=page - 1 or None) if page else ""
     on = state.link("later →", page=page + 1) if last < count else ""
-    return f'<p class="we-pages"><span>{first}–{last} of {count} rollouts</span> {back} {on}</p>'
+    return (
+        f'<p class="we-pages"><span>{first}–{last} of {count} rollouts</span> {back} {on} '
+        f'<a href="{table}" download>these as CSV</a></p>'
+    )
 
 
 def _card(state: State, rollout: Rollout, *, several: bool) -> str:
@@ -142,7 +149,7 @@ def one(context: Context, state: State, rollout: Rollout) -> str:
 
 def _query(state: State) -> Query:
     try:
-        return Query.parse(state["q"])
+        return selected(state)
     except QueryError:
         return Query()
 

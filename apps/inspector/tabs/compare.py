@@ -11,11 +11,11 @@ from worldeval import WorldEvalError, before_and_after
 from worldeval.reports.markup import escape
 
 from ..context import Context
-from ..index import Rollout, Run
 from ..media import shown
 from ..pieces import choice, nothing, outcome
 from ..player import described
 from ..query import Query
+from ..records import Rollout, Run
 from ..state import State
 from . import pane
 

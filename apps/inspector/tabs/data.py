@@ -147,11 +147,14 @@ def _form(state: State, dataset: Dataset, looked: Looked) -> str:
 
 
 def _beside(state: State, dataset: Dataset, rows: list[Row]) -> str:
-    """Kept and rejected next to each other, each in pages of half the size."""
-    kept, lost = [r for r in rows if r.kept], [r for r in rows if not r.kept]
+    """Kept and rejected next to each other, each in pages of half the size; between them what
+    joined the dataset as another task, if anything did."""
+    kept, joined = [r for r in rows if r.kept], [r for r in rows if r.joined]
+    lost = [r for r in rows if not r.kept and not r.joined]
     half, number = PAGE // 2, state.whole("page")
+    groups = [("Kept", kept), ("Kept as another task", joined), ("Rejected", lost)]
     sides = ""
-    for title, some in (("Kept", kept), ("Rejected", lost)):
+    for title, some in [group for group in groups if group[1] is not joined or joined]:
         here = some[number * half : (number + 1) * half]
         empty = '<p class="we-empty">None.</p>' if not here else ""
         sides += (
@@ -159,7 +162,7 @@ def _beside(state: State, dataset: Dataset, rows: list[Row]) -> str:
             f'<span class="we-soft">{len(some)}</span></h3>{empty}'
             f"{_cards(state, dataset, here)}</section>"
         )
-    steps = _steps(state, number, half, max(len(kept), len(lost)))
+    steps = _steps(state, number, half, max(len(kept), len(joined), len(lost)))
     return f'{steps}<div class="we-d-sides">{sides}</div>{steps}'
 
 
@@ -189,6 +192,8 @@ def _card(state: State, dataset: Dataset, row: Row) -> str:
     if row.flags:
         marks += f'<span class="we-odd">{escape(row.flags)}</span>'
     why = f'<span class="we-d-why">{escape(row.why)}</span>' if row.why else ""
+    if row.joined:
+        why += f'<span class="we-d-as">in the dataset as {escape(row.joined)}</span>'
     told = (
         f'<span class="we-card-name">{escape(row.task)}</span>'
         f'<span class="we-soft">{escape(row.key)}</span>'
@@ -231,6 +236,8 @@ def _one(state: State, dataset: Dataset, looked: Looked, number: int) -> str:
                 steps += state.link(text, classes="we-button", episode=other + 1, title=title)
     back = state.link("all episodes", episode=None, classes="we-button")
     word = {True: "kept", False: "rejected", None: ""}[row.kept]
+    if row.joined:
+        word = f"rejected as {row.task}; in the dataset as {row.joined}, which it achieved"
     pairs = [
         ("Dataset", escape(dataset.name)),
         ("Selection", escape(word)),

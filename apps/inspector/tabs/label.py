@@ -14,10 +14,10 @@ from worldeval import Labelling, WorldEvalError
 from worldeval.reports.markup import escape
 
 from ..context import Context
-from ..index import Run
 from ..media import Shown, film
 from ..pieces import choice, nothing
 from ..player import FOREVER
+from ..records import Run
 from ..state import State
 from . import pane
 

@@ -15,9 +15,10 @@ from worldeval.reports.markup import escape
 
 from ..boards import Boards
 from ..context import Context
-from ..index import Rollout, Run
 from ..pieces import choice, nothing, when
 from ..query import Query
+from ..records import Rollout, Run
+from ..selection import selected
 from ..state import State
 from . import pane
 
@@ -56,7 +57,7 @@ def routes(context: Context) -> APIRouter:
     @router.get("/table.csv")
     def table(request: Request) -> StreamingResponse:
         state = State.of(request)
-        query, run = Query.parse(state["q"]), state["run"] or None
+        query, run = selected(state), state["run"] or None
         headers = {"Content-Disposition": 'attachment; filename="rollouts.csv"'}
         return StreamingResponse(
             _csv(context, query, run), media_type="text/csv; charset=utf-8", headers=headers
