@@ -122,7 +122,7 @@ def test_third_parties_add_schemes(monkeypatch: pytest.MonkeyPatch, toy_robot: R
     monkeypatch.setattr(loading, "_entries", lambda: [Entry])
     assert load_policy("marvin://host:8000?name=pi", toy_robot).spec.name == "pi@//host:8000"
     with pytest.raises(ConfigError, match="did you mean 'marvin'"):
-        load_policy("gr00t", toy_robot)
+        load_policy("marvinn", toy_robot)
 
 
 @pytest.mark.parametrize("target", [*loading.ALONE.values(), *loading.WITH_PLACE.values()])
