@@ -111,6 +111,9 @@ class EnvOptions:
             robot=self.robot,
             device=self.device,
         )
+        world = self.world
+        if isinstance(world, str):
+            world = open_world(world, imagination)
         tasks = (self.task,) if isinstance(self.task, str) else tuple(self.task or ())
         if isinstance(self.suite, Suite):
             suite = self.suite.subset(tasks or None, self.per_task)
@@ -122,7 +125,7 @@ class EnvOptions:
                 per_task=self.per_task,
                 chunks=self.chunks,
                 imagination=imagination,
-            ).chosen_suite()
+            ).chosen_suite(world)
         judge, device = self.judge, self.device or "cpu"
         if judge == "shipped":
             judge = shipped.path(shipped.JUDGE) if self.world == "imagination" else None
@@ -133,9 +136,6 @@ class EnvOptions:
             place = self.progress
             place = shipped.path(shipped.PROGRESS) if place == "shipped" else place
             gains = ProgressJudge.load(place, device=device).newest
-        world = self.world
-        if isinstance(world, str):
-            world = open_world(world, imagination)
         return {
             "world": world,
             "suite": suite,

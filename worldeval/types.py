@@ -151,6 +151,16 @@ class RowsWorld(World, Protocol):
 
 
 @runtime_checkable
+class StartsWorld(World, Protocol):
+    """A world that knows where rollouts may begin, for evaluations without a suite."""
+
+    own_chunks: int
+    """How many chunks a rollout lasts, 1 or more."""
+
+    def own_starts(self) -> tuple[StartState, ...]: ...
+
+
+@runtime_checkable
 class BranchingWorld(World, Protocol):
     """A world that goes back to any moment of a rollout and on from there, exactly."""
 

@@ -54,6 +54,7 @@ def test_the_profiles_have_the_rates_views_and_grippers_of_their_data() -> None:
         "aloha": (14, 50.0, 4, (480, 640), (6, 13), "joint_target"),
         "bridge-widowx": (7, 5.0, 2, (256, 256), (6,), "delta_pose"),
         "droid-panda": (8, 15.0, 3, (192, 320), (7,), "joint_velocity"),
+        "fetch": (4, 25.0, 3, (64, 64), (3,), "delta_position"),
         "libero-panda": (7, 20.0, 2, (256, 256), (6,), "delta_pose"),
         "metaworld-sawyer": (4, 30.0, 3, (64, 64), (3,), "delta_position"),
         "so101": (6, 30.0, 2, (480, 640), (5,), "joint_target"),

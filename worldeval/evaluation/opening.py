@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 
 from worldeval import shipped
 from worldeval.errors import ConfigError, MismatchError, StoreError
-from worldeval.worlds.loading import load_world, where_of
+from worldeval.worlds.loading import SCHEMES, load_world, where_of
 
 if TYPE_CHECKING:
     from worldeval.data.store.episodes import EpisodeStore
@@ -231,10 +231,13 @@ def imagination_content(options: ImaginationOptions) -> dict[str, dict[str, str]
 def world_content(name: str, options: ImaginationOptions) -> dict[str, dict[str, str]]:
     """What decides what the world ``name`` shows, for ``provenance``: the model's files, or the
     code of a world that is not worldeval's own."""
-    from worldeval.policies.content import code_content
+    from worldeval.policies.content import code_content, policy_content
 
     if name == IMAGINATION:
         return imagination_content(options)
+    if name.partition(":")[0] in SCHEMES:  # files among its arguments, as of a policy
+        parts = policy_content(name)
+        return {f"world {name}": parts} if parts else {}
     where = where_of(name)
     return {} if where is None else {f"world {name}": code_content(where)}
 

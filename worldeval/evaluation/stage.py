@@ -37,8 +37,9 @@ class StageOptions:
     """Where to act, and from which start states."""
 
     world: str = IMAGINATION
-    """Where to act: imagination (the world model), metaworld (the simulator), toy (a test), or a
-    world of your own: the name of its entry point worldeval.worlds, or module:attr."""
+    """Where to act: imagination (the world model), metaworld (the simulator), toy (a test),
+    gym:ID?name=value (a gymnasium environment), or a world of your own: the name of its entry
+    point worldeval.worlds, or module:attr."""
     suite: Path | None = None
     """JSON file of the start states; if not given, every episode of --starts, or the shipped
     suite."""
@@ -141,11 +142,12 @@ class StageOptions:
         self.guard.check()
         set_threads(self.threads)
         out = out.absolute()  # whatever a policy does to the working folder
-        suite = self.chosen_suite()
+        here = replace(self.imagination, device="cpu") if only_head else self.imagination
+        suite = None if self.suite is None else self.chosen_suite()  # before a world takes its time
+        world = open_world(self.world, here)
+        suite = suite or self.chosen_suite(world)
         if seed is not None:
             suite = replace(suite, seed=seed)
-        here = replace(self.imagination, device="cpu") if only_head else self.imagination
-        world = open_world(self.world, here)
         adapter = adapter_of(world.robot, self.imagination)
         opened = open_policies(policies, world.robot, self.guard)
         stage = Stage(
@@ -181,17 +183,24 @@ class StageOptions:
         place = self.imagination.starts or shipped.folder() / shipped.STARTS
         return EpisodeStore.open(place) if place.is_dir() else None
 
-    def chosen_suite(self) -> Suite:
-        """The start states and the length of rollouts that the options name."""
-        suite = self._suite().subset(self.task or None, self.per_task)
+    def chosen_suite(self, world: World | None = None) -> Suite:
+        """The start states and the length of rollouts that the options name; those of ``world``
+        itself, if it has some and the options name none."""
+        suite = self._suite(world).subset(self.task or None, self.per_task)
         return suite if self.chunks is None else replace(suite, chunks=self.chunks)
 
-    def _suite(self) -> Suite:
+    def _suite(self, world: World | None) -> Suite:
         from worldeval.data.store.episodes import EpisodeStore
         from worldeval.imagination.replay import suite_of
         from worldeval.rollout.suite import Suite
+        from worldeval.types import StartsWorld
 
         starts = self.imagination.starts
+        if self.suite is None and isinstance(world, StartsWorld):
+            own = world.own_starts()
+            return Suite(
+                name=world.name, robot=world.robot.name, chunks=world.own_chunks, starts=own
+            )
         if self.suite is None and starts is not None:
             store = EpisodeStore.open(starts)
             return suite_of(store, chunks=10, name=store.root.name)

@@ -17,6 +17,7 @@ import numpy as np
 
 from worldeval.errors import WorldError
 from worldeval.robots import CameraSpec
+from worldeval.worlds import headless
 from worldeval.worlds.mujoco_backend import mujoco
 from worldeval.worlds.sawyer import CAMERAS, DISTANCE_M, ROBOT
 
@@ -91,11 +92,8 @@ class Painter:
         try:
             self._renderer = mujoco.Renderer(model, height, width)
         except (mujoco.FatalError, RuntimeError, ImportError, AttributeError) as error:
-            raise WorldError(
-                f"MuJoCo cannot draw here (MUJOCO_GL is {os.environ.get('MUJOCO_GL')!r}: {error}); "
-                "set MUJOCO_GL=egl or MUJOCO_GL=osmesa before Python starts, and install libegl1 "
-                "or libosmesa6"
-            ) from error
+            said = headless.CANNOT.format(gl=os.environ.get("MUJOCO_GL"), error=error)
+            raise WorldError(said) from error
         self._options = mujoco.MjvOption()
         self._options.sitegroup[:] = 0
         scene = self._renderer.scene

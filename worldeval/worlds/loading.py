@@ -1,8 +1,9 @@
 """One name, one world. No simulator is imported until it is asked for.
 
-Enters: ``metaworld``, ``toy``, the name of another package's entry point ``worldeval.worlds``, or
-"module:attr": a world, or a class or function that makes one without arguments. Leaves: an open
-``types.World``. Imagination needs more than a name: ``evaluation/opening.py``.
+Enters: ``metaworld``, ``toy``, ``gym:ID?name=value`` (``environment.py``), the name of another
+package's entry point ``worldeval.worlds``, or "module:attr": a world, or a class or function that
+makes one without arguments. Leaves: an open ``types.World``. Imagination needs more than a name:
+``evaluation/opening.py``.
 """
 
 from __future__ import annotations
@@ -18,6 +19,8 @@ from worldeval.types import World
 
 OWN = {"metaworld": "metaworld:MetaWorld", "toy": "toy:ToyWorld"}
 """Name -> module and class of worldeval's own."""
+SCHEMES = {"gym": "environment"}
+"""Scheme -> module whose ``load`` makes a world of what stands behind it."""
 _METHODS = ("reset", "step", "close")
 
 
@@ -31,11 +34,15 @@ def load_world(name: str, *, beside: tuple[str, ...] = ()) -> World:
         module, _, kind = OWN[name].partition(":")
         world: World = getattr(import_module(f"worldeval.worlds.{module}"), kind)()
         return world
+    scheme, colon, rest = name.partition(":")
+    if colon and scheme in SCHEMES:
+        made: World = import_module(f"worldeval.worlds.{SCHEMES[scheme]}").load(rest)
+        return made
     value = registry.registered("worlds", name)
     if value is None and registry.is_attribute(name):
         value = registry.attribute(name)
     if value is None:
-        known = (*beside, *OWN, *registry.entries("worlds"))
+        known = (*beside, *OWN, *(f"{one}:" for one in SCHEMES), *registry.entries("worlds"))
         raise ConfigError(
             f"there is no world {name!r}{registry.did_you_mean(name, known)}; known are "
             f"{', '.join(known)}, or give module:attr of one"
@@ -45,7 +52,7 @@ def load_world(name: str, *, beside: tuple[str, ...] = ()) -> World:
 
 def where_of(name: str) -> str | None:
     """The module that a world of another package comes from; None for worldeval's own."""
-    if name in OWN:
+    if name in OWN or name.partition(":")[0] in SCHEMES:
         return None
     entry = registry.entries("worlds").get(name)
     where = name if entry is None else entry.value
