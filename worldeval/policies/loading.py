@@ -14,6 +14,7 @@ Enters: a URI and the robot. Leaves: a policy that ``check_policy`` has accepted
     openvla+http://HOST:PORT?unnorm_key=NAME  OpenVLA's /act, see http.py
     http://HOST:PORT/PATH                    ... or a schema of our own, see http.py
     groot://HOST:PORT                        GR00T's inference service, see groot.py
+    vla-eval://HOST:PORT                     vla-evaluation-harness's servers, see vla_eval.py
     python:path/to/file.py:ClassName?k=v     a class or factory in a file
     python:package.module:factory            ... or in an importable module
 
@@ -65,11 +66,12 @@ WITH_PLACE: dict[str, str] = {
     "http": "worldeval.policies.servers.http:load",
     "https": "worldeval.policies.servers.http:load_tls",
     "groot": "worldeval.policies.servers.groot:load",
+    "vla-eval": "worldeval.policies.servers.vla_eval:load",
 }
 """Schemes that name a place: target(place, robot, **arguments)."""
 _PASSED = (WorldEvalError, KeyboardInterrupt, TimeIsUp)
 """What comes through from a stranger's module or constructor as it is."""
-SERVERS = ("openpi", "roboarena", "openvla+http", "http", "https", "groot")
+SERVERS = ("openpi", "roboarena", "openvla+http", "http", "https", "groot", "vla-eval")
 """Those whose place is a host and a port."""
 
 

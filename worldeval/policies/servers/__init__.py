@@ -1,1 +1,1 @@
-"""Policies behind a server: openpi, RoboArena, HTTP, GR00T, and what their wires have in common."""
+"""Policies behind a server: openpi, RoboArena, GR00T, vla-evaluation-harness, HTTP."""

@@ -35,6 +35,7 @@ from worldeval.policies.servers.link import (
 )
 from worldeval.policies.servers.one_call import OneCall, opened
 from worldeval.policies.servers.options import Connecting
+from worldeval.policies.servers.pool import Pool
 from worldeval.robots import RobotSpec
 from worldeval.types import Observation
 
@@ -221,8 +222,7 @@ def _loader(scheme: str) -> Callable[..., HttpPolicy]:
         made: HttpPolicy = opened(
             HttpPolicy,
             robot,
-            settings,
-            lambda: HttpConnection(settings),
+            Pool(settings, lambda: HttpConnection(settings)),
             name=name or _name(settings.url),
             cameras=cameras,
             state=state,
@@ -267,8 +267,7 @@ def load_openvla(
     made: OpenVlaPolicy = opened(
         OpenVlaPolicy,
         robot,
-        settings,
-        lambda: HttpConnection(settings),
+        Pool(settings, lambda: HttpConnection(settings)),
         name=name or _name(settings.url),
         cameras=robot.views[0] if camera is None else camera,
         state="",

@@ -77,11 +77,13 @@ def key_of(api_key_env: str | None, uri: str) -> str | None:
 
 @dataclass(frozen=True, kw_only=True)
 class Request:
-    """One message, who it is for (words for an error), and whether text is a good answer."""
+    """One message, who it is for (words for an error), whether text is a good answer, and whether
+    there is an answer at all."""
 
     data: bytes
     of: str
     text_is_fine: bool = False
+    answered: bool = True
 
 
 @dataclass(kw_only=True)
@@ -200,7 +202,7 @@ class Link:
             )
         )
         try:
-            self._server.greet(connection.recv(timeout=settings.timeout_s))
+            self._server.meet(connection)
         except BaseException:
             _hang_up(connection, opened)
             raise
@@ -225,7 +227,7 @@ class Link:
         alarm.start()
         try:
             connection.send(request.data)
-            answer = connection.recv()
+            answer = connection.recv() if request.answered else b""
         except (ConnectionClosed, OSError) as error:
             self.drop()
             if late.is_set():
@@ -244,9 +246,12 @@ class Link:
             raise
         finally:
             alarm.cancel()
-        if isinstance(answer, str) and not (request.text_is_fine and not _is_traceback(answer)):
-            self.drop()  # the server hangs up after it
-            raise _from_text(self.url, request.of, answer)
+        try:
+            if request.answered:
+                self._server.inspect(request, answer)
+        except PolicyError:  # what else the server says must not meet the next request
+            self.drop()
+            raise
         return answer
 
     def _turned_away(self, status: int) -> PolicyError:
@@ -277,12 +282,13 @@ def _hang_up(connection: ClientConnection, opened: ExitStack) -> None:
     opened.close()
 
 
-def _is_traceback(text: str) -> bool:
+def is_traceback(text: str) -> bool:
     return "Traceback (most recent call last)" in text
 
 
-def _from_text(url: str, of: str, text: str) -> PolicyError:
-    if not _is_traceback(text):
+def from_text(url: str, of: str, text: str) -> PolicyError:
+    """What to raise where a server answers with text."""
+    if not is_traceback(text):
         return PolicyError(
             f"{url} answered for {of} with the text {short(text)!r}, expected actions in msgpack"
         )

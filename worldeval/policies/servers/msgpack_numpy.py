@@ -74,26 +74,30 @@ def _pack_array(value: Any) -> dict[bytes, Any]:
 
 def _unpack_array(value: dict[Any, Any]) -> Any:
     if b"__ndarray__" in value:
-        dtype, shape, data = _dtype(value), value.get(b"shape"), value.get(b"data")
-        if (
-            not isinstance(shape, list)
-            or not all(type(n) is int and n >= 0 for n in shape)
-            or not isinstance(data, bytes)
-            or math.prod(shape) * dtype.itemsize != len(data)
-        ):
-            length = len(data) if isinstance(data, bytes) else type(data).__name__
-            raise PolicyError(
-                f"the policy server sent an array of shape {shape} and dtype {dtype} with {length} "
-                "bytes, which do not fit together; its message is damaged"
-            )
-        return np.frombuffer(data, dtype).reshape(shape).copy()
+        return array_of(value.get(b"dtype"), value.get(b"shape"), value.get(b"data"))
     if b"__npgeneric__" in value:
-        return _dtype(value).type(value.get(b"data"))
+        return _dtype(value.get(b"dtype")).type(value.get(b"data"))
     return value
 
 
-def _dtype(value: dict[Any, Any]) -> np.dtype[Any]:
-    name = value.get(b"dtype")
+def array_of(name: Any, shape: Any, data: Any) -> np.ndarray:
+    """The array of a dtype's name, a shape and raw bytes, measured before it is believed."""
+    dtype = _dtype(name)
+    if (
+        not isinstance(shape, list)
+        or not all(type(n) is int and n >= 0 for n in shape)
+        or not isinstance(data, bytes)
+        or math.prod(shape) * dtype.itemsize != len(data)
+    ):
+        length = len(data) if isinstance(data, bytes) else type(data).__name__
+        raise PolicyError(
+            f"the policy server sent an array of shape {shape} and dtype {dtype} with {length} "
+            "bytes, which do not fit together; its message is damaged"
+        )
+    return np.frombuffer(data, dtype).reshape(shape).copy()
+
+
+def _dtype(name: Any) -> np.dtype[Any]:
     try:
         dtype = np.dtype(name) if isinstance(name, str) else None
     except (TypeError, ValueError, SyntaxError):

@@ -10,18 +10,31 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Callable, Sequence
-from typing import Any
+from typing import Any, Protocol
 
 import numpy as np
 
 from worldeval.errors import ConfigError, PolicyError
 from worldeval.policies.checking import check_spec, shaped_actions, state_keys
 from worldeval.policies.servers import conventions
-from worldeval.policies.servers.link import Request, ServerSettings
-from worldeval.policies.servers.pool import Connection, Pool
+from worldeval.policies.servers.link import Request, ServerSettings, Session
 from worldeval.policies.servers.remote_policy import made_up
 from worldeval.robots import RobotSpec
 from worldeval.types import Observation, PolicySpec
+
+
+class Asked(Protocol):
+    """A server and its connections: ``Pool``, or ``remote.Server`` where a connection remembers."""
+
+    settings: ServerSettings
+
+    def ask(
+        self, requests: Sequence[Request], sessions: Sequence[Session] | None = None
+    ) -> list[bytes | str]:
+        """The answers, in order."""
+        ...
+
+    def close(self) -> None: ...
 
 
 class OneCall:
@@ -29,13 +42,20 @@ class OneCall:
 
     watches_itself = True  # by its own timeout_s
 
-    def __init__(self, pool: Pool, robot: RobotSpec, spec: PolicySpec) -> None:
+    def __init__(self, pool: Asked, robot: RobotSpec, spec: PolicySpec) -> None:
         self.pool, self.spec, self._robot = pool, spec, robot
         self.url = pool.settings.url
 
     def encode(self, observation: Observation) -> bytes:
         """The request for one observation."""
         raise NotImplementedError
+
+    def request(self, observation: Observation, of: str) -> Request:
+        return Request(data=self.encode(observation), of=of)
+
+    def sessions(self, observations: Sequence[Observation]) -> list[Session] | None:
+        """The session of each row; None where the server remembers nothing."""
+        return None
 
     def decode(self, answer: bytes, of: str) -> Any:
         """The actions (chunk, action_dim) of an answer."""
@@ -48,10 +68,9 @@ class OneCall:
 
     def act(self, observations: Sequence[Observation]) -> np.ndarray:
         requests = [
-            Request(data=self.encode(o), of=f"rollout {o.rollout_id!r} step {o.step}")
-            for o in observations
+            self.request(o, f"rollout {o.rollout_id!r} step {o.step}") for o in observations
         ]
-        answers = self.pool.ask(requests)
+        answers = self.pool.ask(requests, self.sessions(observations))
         return np.concatenate(
             [
                 self._actions(answer, request.of)
@@ -72,7 +91,8 @@ class OneCall:
             observation = dataclasses.replace(observation, images=images)
         self.reset([observation.rollout_id], [observation.instruction], [0])
         of = "a made-up observation"
-        (answer,) = self.pool.ask([Request(data=self.encode(observation), of=of)])
+        sessions = self.sessions([observation])
+        (answer,) = self.pool.ask([self.request(observation, of)], sessions)
         return len(self._array(answer, of))
 
     def _array(self, answer: bytes | str, of: str) -> np.ndarray:
@@ -97,10 +117,9 @@ class OneCall:
 
 
 def opened(
-    kind: Callable[[Pool, RobotSpec, PolicySpec], OneCall],
+    kind: Callable[[Any, RobotSpec, PolicySpec], OneCall],
     robot: RobotSpec,
-    settings: ServerSettings,
-    connect: Callable[[], Connection],
+    pool: Asked,
     *,
     name: str,
     cameras: str | None,
@@ -117,26 +136,25 @@ def opened(
     size: both sides of its images in pixels; the world's own if None. chunk: learnt if None.
     prepare: does to the policy what its kind needs before it is asked.
     """
-    first = chunk or 1
-    for what, value in (("chunk", chunk), ("execute", execute), ("size", size)):
-        if value is not None and value < 1:
-            raise ConfigError(f"{what} is {value}, expected 1 or more")
-    spec = PolicySpec(
-        name=name,
-        cameras=_names(cameras, robot.views),
-        image_size=(size, size) if size else None,
-        state_keys=_names(state, state_keys(robot)[:1]),
-        action_space=robot.action_space,
-        action_dim=robot.action_dim,
-        chunk=first,
-        execute=min(execute or first, first),
-        rate_hz=robot.control_hz,
-    )
-    said = conventions.read_conventions(conventions_file or None)
-    check_spec(spec, robot)
-    pool = Pool(settings, connect)
-    policy = kind(pool, robot, spec)
     try:
+        first = chunk or 1
+        for what, value in (("chunk", chunk), ("execute", execute), ("size", size)):
+            if value is not None and value < 1:
+                raise ConfigError(f"{what} is {value}, expected 1 or more")
+        spec = PolicySpec(
+            name=name,
+            cameras=_names(cameras, robot.views),
+            image_size=(size, size) if size else None,
+            state_keys=_names(state, state_keys(robot)[:1]),
+            action_space=robot.action_space,
+            action_dim=robot.action_dim,
+            chunk=first,
+            execute=min(execute or first, first),
+            rate_hz=robot.control_hz,
+        )
+        said = conventions.read_conventions(conventions_file or None)
+        check_spec(spec, robot)
+        policy = kind(pool, robot, spec)
         unknown = ("chunk", "execute") if chunk is None else ()
         conventions.compare_said(said, robot, spec, unknown=unknown)
         prepare(policy)

@@ -30,10 +30,20 @@ from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 from urllib.parse import urlsplit
 
+from websockets.sync.client import ClientConnection
+
 from worldeval.errors import ConfigError, PolicyError, PolicyGoneError
 from worldeval.policies.servers import msgpack_numpy
 from worldeval.policies.servers.asking import Refusals, results
-from worldeval.policies.servers.link import Link, Request, ServerSettings, Session, short
+from worldeval.policies.servers.link import (
+    Link,
+    Request,
+    ServerSettings,
+    Session,
+    from_text,
+    is_traceback,
+    short,
+)
 
 
 def websocket_url(rest: str, uri: str, *, tls: bool = False) -> str:
@@ -56,14 +66,15 @@ def websocket_url(rest: str, uri: str, *, tls: bool = False) -> str:
 class Server:
     """A policy server and a few connections to it. ``close`` ends them from any thread."""
 
-    def __init__(self, settings: ServerSettings) -> None:
+    def __init__(self, settings: ServerSettings, *, links: int | None = None) -> None:
+        """links: connections that there may be; as many as may be used at once if None."""
         self.settings = settings
         self.metadata: dict[str, Any] = {}
         self.stop = threading.Event()
         self.refusals = Refusals()
         self._first: bytes | None = None
         self._lock = threading.Lock()
-        self._links = [Link(self, i) for i in range(settings.connections)]
+        self._links = [Link(self, i) for i in range(links or settings.connections)]
         self._workers = ThreadPoolExecutor(settings.connections, thread_name_prefix="policy-server")
 
     def connect(self) -> dict[str, Any]:
@@ -75,7 +86,7 @@ class Server:
         self, requests: Sequence[Request], sessions: Sequence[Session] | None = None
     ) -> list[bytes | str]:
         """The answers, in order. Row i goes over connection i, or its session's, modulo all."""
-        count = len(self._links)
+        count = len(self._links) if sessions else self.settings.connections
         turns: dict[int, list[int]] = {}
         for row in range(len(requests)):
             turns.setdefault((sessions[row].link if sessions else row) % count, []).append(row)
@@ -102,6 +113,15 @@ class Server:
         for link in self._links:
             link.drop()
         self._workers.shutdown(wait=False, cancel_futures=True)
+
+    def meet(self, connection: ClientConnection) -> None:
+        """What is said on a new connection before its first request."""
+        self.greet(connection.recv(timeout=self.settings.timeout_s))
+
+    def inspect(self, request: Request, answer: bytes | str) -> None:
+        """PolicyError where an answer is none; its connection is given up then."""
+        if isinstance(answer, str) and (is_traceback(answer) or not request.text_is_fine):
+            raise from_text(self.settings.url, request.of, answer)
 
     def greet(self, first: bytes | str) -> None:
         """Read the first message of a connection; every connection must begin with the same."""
