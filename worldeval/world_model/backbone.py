@@ -11,6 +11,7 @@ the future wherever it shows the same thing. Same family as the U-Net of Stable 
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import torch
@@ -55,6 +56,12 @@ def zero(layer: nn.Conv2d | nn.Linear) -> None:
         nn.init.zeros_(layer.bias)
 
 
+def each_image(layer: Callable[..., Tensor], clip: Tensor, *more: Tensor) -> Tensor:
+    """A layer of images (N, C, h, w) on every view of every frame of a clip (B, T, V, h, w, C)."""
+    images = clip.flatten(0, 2).permute(0, 3, 1, 2)  # a view, channels last
+    return layer(images, *more).permute(0, 2, 3, 1).unflatten(0, clip.shape[:3])
+
+
 class SpatialBlock(nn.Module):
     """Residual 3x3 convolutions within one view of one frame, modulated by the frame's token."""
 
@@ -88,13 +95,15 @@ class TemporalMix(nn.Module):
         self.mix = nn.Linear(3 * width, width)
         zero(self.mix)
 
-    def forward(self, x: Tensor, frames: int, views: int) -> Tensor:
-        n, c, h, w = x.shape
-        y = F.silu(self.norm(x)).permute(0, 2, 3, 1).reshape(-1, frames, views * h * w * c)
-        padded = F.pad(y, (0, 0, 1, 1))  # (B, T+2, V*h*w*C)
-        parts = [padded[:, i : i + frames].reshape(-1, c) for i in range(3)]
-        mixed = self.mix(torch.cat(parts, dim=-1)).reshape(n, h, w, c)
-        return x + mixed.permute(0, 3, 1, 2)
+    def forward(self, clip: Tensor, answered: int) -> Tensor:
+        """The last ``answered`` of the T frames of a clip (B, T, V, h, w, C)."""
+        first = clip.shape[1] - answered
+        y = each_image(lambda x: F.silu(self.norm(x)), clip)
+        around = y.new_zeros(y.shape[0], answered, *y.shape[2:-1], 3, y.shape[-1])
+        around[:, 0 if first else 1 :, ..., 0, :] = y[:, max(first - 1, 0) : -1]
+        around[..., 1, :] = y[:, first:]
+        around[:, :-1, ..., 2, :] = y[:, first + 1 :]
+        return clip[:, first:] + self.mix(around.flatten(-2))
 
 
 class ClipAttention(nn.Module):
@@ -108,15 +117,17 @@ class ClipAttention(nn.Module):
         self.out = nn.Linear(width, width)
         zero(self.out)
 
-    def forward(self, x: Tensor, frames: int, views: int) -> Tensor:
-        n, c, h, w = x.shape
-        tokens = self.norm(x).permute(0, 2, 3, 1).reshape(-1, frames * views * h * w, c)
+    def forward(self, clip: Tensor, answered: int) -> Tensor:
+        """The last ``answered`` of the frames of a clip (B, T, V, h, w, C); all are looked at."""
+        asking = clip[:, clip.shape[1] - answered :]
+        tokens = each_image(self.norm, clip).flatten(1, 4)  # (B, N, C)
         q, k, v = (
-            part.reshape(*part.shape[:2], self.heads, -1).transpose(1, 2)  # (B, heads, N, c/heads)
+            part.unflatten(-1, (self.heads, -1)).transpose(1, 2)  # (B, heads, N, C/heads)
             for part in self.qkv(tokens).chunk(3, dim=-1)
         )
-        y = F.scaled_dot_product_attention(q, k, v).transpose(1, 2).reshape(tokens.shape)
-        return x + self.out(y).reshape(n, h, w, c).permute(0, 3, 1, 2)
+        q = q[:, :, q.shape[2] - asking[0, ..., 0].numel() :]
+        y = F.scaled_dot_product_attention(q, k, v).transpose(1, 2).flatten(2)
+        return asking + self.out(y).reshape(asking.shape)
 
 
 class Stage(nn.Module):
@@ -128,9 +139,43 @@ class Stage(nn.Module):
         self.temporal = TemporalMix(width)
         self.attention = ClipAttention(width, config.heads) if attention else None
 
-    def forward(self, x: Tensor, token: Tensor, frames: int, views: int) -> Tensor:
-        x = self.temporal(self.spatial(x, token), frames, views)
-        return self.attention(x, frames, views) if self.attention is not None else x
+    def within(self, clip: Tensor, tokens: Tensor) -> Tensor:
+        """The spatial block on a clip's last frames. tokens: (B, T, V, E), of all frames."""
+        return each_image(self.spatial, clip, tokens[:, -clip.shape[1] :].flatten(0, 2))
+
+
+class Still:
+    """What the first frames of a clip, which are the same at every step of a sampler, come to.
+
+    Until attention mixes all, a frame is told of the next one by each temporal mixing only: so what
+    the first ones become is remembered at the first step and not computed at the others.
+    frames: how many of the clip's first ones are the same; ``known`` once a step was taken.
+    """
+
+    def __init__(self, frames: int = 0) -> None:
+        self.frames = frames
+        self.known = False
+        self._beside: list[Tensor] = []
+        self._early = torch.empty(0)
+
+    def mixed(self, stage: Stage, clip: Tensor, tokens: Tensor, depth: int) -> Tensor:
+        """Spatial block and temporal mixing of the stage with ``depth`` mixings before it.
+
+        clip: all T frames, or where they are known those that change; one more comes back.
+        """
+        clip, still = stage.within(clip, tokens), max(self.frames - depth, 0)
+        if not self.known:
+            self._beside.append(clip[:, max(still - 2, 0) : still].clone())
+            return stage.temporal(clip, clip.shape[1])
+        clip = torch.cat([self._beside[depth], clip], dim=1)
+        return stage.temporal(clip, clip.shape[1] - (1 if still > 1 else 0))
+
+    def whole(self, clip: Tensor, depth: int) -> Tensor:
+        """All frames of the clip behind ``depth`` mixings."""
+        if self.known:
+            return torch.cat([self._early, clip], dim=1)
+        self._early, self.known = clip[:, : max(self.frames - depth, 0)].clone(), True
+        return clip
 
 
 class Backbone(nn.Module):
@@ -157,9 +202,17 @@ class Backbone(nn.Module):
         zero(self.head)
         self.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
 
-    def forward(self, x: Tensor, token: Tensor) -> Tensor:
-        """x (B, T, V, C_in, h, w), token (B, T, E) -> (B, T, V, C_out, h, w)."""
-        b, t, v = x.shape[:3]
+    def forward(
+        self, x: Tensor, token: Tensor, answered: int | None = None, still: Still | None = None
+    ) -> Tensor:
+        """x (B, T, V, C_in, h, w), token (B, T, E) -> (B, T, V, C_out, h, w).
+
+        answered: how many of the last frames are wanted (all if None): what only reaches others is
+            not computed.
+        still: of the clip's first frames; once it is known, x lacks these. At least ``answered``
+            frames must change.
+        """
+        v, frames = x.shape[2], token.shape[1]
         if v > self.config.max_views:
             raise ConfigError(f"{v} views, but this backbone has at most {self.config.max_views}")
         patch = self.config.patch
@@ -168,18 +221,29 @@ class Backbone(nn.Module):
                 f"latents are {tuple(x.shape[-2:])}, this backbone with patch {patch} needs "
                 f"multiples of {2 * patch}"
             )
-        tokens = (token[:, :, None] + self.views[:v]).flatten(0, 2)  # (B*T*V, E)
-        x = F.pixel_unshuffle(x.flatten(0, 2), patch)  # the same for a patch of 1
-        x = self.stem(x.contiguous(memory_format=torch.channels_last))
-        kept = []
+        answered, still = answered or frames, still or Still()
+        tokens = token[:, :, None] + self.views[:v]  # (B, T, V, E)
+        clip = x.movedim(3, -1)
+        if patch > 1:
+            clip = each_image(lambda images: F.pixel_unshuffle(images, patch), clip)
+        clip = each_image(self.stem, clip.contiguous())
+        kept: list[Tensor] = []
         for stage in self.down:
-            x = stage(x, tokens, t, v)
-            kept.append(x)
-        x = self.shrink(x)
-        for stage in self.middle:
-            x = stage(x, tokens, t, v)
-        x = F.pixel_shuffle(self.grow(x), 2)
-        for stage in self.up:
-            x = stage(torch.cat([x, kept.pop()], dim=1), tokens, t, v)
-        x = F.pixel_shuffle(self.head(F.silu(self.norm(x))), patch)
-        return x.reshape(b, t, v, *x.shape[1:])
+            clip = still.mixed(stage, clip, tokens, len(kept))
+            kept.append(clip)
+        clip = each_image(self.shrink, clip)
+        for number, stage in enumerate(self.middle):
+            if number == 0:
+                clip = still.whole(still.mixed(stage, clip, tokens, len(kept)), len(kept) + 1)
+            else:
+                clip = stage.temporal(stage.within(clip, tokens), frames)
+            last = number == len(self.middle) - 1
+            clip = stage.attention(clip, min(answered + len(self.up), frames) if last else frames)
+        clip = each_image(lambda images: F.pixel_shuffle(self.grow(images), 2), clip)
+        for left, stage in zip(range(len(self.up) - 1, -1, -1), self.up, strict=True):
+            clip = torch.cat([clip, kept.pop()[:, -clip.shape[1] :]], dim=-1)
+            clip = stage.temporal(stage.within(clip, tokens), min(answered + left, frames))
+        clip = each_image(lambda images: self.head(F.silu(self.norm(images))), clip)
+        if patch > 1:
+            clip = each_image(lambda images: F.pixel_shuffle(images, patch), clip)
+        return clip.movedim(-1, 3)

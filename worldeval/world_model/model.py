@@ -28,7 +28,7 @@ from worldeval.learning.weights import filled
 from worldeval.robots import CameraSpec, RobotSpec, read_robot
 from worldeval.settings import settings_from
 from worldeval.world_model.autoencoder import LARGEST_SIDE
-from worldeval.world_model.backbone import Backbone, BackboneConfig
+from worldeval.world_model.backbone import Backbone, BackboneConfig, Still
 from worldeval.world_model.conditioning import (
     GEOMETRY_CHANNELS,
     ROLES,
@@ -292,20 +292,38 @@ class WorldModel(nn.Module):
             )
         return warped
 
-    def network(self, prepared: dict[str, Tensor], x: Tensor, c_noise: Tensor) -> Tensor:
-        """F(c_in x; c_noise) for the future frames: x (B, F, V, C, h, w), c_noise (B,)."""
+    def network(
+        self,
+        prepared: dict[str, Tensor],
+        x: Tensor,
+        c_noise: Tensor,
+        still: Still | None = None,
+    ) -> Tensor:
+        """F(c_in x; c_noise) for the future frames: x (B, F, V, C, h, w), c_noise (B,).
+
+        still: of the frames before them, which this sample's steps share.
+        """
         c = self.config
-        history = prepared["history"] / c.denoiser.sigma_data
-        clip = torch.cat([torch.cat([history, x], dim=1), prepared["fixed"]], dim=3)
+        known = 0
+        if still is not None and still.known:
+            known = still.frames
+        else:
+            x = torch.cat([prepared["history"] / c.denoiser.sigma_data, x], dim=1)
+        clip = torch.cat([x, prepared["fixed"][:, known:]], dim=3)
         noise = prepared["level"][:, None].repeat(1, c.frames)
         noise[:, c.memory_slots + 1 :] = c_noise[:, None]
         token = self.token(prepared["poses"], prepared["relative"], prepared["roles"], noise)
-        return self.backbone(clip, token)[:, c.memory_slots + 1 :]
+        return self.backbone(clip, token, c.future, still)
 
-    def denoise(self, prepared: dict[str, Tensor], x: Tensor, sigma: Tensor) -> Tensor:
+    def denoise(
+        self, prepared: dict[str, Tensor], x: Tensor, sigma: Tensor, still: Still | None = None
+    ) -> Tensor:
         """D(x; sigma): expected clean difference to the anchor, (B, F, V, C, h, w)."""
         return precondition(
-            lambda y, c_noise: self.network(prepared, y, c_noise), x, sigma, self.config.denoiser
+            lambda y, c_noise: self.network(prepared, y, c_noise, still),
+            x,
+            sigma,
+            self.config.denoiser,
         )
 
     @torch.inference_mode()
@@ -325,11 +343,11 @@ class WorldModel(nn.Module):
                 f"{shape[1:]} (views, channels, height, width)"
             )
         noise = torch.stack([torch.randn(shape, generator=g) for g in generators])
-        prepared = self.prepare(context)
+        prepared, still = self.prepare(context), Still(c.memory_slots + 1)
         device = context.current.device
 
         def denoise(x: Tensor, sigma: float) -> Tensor:
-            return self.denoise(prepared, x, torch.full((len(x),), sigma, device=device))
+            return self.denoise(prepared, x, torch.full((len(x),), sigma, device=device), still)
 
         change = sample(denoise, noise.to(device), sampler)
         if c.trust:
