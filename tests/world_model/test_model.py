@@ -9,7 +9,7 @@ import torch
 from worldeval.errors import CheckpointError, ConfigError, MismatchError
 from worldeval.robots import CameraSpec, RobotSpec
 from worldeval.world_model.autoencoder import Autoencoder, AutoencoderConfig
-from worldeval.world_model.backbone import Backbone, BackboneConfig
+from worldeval.world_model.backbone import Backbone, BackboneConfig, Still
 from worldeval.world_model.conditioning import (
     WorkspaceFrame,
     geometry_maps,
@@ -111,6 +111,30 @@ def test_any_number_of_views(views):
     net = Backbone(BackboneConfig(widths=(16, 32), blocks=1, token_width=16), 5, 3)
     out = net(torch.randn(2, 4, views, 5, 4, 4), torch.randn(2, 4, 16))
     assert out.shape == (2, 4, views, 3, 4, 4)
+
+
+@pytest.mark.parametrize("blocks", [1, 2])
+@pytest.mark.parametrize("still_frames", [0, 1, 2, 4])
+def test_frames_that_nobody_asks_for_and_still_ones_are_left_out_without_a_trace(
+    blocks, still_frames
+):
+    """The last three of seven frames: whatever is not computed, they stay the same."""
+    torch.manual_seed(0)
+    net = Backbone(BackboneConfig(widths=(16, 32), blocks=blocks, token_width=16), 5, 3).eval()
+    for parameter in net.parameters():  # zero-initialised layers would hide mistakes
+        parameter.data += 0.05 * torch.randn(parameter.shape)
+    clip, token = torch.randn(2, 7, 2, 5, 4, 4), torch.randn(2, 7, 16)
+    still = Still(still_frames)
+    with torch.inference_mode():
+        for step in range(3):
+            clip[:, still_frames:] += torch.randn(2, 7 - still_frames, 2, 5, 4, 4)
+            token[:, still_frames:] += 1
+            whole = net(clip, token)[:, -3:]
+            assert torch.allclose(net(clip, token, 3), whole, atol=1e-6)
+            assert still.known == (step > 0)
+            shown = clip[:, still_frames:] if still.known else clip
+            assert torch.allclose(net(shown, token, 3, still), whole, atol=1e-6)
+    assert float(whole.std()) > 0.1
 
 
 def test_save_and_load_give_the_same_function(tmp_path):

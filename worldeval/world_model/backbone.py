@@ -99,10 +99,13 @@ class TemporalMix(nn.Module):
         """The last ``answered`` of the T frames of a clip (B, T, V, h, w, C)."""
         first = clip.shape[1] - answered
         y = each_image(lambda x: F.silu(self.norm(x)), clip)
-        around = y.new_zeros(y.shape[0], answered, *y.shape[2:-1], 3, y.shape[-1])
+        around = y.new_empty(y.shape[0], answered, *y.shape[2:-1], 3, y.shape[-1])
         around[:, 0 if first else 1 :, ..., 0, :] = y[:, max(first - 1, 0) : -1]
         around[..., 1, :] = y[:, first:]
         around[:, :-1, ..., 2, :] = y[:, first + 1 :]
+        around[:, -1, ..., 2, :] = 0  # nothing is known beyond the clip
+        if not first:
+            around[:, 0, ..., 0, :] = 0
         return clip[:, first:] + self.mix(around.flatten(-2))
 
 
