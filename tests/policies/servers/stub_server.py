@@ -15,6 +15,7 @@ import argparse
 import contextlib
 import hashlib
 import socket
+import ssl
 import sys
 import threading
 import time
@@ -89,6 +90,7 @@ class StubServer:
         metadata: Any = None,
         port: int = 0,
         refuse: int | None = None,
+        tls: ssl.SSLContext | None = None,
     ) -> None:
         self.answer = answer
         self.metadata = {"reset_pose": [0.0, -0.5]} if metadata is None else metadata
@@ -104,6 +106,7 @@ class StubServer:
             self._talk,
             "127.0.0.1",
             port,
+            ssl=tls,
             compression=None,
             max_size=None,
             process_request=self._greet,

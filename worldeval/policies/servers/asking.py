@@ -6,12 +6,13 @@ jobs' results; the error that says nobody answers, and the one with which the ru
 
 from __future__ import annotations
 
+import ssl
 import threading
 from collections.abc import Callable, Sequence
 from concurrent.futures import Future
 from typing import TypeVar
 
-from worldeval.errors import PolicyAwayError, PolicyGoneError
+from worldeval.errors import PolicyAwayError, PolicyError, PolicyGoneError
 
 GONE = 8
 """So many requests in a row to a server that stays away end the run."""
@@ -34,6 +35,21 @@ def results(jobs: Sequence[Future[T]], close: Callable[[], None]) -> list[T]:
         if error is not None:
             raise error
     return [job.result() for job in jobs]
+
+
+def no_tls(url: str, error: BaseException) -> PolicyError | None:
+    """What to raise where TLS cannot be spoken and waiting would not mend it; else None."""
+    if isinstance(error, ssl.SSLCertVerificationError):
+        return PolicyError(
+            f"the certificate of {url} is not trusted ({error.verify_message}); put the one that "
+            "signed it into a file and export SSL_CERT_FILE=FILE, or correct the host's name"
+        )
+    if isinstance(error, ssl.SSLError) and not isinstance(error, ssl.SSLEOFError):
+        plain = url.replace("https://", "http://").replace("wss://", "ws://")
+        return PolicyError(
+            f"{url} does not speak TLS ({error.reason or error}); is the server at {plain}?"
+        )
+    return None
 
 
 class Refusals:

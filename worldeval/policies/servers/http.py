@@ -25,6 +25,7 @@ import numpy as np
 
 from worldeval.errors import ConfigError, PolicyError
 from worldeval.policies.servers import msgpack_numpy, options
+from worldeval.policies.servers.asking import no_tls
 from worldeval.policies.servers.link import (
     TCP_TIMEOUT_S,
     Lost,
@@ -102,6 +103,8 @@ class HttpConnection:
         try:
             self._http.connect()
         except OSError as error:
+            if refused := no_tls(self._settings.url, error):
+                raise refused from error
             raise Lost(f"{type(error).__name__}: {error}") from error
         sock: socket.socket = self._http.sock
         sock.settimeout(self._settings.timeout_s)

@@ -21,6 +21,7 @@ from websockets.sync.client import ClientConnection, connect
 
 from worldeval.errors import ConfigError, MismatchError, PolicyError
 from worldeval.policies.servers import msgpack_numpy
+from worldeval.policies.servers.asking import no_tls
 
 if TYPE_CHECKING:
     from worldeval.policies.servers.remote import Server
@@ -158,6 +159,8 @@ class Link:
                 self._open_once()
                 return
             except (OSError, InvalidHandshake, ConnectionClosed, EOFError) as error:
+                if refused := no_tls(self.url, error):
+                    raise refused from error
                 if isinstance(error, InvalidStatus) and error.response.status_code < 500:
                     raise self._turned_away(error.response.status_code) from error
                 if self._server.stop.is_set():
