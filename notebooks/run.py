@@ -1,7 +1,7 @@
 """Run the notebooks from top to bottom and keep what they print: `python notebooks/run.py [NAME]`.
 
-Plain Python cells, `!command` lines, and the value of a cell's last line as Jupyter shows it: no
-Jupyter is needed. Outputs are text and small pictures; --check runs them and changes no file.
+Plain Python cells, `!worldeval ...` lines, and the value of a cell's last line as Jupyter shows it:
+no Jupyter is needed. Outputs are text and small pictures; --check runs them and changes no file.
 """
 
 from __future__ import annotations
@@ -14,11 +14,12 @@ import io
 import json
 import os
 import re
-import subprocess
-import sys
+import shlex
 import tempfile
 from pathlib import Path
 from typing import Any
+
+from worldeval import cli
 
 HERE = Path(__file__).resolve().parent
 MOST_BYTES = 200_000
@@ -57,10 +58,13 @@ def _cell(source: str, names: dict[str, Any]) -> list[dict[str, Any]]:
     names["_shell"] = lambda words: _shell(words, names)
     tree = ast.parse(source)
     last = tree.body[-1] if tree.body and isinstance(tree.body[-1], ast.Expr) else None
+    if source.rstrip().endswith(";"):  # as in Jupyter: the value is not shown
+        last = None
     printed = io.StringIO()
     value = None
     with contextlib.redirect_stdout(printed):
-        exec(compile(ast.Module(tree.body[: -1 if last else None], []), "<cell>", "exec"), names)
+        body = tree.body[:-1] if last else tree.body
+        exec(compile(ast.Module(body, []), "<cell>", "exec"), names)
         if last is not None:
             value = eval(compile(ast.Expression(last.value), "<cell>", "eval"), names)
     outputs = []
@@ -79,11 +83,15 @@ def _cell(source: str, names: dict[str, Any]) -> list[dict[str, Any]]:
 
 
 def _shell(words: str, names: dict[str, Any]) -> None:
-    words = words.format_map(names).replace("worldeval ", f"{sys.executable} -m worldeval ", 1)
-    done = subprocess.run(words, shell=True, capture_output=True, text=True)
-    print(done.stdout, end="")
-    if done.returncode:
-        raise RuntimeError(f"{words} ended with {done.returncode}: {done.stderr[-2000:]}")
+    """A `!command` line. One of worldeval runs in this process, where torch is loaded already."""
+    told = shlex.split(words.format_map(names))
+    if told[0] != "worldeval":
+        raise ValueError(f"{words!r}: only commands of worldeval are run here")
+    errors = io.StringIO()
+    with contextlib.redirect_stderr(errors):
+        code = cli.main(told[1:])
+    if code:
+        raise RuntimeError(f"{words} ended with {code}: {errors.getvalue()[-2000:]}")
 
 
 def _shown(value: Any) -> dict[str, Any]:
