@@ -95,6 +95,18 @@ def test_a_batch_of_four_equals_four_batches_of_one():
     assert np.abs(together[0].astype(int) - together[1]).max() > 10
 
 
+def test_parts_of_a_batch_side_by_side_are_equal():
+    threads = torch.get_num_threads()
+    try:
+        torch.set_num_threads(1)
+        alone = dream([0, 1, 2, 3], chunks=2)
+        torch.set_num_threads(2)
+        together = dream([0, 1, 2, 3], chunks=2)
+        assert np.abs(together.astype(int) - alone).max() <= 1  # rounding to uint8
+    finally:
+        torch.set_num_threads(threads)
+
+
 def test_rows_may_leave_the_batch():
     frame_rollouts = FrameRollouts(model(), autoencoder())
     frames = np.zeros((3, 2, 16, 16, 3), np.uint8)

@@ -22,8 +22,12 @@ from worldeval.errors import ConfigError
 from worldeval.learning.weights import filled
 from worldeval.robots import RobotSpec, robot_as_json
 from worldeval.settings import settings_from
+from worldeval.world_model.side_by_side import side_by_side
 
 KIND = "autoencoder"
+AT_ONCE = 48
+"""Pictures that are decoded together on a CPU. More take no less time each and more memory, which
+the system takes back and gives anew for each layer."""
 LARGEST_SIDE = 8192
 """In pixels; more is no picture but a slip, and would only be noticed when memory is full."""
 
@@ -145,8 +149,16 @@ class Autoencoder(nn.Module):
         """Normalised latents (..., C, h, w) -> (..., 3, 8h, 8w), about [-1, 1]."""
         flat = latents.flatten(0, -4)
         flat = flat * self.latent_std[:, None, None] + self.latent_mean[:, None, None]
-        video = self.decoder(flat.contiguous(memory_format=torch.channels_last))
+        flat = flat.contiguous(memory_format=torch.channels_last)
+        if torch.is_grad_enabled():
+            video = self.decoder(flat)
+        else:
+            video = side_by_side(lambda part: self._decoded(flat[part]), len(flat), flat.device)
         return video.reshape(*latents.shape[:-3], *video.shape[1:])
+
+    def _decoded(self, flat: Tensor) -> Tensor:
+        most = AT_ONCE if flat.device.type == "cpu" else max(len(flat), 1)
+        return torch.cat([self.decoder(part) for part in flat.split(most)])
 
     def save(
         self,

@@ -13,6 +13,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import cast
 
 import torch
 from torch import Tensor, nn
@@ -181,6 +182,11 @@ class Still:
         return clip
 
 
+def stages(modules: nn.ModuleList) -> list[Stage]:
+    """The stages of a level, by their type."""
+    return cast(list[Stage], list(modules))
+
+
 class Backbone(nn.Module):
     """Two-level U-Net; see the module's docstring."""
 
@@ -231,21 +237,23 @@ class Backbone(nn.Module):
             clip = each_image(lambda images: F.pixel_unshuffle(images, patch), clip)
         clip = each_image(self.stem, clip.contiguous())
         kept: list[Tensor] = []
-        for stage in self.down:
+        for stage in stages(self.down):
             clip = still.mixed(stage, clip, tokens, len(kept))
             kept.append(clip)
         clip = each_image(self.shrink, clip)
-        for number, stage in enumerate(self.middle):
+        for number, stage in enumerate(stages(self.middle)):
             if number == 0:
                 clip = still.whole(still.mixed(stage, clip, tokens, len(kept)), len(kept) + 1)
             else:
                 clip = stage.temporal(stage.within(clip, tokens), frames)
             last = number == len(self.middle) - 1
+            assert stage.attention is not None
             clip = stage.attention(clip, min(answered + len(self.up), frames) if last else frames)
         clip = each_image(lambda images: F.pixel_shuffle(self.grow(images), 2), clip)
-        for left, stage in zip(range(len(self.up) - 1, -1, -1), self.up, strict=True):
+        for number, stage in enumerate(stages(self.up), start=1):
             clip = torch.cat([clip, kept.pop()[:, -clip.shape[1] :]], dim=-1)
-            clip = stage.temporal(stage.within(clip, tokens), min(answered + left, frames))
+            reached = min(answered + len(self.up) - number, frames)
+            clip = stage.temporal(stage.within(clip, tokens), reached)
         clip = each_image(lambda images: self.head(F.silu(self.norm(images))), clip)
         if patch > 1:
             clip = each_image(lambda images: F.pixel_shuffle(images, patch), clip)

@@ -43,6 +43,7 @@ from worldeval.world_model.conditioning import (
 )
 from worldeval.world_model.denoiser import DenoiserConfig, precondition
 from worldeval.world_model.sampler import SamplerConfig, sample
+from worldeval.world_model.side_by_side import side_by_side
 
 log = logging.getLogger(__name__)
 
@@ -189,6 +190,17 @@ class Context:
     poses: np.ndarray
     level: Tensor
     instructions: tuple[str, ...] | None = None
+
+    def rows(self, part: slice) -> Context:
+        """Of some clips of the batch."""
+        return Context(
+            current=self.current[part],
+            memory=self.memory[part],
+            valid=self.valid[part],
+            poses=self.poses[part],
+            level=self.level[part],
+            instructions=None if self.instructions is None else self.instructions[part],
+        )
 
 
 class WorldModel(nn.Module):
@@ -343,11 +355,20 @@ class WorldModel(nn.Module):
                 f"{shape[1:]} (views, channels, height, width)"
             )
         noise = torch.stack([torch.randn(shape, generator=g) for g in generators])
+        return side_by_side(
+            lambda part: self._imagined(context.rows(part), noise[part], sampler),
+            len(noise),
+            context.current.device,
+        )
+
+    def _imagined(self, context: Context, noise: Tensor, sampler: SamplerConfig) -> Tensor:
+        """``imagine`` from unit noise (B, F, V, C, h, w)."""
+        c, device = self.config, context.current.device
         prepared, still = self.prepare(context), Still(c.memory_slots + 1)
-        device = context.current.device
 
         def denoise(x: Tensor, sigma: float) -> Tensor:
-            return self.denoise(prepared, x, torch.full((len(x),), sigma, device=device), still)
+            levels = torch.full((len(x),), sigma, device=device)
+            return self.denoise(prepared, x, levels, still)
 
         change = sample(denoise, noise.to(device), sampler)
         if c.trust:
