@@ -3,13 +3,15 @@
     python lerobot_check.py read DATASET [--coded] [--workers 1]
     python lerobot_check.py train DATASET --policy act --steps 30 --out CHECKPOINT
     PYTHONPATH=worldeval-clone python lerobot_check.py roll CHECKPOINT --out STORE
+    PYTHONPATH=worldeval-clone python lerobot_check.py evaluate CHECKPOINT --out FOLDER
 
 ``read`` loads the dataset, decodes every row of every view, asks for delta timestamps and takes a
 batch from a DataLoader; with --coded, the pictures spell episode, frame and view in black and white
 (``tests/data/test_lerobot_export.py``), and every one is compared with its row. ``train`` takes
-some steps of a LeRobot policy and saves it as LeRobot does. ``roll`` alone needs worldeval too: it
-rolls that checkpoint out in the toy world and compares its answers with LeRobot's own. The last
-line of output is JSON.
+some steps of a LeRobot policy and saves it as LeRobot does. ``roll`` and
+``evaluate`` need worldeval too: the one rolls that checkpoint out in the toy world and compares its
+answers with LeRobot's own; the other runs lerobot-eval of it in the imagined world, by LeRobot's
+command line and batched. The last line of output is JSON.
 """
 
 from __future__ import annotations
@@ -214,6 +216,69 @@ def roll(options: argparse.Namespace) -> dict[str, Any]:
     return {"rollouts": len(suite.starts), "chunk": policy.spec.chunk, "apart": apart}
 
 
+def evaluate(options: argparse.Namespace) -> dict[str, Any]:
+    """LeRobot's evaluation twice: by its command line, and of the world that batches."""
+    import sys
+
+    from lerobot.scripts import lerobot_eval
+
+    count, chunks = 2, 1
+    sys.argv = [
+        "lerobot-eval",
+        "--env.discover_packages_path=worldeval.lerobot_env",
+        "--env.type=worldeval",
+        "--env.task=reach",
+        f"--env.chunks={chunks}",
+        "--env.sampler_steps=2",
+        f"--policy.path={options.checkpoint}",
+        f"--eval.batch_size={count}",
+        f"--eval.n_episodes={count}",
+        "--eval.use_async_envs=false",
+        f"--output_dir={options.out}",
+        "--policy.device=cpu",
+    ]
+    seen: list[Any] = []
+    original = lerobot_eval.rollout
+
+    def watched(env: Any, *args: Any, **kwargs: Any) -> Any:
+        env.reset(seed=kwargs["seeds"])
+        words = env.call("task_description")
+        told = original(env, *args, **kwargs)
+        seen.append((type(env).__name__, words, told))
+        return told
+
+    lerobot_eval.rollout = watched
+    lerobot_eval.main()
+    info = json.loads((options.out / "eval_info.json").read_text())
+    films = sorted(str(p.name) for p in (options.out / "videos").rglob("*.mp4"))
+
+    from lerobot.policies.factory import get_policy_class, make_pre_post_processors
+
+    from worldeval.lerobot_env import make_env
+
+    kind = json.loads((options.checkpoint / "config.json").read_text())["type"]
+    policy = get_policy_class(kind).from_pretrained(options.checkpoint)
+    before, after = make_pre_post_processors(policy.config, pretrained_path=str(options.checkpoint))
+    from lerobot.processor import PolicyProcessorPipeline
+
+    same: Any = PolicyProcessorPipeline(steps=[])
+    batched = lerobot_eval.eval_policy_all(
+        make_env(count, task="reach", chunks=chunks, sampler_steps=2),
+        policy, same, same, before, after, count, start_seed=1000,
+    )  # fmt: skip
+    (first, words, one), (second, again, many) = seen
+    return {
+        "episodes": info["overall"]["n_episodes"],
+        "success": info["overall"]["pc_success"],
+        "batched_success": batched["overall"]["pc_success"],
+        "films": len(films),
+        "steps": one["action"].shape[1],
+        "kinds": [first, second],
+        "tasks": [list(words), list(again)],
+        "apart": float((one["action"] - many["action"]).abs().max()),
+    }
+
+
 def start_of(suite: Any, episode: Any) -> Any:
     return next(s for s in suite.starts if s.start_id == episode.extra["start_id"])
 
@@ -234,6 +299,10 @@ def main() -> None:
             verb.add_argument("--out", type=Path, required=True)
     verb = verbs.add_parser("roll")
     verb.set_defaults(work=roll)
+    verb.add_argument("checkpoint", type=Path)
+    verb.add_argument("--out", type=Path, required=True)
+    verb = verbs.add_parser("evaluate")
+    verb.set_defaults(work=evaluate)
     verb.add_argument("checkpoint", type=Path)
     verb.add_argument("--out", type=Path, required=True)
     options = parser.parse_args()

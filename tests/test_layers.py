@@ -29,6 +29,7 @@ LAYERS = [
     {"doctor"},
     {"evaluation"},
     {"live", "synthesis", "gym"},
+    {"lerobot_env"},
     {"commands", "cli", "fault", "__main__", "__init__"},
 ]
 # A policy cannot tell which world it is in, nor a ranking who judged it.

@@ -215,7 +215,11 @@ def register() -> None:
     )
     for name, one, many in entries:
         if name not in gymnasium.registry:
-            gymnasium.register(id=name, entry_point=one, vector_entry_point=many)
+            # It minds the order of reset and step itself, and LeRobot asks for task_description,
+            # which gymnasium's wrapper would hide.
+            gymnasium.register(
+                id=name, entry_point=one, vector_entry_point=many, order_enforce=False
+            )
 
 
 register()

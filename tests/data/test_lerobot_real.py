@@ -23,6 +23,7 @@ from worldeval.data.fit import robot_extra, store_fields
 from worldeval.data.store.episodes import EpisodeStore
 from worldeval.data.writers.lerobot import export
 from worldeval.motion.panda import panda
+from worldeval.robots import read_robot
 from worldeval.rollout.engine import run
 from worldeval.rollout.suite import Suite
 
@@ -96,3 +97,22 @@ def test_a_policy_that_lerobot_trains_on_an_export_runs_here(tmp_path: Path, kin
     said = ask("WORLDEVAL_LEROBOT", "roll", place, "--out", tmp_path / f"{kind}-rollouts")
     assert said["rollouts"] == len(testing.toy_starts(count=1))
     assert said["apart"] < 1e-4  # from what LeRobot itself answers; not asked of noise
+
+
+@pytest.mark.weights
+def test_lerobots_own_evaluation_accepts_the_imagined_world(tmp_path: Path) -> None:
+    """By its command line, a model for each rollout, and batched: the same actions and words."""
+    robot = read_robot("metaworld-sawyer")
+    store = coded.store_of(tmp_path / "store", robot)
+    export(store, tmp_path / "out", robot)
+    ask(
+        "WORLDEVAL_LEROBOT", "train", tmp_path / "out", "--policy", "act", "--steps", 2,
+        "--out", tmp_path / "act",
+    )  # fmt: skip
+    said = ask("WORLDEVAL_LEROBOT", "evaluate", tmp_path / "act", "--out", tmp_path / "eval")
+    assert said["episodes"] == said["films"] == 2
+    assert said["steps"] == 12  # one chunk, action by action
+    assert said["kinds"] == ["SyncVectorEnv", "WorldVectorEnv"]
+    assert said["success"] == said["batched_success"]
+    assert said["tasks"][0] == said["tasks"][1] and all("red" in w for w in said["tasks"][0])
+    assert said["apart"] < 1e-5

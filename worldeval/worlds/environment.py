@@ -203,7 +203,7 @@ class GymnasiumWorld:
     def _make(self) -> gymnasium.Env[Any, Any]:
         if self._id.startswith(FETCH):
             try:
-                import gymnasium_robotics  # type: ignore[import-not-found]  # noqa: F401
+                import gymnasium_robotics  # noqa: F401
             except ImportError as error:
                 raise MissingDependencyError(
                     f"{self.name!r} needs gymnasium-robotics ({error}); run: pip install "
