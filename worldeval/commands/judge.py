@@ -30,7 +30,8 @@ class JudgeVerb:
     """
 
     folder: tyro.conf.Positional[Path]
-    """Folder that `worldeval rollout` or `worldeval demo` wrote."""
+    """Folder that `worldeval rollout` or `worldeval demo` wrote; or the URL of one (--mirror), to
+    which the verdicts are sent too."""
     judge: tyro.conf.UseAppendAction[tuple[str, ...]] = ()
     """Who judges: the folder of a checkpoint (`train judge`, `train progress`), human:LABELS.csv,
     or vlm:http://HOST/v1?model=NAME. Repeat it for several; the shipped judge, if not given."""
@@ -41,19 +42,26 @@ class JudgeVerb:
     """Cores that torch may use."""
 
     def run(self) -> None:
+        from worldeval.evaluation.execution.mirroring import at_hand
+        from worldeval.evaluation.opening import set_threads
+
+        set_threads(self.threads)
+        with at_hand(self.folder, films=True, put_back=True) as folder:
+            self._judge(folder)
+
+    def _judge(self, folder: Path) -> None:
         from worldeval.data.store.episodes import EpisodeStore
         from worldeval.evaluation.folder import VERDICTS, check_labels, judge_folder
-        from worldeval.evaluation.opening import set_threads, stores_in
+        from worldeval.evaluation.opening import stores_in
         from worldeval.judging.loading import load_judge
         from worldeval.judging.panel import Panel
         from worldeval.judging.tables import kept_path, write_table
 
-        set_threads(self.threads)
-        stores = stores_in(self.folder)
+        stores = stores_in(folder)
         judges = [load_judge(uri) for uri in self.judge or [shipped.folder() / shipped.JUDGE]]
         panel = Panel(judges, rule=self.panel) if self.panel else None
         opened = (EpisodeStore.open(place) for place in stores)
-        for told in check_labels(judges, opened, self.folder):
+        for told in check_labels(judges, opened, folder):
             print(told)
         for place in stores:
             tables = [judge_folder(judge, place) for judge in judges]

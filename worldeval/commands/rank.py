@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+from contextlib import ExitStack
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
-from typing import Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 import tyro
+
+if TYPE_CHECKING:
+    from worldeval.ranking.leaderboard import Leaderboard
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -27,7 +31,7 @@ class Rank:
     """
 
     folder: tyro.conf.Positional[Path]
-    """Folder of rollouts, judged by `worldeval judge`."""
+    """Folder of rollouts, judged by `worldeval judge`; or the URL of one (--mirror)."""
     out: Path
     """Folder to write the leaderboard to."""
     truth: Path | None = None
@@ -61,15 +65,31 @@ class Rank:
 
     def run(self) -> None:
         from worldeval.data.provenance import write_manifest
+        from worldeval.evaluation.execution.mirroring import at_hand
+        from worldeval.evaluation.folder import as_text, write_ranking
+
+        with ExitStack() as opened:
+            here: dict[str, Any] = {
+                name: opened.enter_context(at_hand(place))
+                for name in ("folder", "truth", "again")
+                if (place := getattr(self, name)) is not None
+            }
+            board = replace(self, **here)._board()
+        write_manifest(self.out, command="rank", config=self, seed=self.seed, allow_changes=True)
+        given = {name: value for name, value in asdict(self).items() if value not in (None, False)}
+        facts = {n: str(value) for n, value in given.items() if n != "out"}
+        write_ranking(board, self.out, provenance=facts)
+        print(as_text(board))
+        print(self.out / "report.html")
+
+    def _board(self) -> Leaderboard:
         from worldeval.data.tables import read_truth_table
         from worldeval.evaluation.folder import (
-            as_text,
             judge_errors,
             read_trust,
             read_truth,
             read_verdicts,
             read_weights,
-            write_ranking,
         )
         from worldeval.evaluation.until_sure_folder import stopping_notes
         from worldeval.ranking.leaderboard import build_leaderboard
@@ -94,10 +114,4 @@ class Rank:
             seed=self.seed,
         )
         stopped = stopping_notes(self.folder, imagined)
-        board = replace(board, notes=(*board.notes, *stopped))
-        write_manifest(self.out, command="rank", config=self, seed=self.seed, allow_changes=True)
-        given = {name: value for name, value in asdict(self).items() if value not in (None, False)}
-        facts = {n: str(value) for n, value in given.items() if n != "out"}
-        write_ranking(board, self.out, provenance=facts)
-        print(as_text(board))
-        print(self.out / "report.html")
+        return replace(board, notes=(*board.notes, *stopped))

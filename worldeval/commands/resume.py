@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import os
+from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated
@@ -34,7 +35,13 @@ class Resume:
         from worldeval.commands.rollout import Rollout
         from worldeval.commands.saved_options import saved
         from worldeval.data.provenance import read_manifest
+        from worldeval.data.remote import url_of
 
+        if (url := url_of(self.run_dir)) is not None:
+            raise ConfigError(
+                f"{url} is no folder here; on another machine, give the command of the run once "
+                f"more with --mirror {url} and an --out that does not exist yet"
+            )
         kinds: dict[str, type[Evaluate] | type[Rollout]] = {
             "evaluate": Evaluate,
             "rollout": Rollout,
@@ -67,17 +74,20 @@ class StatusVerb:
     """
 
     run_dir: tyro.conf.Positional[Path]
-    """Folder that `worldeval evaluate` or `worldeval rollout` writes."""
+    """Folder that `worldeval evaluate` or `worldeval rollout` writes; or the URL of one
+    (--mirror)."""
     price_per_hour: float | None = None
     """What each machine costs per hour; as the run was told, if not given."""
     errors: bool = False
     """Show where each error came from."""
 
     def run(self) -> None:
+        from worldeval.evaluation.execution.mirroring import at_hand
         from worldeval.evaluation.execution.status import status
         from worldeval.terminal import printable
 
-        found = status(self.run_dir, self.price_per_hour)
+        with at_hand(self.run_dir) as folder:
+            found = status(folder, self.price_per_hour)
         print(found)
         for error in found.errors if self.errors else ():
             told = error.traceback or error.error
@@ -99,9 +109,13 @@ class Gather:
     run_dir: tyro.conf.Positional[Path]
     """Folder of the run; made anew, if it does not exist and --from is given."""
     from_: Annotated[tyro.conf.UseAppendAction[tuple[Path, ...]], tyro.conf.arg(name="from")] = ()
-    """Another folder of the same run; repeat it for several. It stays as it is."""
+    """Another folder of the same run, or the URL of one (--mirror); repeat it for several. It stays
+    as it is."""
 
     def run(self) -> None:
         from worldeval.evaluation.execution.gathering import gather_runs
+        from worldeval.evaluation.execution.mirroring import at_hand
 
-        print(gather_runs(self.run_dir, self.from_))
+        with ExitStack() as opened:
+            others = [opened.enter_context(at_hand(one, films=True)) for one in self.from_]
+            print(gather_runs(self.run_dir, others))

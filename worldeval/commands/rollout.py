@@ -43,9 +43,13 @@ class Rollout:
     stage: Annotated[StageOptions, tyro.conf.arg(name="")] = field(default_factory=StageOptions)
 
     def run(self) -> None:
+        from worldeval.evaluation.execution.mirroring import mirrored
         from worldeval.evaluation.rolling import roll_out
 
         self.execution.check()
         head = not self.execution.alone
-        with self.stage.open(self.out, self.policy, self, only_head=head) as stage:
+        with (
+            mirrored(self.out, self.execution.mirror),
+            self.stage.open(self.out, self.policy, self, only_head=head) as stage,
+        ):
             roll_out(stage, self.stage.batch, execution=self.execution)

@@ -60,6 +60,7 @@ def evaluate(
     device: str | None = None,
     workers: int = 1,
     retries: int = 0,
+    mirror: str | None = None,
 ) -> Evaluation:
     """Roll out, judge and rank policies in a world; resumes what ``out`` holds already.
 
@@ -80,7 +81,8 @@ def evaluate(
     out again, and the ranking says whether its order holds.
     isolate: run each policy in a process of its own. workers: processes that roll out, with equal
     results (policies must be URIs then, and a script needs ``if __name__ == "__main__":``).
-    retries: how often a rollout that ended in an error is begun again.
+    retries: how often a rollout that ended in an error is begun again. mirror: URL to keep all
+    files at too, such as "s3://bucket/run".
 
     Raises ConfigError, MismatchError, PolicyError, ... in one sentence that says what to do.
     """
@@ -124,7 +126,7 @@ def evaluate(
         until_sure=goal,
         alpha=alpha,
         seeds=tuple(seeds) if isinstance(seeds, Sequence) else (seeds,),
-        execution=ExecutionOptions(workers=workers, retries=retries),
+        execution=ExecutionOptions(workers=workers, retries=retries, mirror=mirror),
     )
     assert run is not None  # of shards alone
     return run
@@ -159,6 +161,7 @@ def evaluate_stage(
 
     None after a shard, of which nothing is judged yet.
     """
+    from worldeval.evaluation.execution.mirroring import mirrored
     from worldeval.evaluation.rolling import roll_controls, roll_out
     from worldeval.evaluation.until_sure_folder import check_enough, roll_until_sure
 
@@ -191,34 +194,37 @@ def evaluate_stage(
     then = ", ".join(["another seed"] * (second is not None) + steps)
     record = verb or options
     head = not execution.alone
-    with options.open(
-        out, policies, record, controls=controls, seed=first, only_head=head
-    ) as stage:
-        if rule is None:
-            roll_out(stage, options.batch, then=then, execution=execution)
-        else:
-            rule = replace(rule, seed=stage.suite.seed)
-            roll_until_sure(stage, judging, rule, options.batch, then=then)
-        roll_controls(stage, options.batch, then=then, execution=execution)
-    if second is not None:
-        again = out / OTHER_SEED
-        with options.open(again, policies, record, seed=second, only_head=head) as stage:
-            roll_out(stage, options.batch, then=", ".join(steps), execution=execution)
-    if execution.shard is not None:
-        from worldeval.evaluation.execution.status import status
+    with mirrored(out, execution.mirror):
+        with options.open(
+            out, policies, record, controls=controls, seed=first, only_head=head
+        ) as stage:
+            if rule is None:
+                roll_out(stage, options.batch, then=then, execution=execution)
+            else:
+                rule = replace(rule, seed=stage.suite.seed)
+                roll_until_sure(stage, judging, rule, options.batch, then=then)
+            roll_controls(stage, options.batch, then=then, execution=execution)
+        if second is not None:
+            again = out / OTHER_SEED
+            with options.open(again, policies, record, seed=second, only_head=head) as stage:
+                roll_out(stage, options.batch, then=", ".join(steps), execution=execution)
+        if execution.shard is not None:
+            from worldeval.evaluation.execution.status import status
 
-        print(f"{status(out)}\nwhen all shards are done, the same command without --shard ranks")
-        return None
-    run = Evaluation.open(out)
-    began_s = time.perf_counter()
-    if judging is None:
-        _keep_outcomes(run)
-    else:
-        run.judge(judging)
-    keep_judged(out, time.perf_counter() - began_s)
-    if trust and imagined:
-        run.measure_trust(options.imagination)
-    return run.rank(given)
+            print(
+                f"{status(out)}\nwhen all shards are done, the same command without --shard ranks"
+            )
+            return None
+        run = Evaluation.open(out)
+        began_s = time.perf_counter()
+        if judging is None:
+            _keep_outcomes(run)
+        else:
+            run.judge(judging)
+        keep_judged(out, time.perf_counter() - began_s)
+        if trust and imagined:
+            run.measure_trust(options.imagination)
+        return run.rank(given)
 
 
 def _seeds(seeds: Sequence[int], until_sure: Goal | None) -> tuple[int | None, int | None]:

@@ -329,10 +329,15 @@ def stats_of(table: pa.Table, layout: StoreLayout) -> dict[str, Any]:
     return merged
 
 
+def named(rows: Sequence[Row], layout: StoreLayout) -> set[str]:
+    """The data files and videos of all episodes."""
+    data = {data_of(row) for row in rows}
+    return data | {video_of(row, key) for row in rows for key in layout.video_keys}
+
+
 def unnamed(names: Iterable[str], rows: Sequence[Row], layout: StoreLayout) -> list[str]:
     """Those of the files ``names`` that no episode names."""
-    wanted = {data_of(row) for row in rows}
-    wanted |= {video_of(row, key) for row in rows for key in layout.video_keys}
+    wanted = named(rows, layout)
     return [name for name in names if name not in wanted]
 
 

@@ -63,6 +63,10 @@ class StoredEpisodes:
         """Keys of all episodes; those to skip when a run is resumed."""
         return set(self._index_of)
 
+    def files(self) -> set[str]:
+        """Names, relative to ``root``, of the data files and videos of all episodes."""
+        return index.named(self._rows, self.layout)
+
     def metadata(self) -> pd.DataFrame:
         """One row an episode: episode_index, key, task, instruction, length, success, and extras.
 

@@ -31,6 +31,10 @@ class ExecutionOptions:
     """How often a rollout that ended in an error is begun again before the error is kept."""
     disk_wait: float = 3600.0
     """Seconds to wait for space on a full disk before the run ends; 0 ends it at once."""
+    mirror: str | None = None
+    """URL to keep all files of the run at too, such as s3://BUCKET/RUN (pip install
+    'worldeval[s3]'); each rollout lies there as a whole soon after it is made. A folder --out that
+    does not exist yet is filled from there first, so that another machine goes on."""
     price_per_hour: float | None = None
     """What this machine costs per hour, in any currency: `worldeval status` then tells what a
     rollout costs."""
