@@ -4,8 +4,9 @@
 
 Enters: an evaluation (copied, so that its labels stay as they are). Leaves: a JSON line with the
 requests, the errors, the 50th and 95th percentile of the seconds until page data (panes and JSON)
-and films were there, the labels given and those found on the disk, and by how much the server's
-memory grew from after its first minute's warming up. People pause about a second between two looks.
+and films were there, the labels given and those found on the disk, and the server's memory when it
+had answered first, after twenty seconds of warming up (it has loaded the judges then), and at the
+end. People pause about a second between two looks.
 """
 
 from __future__ import annotations
@@ -13,6 +14,7 @@ from __future__ import annotations
 import argparse
 import http.client
 import json
+import os
 import random
 import shutil
 import socket
@@ -92,9 +94,18 @@ class Browsing(Person):
             told = self.ask(f"rollout/{name}")
             if told:
                 self.ask(json.loads(told)["film"], "film")
+                self.curves(json.loads(told)["later"])
             self.pause(1.5)
             self.ask(f"pane/overview?run={self.place}")
             self.pause(1)
+
+    def curves(self, path: str) -> None:
+        """What judges think of the rollout, asked for as the player does until it is there."""
+        for wait in (0.2, 0.3, 0.5, 1.0):
+            answer = self.ask(path)
+            if not answer or "busy" not in json.loads(answer):
+                return
+            time.sleep(wait)
 
 
 class Rating(Person):
@@ -157,6 +168,7 @@ def measured(given: argparse.Namespace, port: int, server: int, folder: Path) ->
         if rollouts:
             break
         time.sleep(0.5)
+    at_first = memory_mb(server)
     text = first.ask("pane/label?tab=label").decode()
     run = text.partition('data-label="')[2].partition('"')[0]
     until = time.monotonic() + WARM_S + given.seconds
@@ -180,7 +192,8 @@ def measured(given: argparse.Namespace, port: int, server: int, folder: Path) ->
         "seconds": given.seconds,
         "errors": [error for one in people for error in one.errors][:5],
         "labels": {"given": sum(one.given for one in people), "on the disk": found},
-        "memory_mb": {"before": round(before), "after": round(after)},
+        "memory_mb": {"first": round(at_first), "warm": round(before), "after": round(after)},
+        "load": [round(load, 1) for load in os.getloadavg()],
     }
     for kind in ("page", "film"):
         took = [t for one in people for t in one.took[kind]]

@@ -6,7 +6,8 @@ Writes synthetic rows into an index (no films), serves it as `worldeval app` doe
 HTTP as a browser would: the first page, the list, filters, a sorted list, one page far back. Where
 there is a Chromium, it also measures until a person sees it: from the address to the first page,
 each time with an empty cache, and from the Enter key to the filtered list. Prints the median and
-the largest of some tries in milliseconds.
+the largest of some tries in milliseconds, and of the server the time of a core that an answer took,
+which does not depend on what else the machine does.
 """
 
 from __future__ import annotations
@@ -31,6 +32,8 @@ from apps.inspector.index import Index
 from apps.inspector.records import identifier
 
 TRIES = 5
+SERVED = 20
+"""Answers over which the time of a core is counted: the clock ticks every 10 ms."""
 PAGES = {
     "page (Gradio's HTML)": "",
     "overview": "inspector/pane/overview",
@@ -39,6 +42,8 @@ PAGES = {
     "filter by number": "inspector/pane/browse?q=trust%3C0.02",
     "filter, nothing found": "inspector/pane/browse?q=instruction%3Anowhere",
     "word anywhere": "inspector/pane/browse?q=0042",
+    "word in every rollout": "inspector/pane/browse?q=evaluation",
+    "chosen in the form": "inspector/pane/browse?policy=policy-05&outcome=failure",
     "least trusted first": "inspector/pane/browse?order=trust",
     "far back": "inspector/pane/browse?page=2000",
 }
@@ -53,7 +58,7 @@ DRAWN = """query => {
     const pane = document.querySelector('.we-pane[data-pane=browse]');
     const box = pane.querySelector('input[name=q]');
     return !pane.hasAttribute('aria-busy') && box && box.value === query && !box.matches(':focus')
-        && pane.querySelector('.we-rollout') && true;
+        && pane.querySelector('.we-rollout, .we-empty') && true;
 }"""
 """Whether the list of a query is drawn: the box is another one than that in which was typed."""
 
@@ -92,7 +97,7 @@ def fill(file: Path, root: Path, count: int) -> None:
     db.close()
 
 
-def measure(count: int) -> dict[str, tuple[float, float]]:
+def measure(count: int) -> dict[str, tuple[float, ...]]:
     with tempfile.TemporaryDirectory() as folder, socket.socket() as free:
         root, cache = Path(folder) / "runs", Path(folder) / "cache"
         root.mkdir()
@@ -104,13 +109,15 @@ def measure(count: int) -> dict[str, tuple[float, float]]:
         with subprocess.Popen([sys.executable, "-m", "worldeval", *told]) as server:
             address = f"http://127.0.0.1:{port}/"
             try:
-                found = {name: timed(f"{address}{path}") for name, path in PAGES.items()}
+                asked = {name: f"{address}{path}" for name, path in PAGES.items()}
+                found = {name: timed(url, server.pid) for name, url in asked.items()}
                 return found | in_browser(address)
             finally:
                 server.terminate()
 
 
-def timed(url: str) -> tuple[float, float]:
+def timed(url: str, server: int) -> tuple[float, ...]:
+    """Median and largest wall time, and time of a core, in milliseconds."""
     for _ in range(600):
         try:
             urllib.request.urlopen(url, timeout=10).read()
@@ -122,10 +129,19 @@ def timed(url: str) -> tuple[float, float]:
         began = time.perf_counter()
         urllib.request.urlopen(url, timeout=60).read()
         taken.append(1000 * (time.perf_counter() - began))
-    return statistics.median(taken), max(taken)
+    before = used_ms(server)
+    for _ in range(SERVED):
+        urllib.request.urlopen(url, timeout=60).read()
+    return statistics.median(taken), max(taken), (used_ms(server) - before) / SERVED
 
 
-def in_browser(address: str) -> dict[str, tuple[float, float]]:
+def used_ms(process: int) -> float:
+    """Time of a core that a process has used so far."""
+    fields = Path(f"/proc/{process}/stat").read_text().rpartition(")")[2].split()
+    return 1000 * (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
+
+
+def in_browser(address: str) -> dict[str, tuple[float, ...]]:
     """Until a person sees it; nothing where there is no Chromium."""
     chromium = os.environ.get("WORLDEVAL_CHROMIUM") or shutil.which("chromium")
     if chromium is None or importlib.util.find_spec("playwright") is None:
@@ -154,18 +170,21 @@ def in_browser(address: str) -> dict[str, tuple[float, float]]:
     return {name: (statistics.median(times), max(times)) for name, times in taken.items()}
 
 
+def told(figures: tuple[float, ...]) -> str:
+    text = f"{figures[0]:.0f} ({figures[1]:.0f})"
+    return text + (f"; {figures[2]:.1f}" if len(figures) > 2 else "")
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--rollouts", type=int, nargs="+", default=[100, 100_000])
     parser.add_argument("--json", type=Path, help="write the figures here too")
     asked = parser.parse_args()
     found = {count: measure(count) for count in asked.rollouts}
-    print(f"{'ms, median (largest)':<24}" + "".join(f"{count:>22}" for count in found))
+    print(f"{'ms, median (largest); core':<28}" + "".join(f"{count:>22}" for count in found))
     for name in next(iter(found.values())):
-        cells = "".join(
-            f"{f'{m:.0f} ({most:.0f})':>22}" for m, most in (f[name] for f in found.values())
-        )
-        print(f"{name:<24}{cells}")
+        cells = "".join(f"{told(f[name]):>22}" for f in found.values())
+        print(f"{name:<28}{cells}")
     if asked.json:
         asked.json.write_text(json.dumps(found))
 
