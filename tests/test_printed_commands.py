@@ -38,6 +38,7 @@ NOT_RUN = {
     r"^(app|serve)": "serves until it is stopped: tests/apps",
     r"://": "somebody else's server: tests/policies/servers, tests/judging/vlm",
     r"lerobot:runs": "LeRobot's own environment: tests/policies/test_lerobot_policy.py",
+    r"lerobot-reward:": "LeRobot's own environment: tests/judging/test_lerobot_reward.py",
     r"^export rerun": "Rerun's own environment: tests/data/test_rerun_export.py",
     r"runs/night": "several processes: tests/evaluation/test_execution.py",
     r"^doctor": "tests/test_doctor.py",

@@ -34,7 +34,8 @@ class JudgeVerb:
     which the verdicts are sent too."""
     judge: tyro.conf.UseAppendAction[tuple[str, ...]] = ()
     """Who judges: the folder of a checkpoint (`train judge`, `train progress`), human:LABELS.csv,
-    or vlm:http://HOST/v1?model=NAME. Repeat it for several; the shipped judge, if not given."""
+    vlm:http://HOST/v1?model=NAME, or lerobot-reward:FOLDER, a reward model of LeRobot. Repeat it
+    for several; the shipped judge, if not given."""
     panel: Literal["majority", "unanimous", "mean"] | None = None
     """How several judges give one verdict: what most say, what all say, or the mean probability.
     Ties are undecided."""

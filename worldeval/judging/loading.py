@@ -1,7 +1,8 @@
 """One URI, one judge. No torch is imported until a learned judge is asked for.
 
 Enters: ``checkpoints/judge`` (the folder of a checkpoint; its kind says which judge it is),
-``human:labels.csv`` (``human.py``), ``vlm:http://host/v1?model=NAME`` (``vlm/``), or
+``human:labels.csv`` (``human.py``), ``vlm:http://host/v1?model=NAME`` (``vlm/``),
+``lerobot-reward:FOLDER?threshold=0.8`` (a reward model of LeRobot, ``lerobot_reward.py``), or
 ``scheme:rest`` of another package, whose entry point ``worldeval.judges`` makes it from ``rest``.
 Leaves: a ``types.Judge``.
 """
@@ -44,16 +45,21 @@ def load_judge(uri: str | Path, *, device: str = "cpu") -> Judge:
 
         judge: Judge = VisionLanguageJudge.from_uri(text)
         return judge
+    if scheme == "lerobot-reward":
+        from worldeval.judging.lerobot_reward import LeRobotRewardJudge
+
+        return LeRobotRewardJudge.from_uri(text, device=device)
     folder = Path(uri)
     if scheme not in (".", "..") and not folder.exists():
         make = registry.registered("judges", scheme)
         if make is not None:
             return _registered(make, scheme, rest)
     if rest and not folder.exists():
-        known = ("human", "vlm", *registry.entries("judges"))
+        known = ("human", "vlm", "lerobot-reward", *registry.entries("judges"))
         raise ConfigError(
-            f"judge is {text!r}, expected the folder of a checkpoint, human:LABELS.csv or "
-            f"vlm:http://HOST/v1?model=NAME{registry.did_you_mean(scheme, known)}"
+            f"judge is {text!r}, expected the folder of a checkpoint, human:LABELS.csv, "
+            "vlm:http://HOST/v1?model=NAME or lerobot-reward:FOLDER"
+            f"{registry.did_you_mean(scheme, known)}"
         )
     kind = checkpoint.read_header(folder)["kind"]
     if kind not in LEARNED:
