@@ -37,6 +37,7 @@ NOT_RUN = {
     r"^(record|probe) ": "the simulator: tests/worlds, tests/imagination/test_probe.py",
     r"^(app|serve)": "serves until it is stopped: tests/apps",
     r"://": "somebody else's server: tests/policies/servers, tests/judging/vlm",
+    r"gym:": "packages of others: tests/worlds/test_environment.py",
     r"lerobot:runs": "LeRobot's own environment: tests/policies/test_lerobot_policy.py",
     r"lerobot-reward:": "LeRobot's own environment: tests/judging/test_lerobot_reward.py",
     r"^export rerun": "Rerun's own environment: tests/data/test_rerun_export.py",

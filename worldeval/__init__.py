@@ -44,6 +44,7 @@ _HOMES = {
     "WorldEvalError": "errors",
     "WorldStep": "types",
     "before_and_after": "evaluation.before_after",
+    "connect_world": "worlds.served",
     "evaluate": "evaluation.evaluate",
     "export_lerobot": "synthesis.export",
     "load_judge": "judging.loading",
@@ -81,6 +82,7 @@ __all__ = [
     "WorldStep",
     "__version__",
     "before_and_after",
+    "connect_world",
     "evaluate",
     "export_lerobot",
     "load_judge",
@@ -124,6 +126,7 @@ if TYPE_CHECKING:
         WorldStep,
     )
     from worldeval.worlds.metaworld import MetaWorld
+    from worldeval.worlds.served import connect_world
 
 
 def __getattr__(name: str) -> Any:

@@ -74,6 +74,7 @@ VERBS = {
     "rank": ("rank:Rank", "rates with intervals, ranks, agreement with the truth"),
     "app": ("app:App", "look at evaluations in the browser, also while they run"),
     "serve-policy": ("serve:ServePolicy", "a policy for other tools, behind a port"),
+    "serve-world": ("serve_world:ServeWorld", "a world for policies' own environments"),
     "reindex": ("app:Reindex", "rebuild the index of the app from the files"),
     "diagnose": ("diagnose:Diagnose", "how diverse a dataset is, and what a policy makes of it"),
     "synthesize": ("synthesize:Synthesize", "imagine varied rollouts, keep the good as a dataset"),

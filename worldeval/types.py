@@ -156,6 +156,8 @@ class StartsWorld(World, Protocol):
 
     own_chunks: int
     """How many chunks a rollout lasts, 1 or more."""
+    own_seed: int
+    """Of the randomness of its rollouts, as a suite's."""
 
     def own_starts(self) -> tuple[StartState, ...]: ...
 

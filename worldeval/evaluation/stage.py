@@ -38,8 +38,9 @@ class StageOptions:
 
     world: str = IMAGINATION
     """Where to act: imagination (the world model), metaworld (the simulator), toy (a test),
-    gym:ID?name=value (a gymnasium environment), or a world of your own: the name of its entry
-    point worldeval.worlds, or module:attr."""
+    gym:ID?name=value (a gymnasium environment), ws://HOST:PORT (what `worldeval serve-world`
+    serves), or a world of your own: the name of its entry point worldeval.worlds, or
+    module:attr."""
     suite: Path | None = None
     """JSON file of the start states; if not given, every episode of --starts, or the shipped
     suite."""
@@ -197,9 +198,12 @@ class StageOptions:
 
         starts = self.imagination.starts
         if self.suite is None and isinstance(world, StartsWorld):
-            own = world.own_starts()
             return Suite(
-                name=world.name, robot=world.robot.name, chunks=world.own_chunks, starts=own
+                name=world.name,
+                robot=world.robot.name,
+                chunks=world.own_chunks,
+                starts=world.own_starts(),
+                seed=world.own_seed,
             )
         if self.suite is None and starts is not None:
             store = EpisodeStore.open(starts)

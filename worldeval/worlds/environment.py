@@ -69,6 +69,7 @@ class GymnasiumWorld:
     """
 
     frames_per_step: int | None = None
+    own_seed = 0
 
     def __init__(
         self,

@@ -1,9 +1,9 @@
 """One name, one world. No simulator is imported until it is asked for.
 
-Enters: ``metaworld``, ``toy``, ``gym:ID?name=value`` (``environment.py``), the name of another
-package's entry point ``worldeval.worlds``, or "module:attr": a world, or a class or function that
-makes one without arguments. Leaves: an open ``types.World``. Imagination needs more than a name:
-``evaluation/opening.py``.
+Enters: ``metaworld``, ``toy``, ``gym:ID?name=value`` (``environment.py``), ``ws://HOST:PORT``
+(``served.py``), the name of another package's entry point ``worldeval.worlds``, or "module:attr": a
+world, or a class or function that makes one without arguments. Leaves: an open ``types.World``.
+Imagination needs more than a name: ``evaluation/opening.py``.
 """
 
 from __future__ import annotations
@@ -19,8 +19,8 @@ from worldeval.types import World
 
 OWN = {"metaworld": "metaworld:MetaWorld", "toy": "toy:ToyWorld"}
 """Name -> module and class of worldeval's own."""
-SCHEMES = {"gym": "environment"}
-"""Scheme -> module whose ``load`` makes a world of what stands behind it."""
+SCHEMES = {"gym": "environment:load", "ws": "served:load", "wss": "served:load_tls"}
+"""Scheme -> module and function that makes a world of what stands behind it."""
 _METHODS = ("reset", "step", "close")
 
 
@@ -36,7 +36,8 @@ def load_world(name: str, *, beside: tuple[str, ...] = ()) -> World:
         return world
     scheme, colon, rest = name.partition(":")
     if colon and scheme in SCHEMES:
-        made: World = import_module(f"worldeval.worlds.{SCHEMES[scheme]}").load(rest)
+        module, _, function = SCHEMES[scheme].partition(":")
+        made: World = getattr(import_module(f"worldeval.worlds.{module}"), function)(rest)
         return made
     value = registry.registered("worlds", name)
     if value is None and registry.is_attribute(name):
