@@ -15,7 +15,7 @@ from pathlib import Path
 import pytest
 
 from worldeval.rollout.engine import run
-from worldeval.rollout.progress import Progress, duration
+from worldeval.rollout.progress import Progress, duration, percentages
 from worldeval.rollout.recording import open_rollouts
 from worldeval.rollout.suite import Suite
 from worldeval.terminal import bar_options
@@ -103,3 +103,17 @@ def test_a_notebook_is_told_too_and_a_file_is_not(monkeypatch: pytest.MonkeyPatc
     assert bar_options() == {"disable": False, "file": sys.stdout}
     del shell.kernel  # IPython in a terminal
     assert bar_options() == {"disable": None}
+
+
+@pytest.mark.parametrize(
+    ("amounts", "shares"),
+    [
+        ({"a": 1, "b": 1, "c": 1}, {"a": 34, "b": 33, "c": 33}),
+        ({"model": 68.6, "write": 10.3, "engine": 21.1}, {"model": 69, "write": 10, "engine": 21}),
+        ({"a": 2.0, "b": 0.0}, {"a": 100, "b": 0}),
+        ({"a": 0.0}, {"a": 0}),
+        ({}, {}),
+    ],
+)
+def test_percentages_add_up_to_a_hundred(amounts: dict[str, float], shares: dict[str, int]) -> None:
+    assert percentages(amounts) == shares

@@ -21,7 +21,8 @@ runs out they are begun again in halves, and batches stay as small. A policy ser
 ends the run, and none of its rollouts is an error.
 
 Rollouts of a batch are written in the order of the suite, whichever ends first: the store is the
-same whatever the batch.
+same whatever the batch. That is done by another thread (``worldeval.rollout.writing``) while the
+next batch goes on.
 """
 
 from __future__ import annotations
@@ -29,9 +30,10 @@ from __future__ import annotations
 import logging
 import time
 import traceback
-from collections.abc import Callable, Collection, Iterator, Sequence
-from contextlib import contextmanager, suppress
-from typing import NoReturn
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import replace
+from typing import Any, NoReturn
 
 import numpy as np
 
@@ -42,7 +44,6 @@ from worldeval.errors import (
     PolicyError,
     PolicyGoneError,
     StartStateError,
-    StoreError,
     WorldError,
     WorldEvalError,
     ran_out_of_memory,
@@ -54,12 +55,13 @@ from worldeval.robots.bounds import starts_outside, staying
 from worldeval.rollout.fit import check_fit
 from worldeval.rollout.gathering import Gathered, frames_at_once
 from worldeval.rollout.observing import check_step, observe, take
-from worldeval.rollout.pausing import append_when_possible, free_memory
+from worldeval.rollout.pausing import free_memory
 from worldeval.rollout.progress import Progress
 from worldeval.rollout.recording import Recording, rollout_key
 from worldeval.rollout.resuming import check_held
 from worldeval.rollout.suite import Suite, rollout_seed
 from worldeval.rollout.summary import ChunkEvent, RunInterrupted, RunSummary
+from worldeval.rollout.writing import Writing
 from worldeval.types import (
     Episode,
     Outcome,
@@ -93,6 +95,8 @@ def run(
     proven: bool = False,
     retries: int = 0,
     disk_wait_s: float = 0.0,
+    facts: Callable[[Episode], Mapping[str, Any]] | None = None,
+    writing: Writing | None = None,
 ) -> RunSummary:
     """Roll out every start state of the suite that the store does not hold yet.
 
@@ -102,6 +106,9 @@ def run(
     another store. proven: the policy is known to work, so errors are kept from the first on.
     retries: how often a rollout that ended in an error is begun again before that is kept.
     disk_wait_s: how long to wait for space on a full disk, before StoreError.
+    facts: more of them for an episode, asked before any other rollout begins.
+    writing: what writes into ``store``, of whoever runs several times and calls its ``finish``
+        then; None: all is written when this returns.
     Raises MismatchError or PolicyError if policy, world, suite and robot do not fit together,
     StartStateError for a start state that the world does not have, ConfigError if a rollout of the
     store began at another start state of that name, RunInterrupted on Ctrl-C.
@@ -123,6 +130,8 @@ def run(
         proven,
         retries,
         disk_wait_s,
+        facts,
+        writing,
     ).all(batch, progress)
 
 
@@ -142,6 +151,8 @@ class _Run:
         proven: bool,
         retries: int,
         disk_wait_s: float,
+        facts: Callable[[Episode], Mapping[str, Any]] | None,
+        writing: Writing | None,
     ) -> None:
         self.world, self.suite, self.store = world, suite, store
         self.policy = guarded(policy)  # all that it raises is a PolicyError, and it changes nothing
@@ -155,7 +166,9 @@ class _Run:
         self.frames = 0
         self.began_s = time.perf_counter()
         self.total_steps = suite.chunks * self.robot.chunk_steps
-        self.retries, self.disk_wait_s = retries, disk_wait_s
+        self.retries, self.facts = retries, facts
+        self.alone = writing is None
+        self.writing = writing or Writing(store, disk_wait_s)
         held = {*store.keys, *skip}
         self.todo = [s for s in suite.starts if rollout_key(self.name, s.start_id) not in held]
         self.resumed = len(suite.starts) - len(self.todo)
@@ -185,6 +198,8 @@ class _Run:
                 self.in_order = [start.start_id for start in part]
                 self._batch(part)
                 self.progress.finish(len(part))
+            if self.alone:
+                self._written()
         except KeyboardInterrupt as stop:
             self._write_ended()
             report = self.report()
@@ -196,6 +211,9 @@ class _Run:
         except WorldEvalError:
             self._write_ended()
             raise
+        except BaseException:
+            self.writing.stop()  # the caller closes the store
+            raise
         finally:
             self.progress.end()
             if alone:
@@ -204,6 +222,12 @@ class _Run:
         if self.held_back:
             self._give_up()
         return self.report()
+
+    def _written(self) -> None:
+        """Wait until all that was handed over is in the store."""
+        began = time.perf_counter()
+        self.writing.finish()
+        self.seconds["write"] += time.perf_counter() - began
 
     def _tell_starts(self) -> None:
         """Log which start states lie outside of the robot's bounds, once for all policies."""
@@ -217,14 +241,15 @@ class _Run:
                 log.warning("%s", told)
 
     def report(self) -> RunSummary:
+        wall_s = time.perf_counter() - self.began_s
         return RunSummary(
             policy=self.name,
             world=self.world.name,
             outcomes=dict(self.outcomes),
             resumed=self.resumed,
             frames=self.frames,
-            seconds=dict(self.seconds),
-            wall_s=time.perf_counter() - self.began_s,
+            seconds={**self.seconds, "engine": max(0.0, wall_s - sum(self.seconds.values()))},
+            wall_s=wall_s,
             notes=self.policy.run_notes(),
         )
 
@@ -233,6 +258,7 @@ class _Run:
         error, unfinished = self._roll(starts)
         if error is None:
             return
+        self._written()  # and out of memory
         if isinstance(error, StartStateError):  # the suite does not belong to this world
             raise error
         if isinstance(error, PolicyAwayError):  # no fault of these rollouts
@@ -278,8 +304,10 @@ class _Run:
         ]
         rows = list(range(len(starts)))
         try:
+            began = time.perf_counter()
             with self._blame_world():
                 seen = self.world.reset(starts, seeds)
+                self.seconds["model"] += time.perf_counter() - began
                 check_step(seen, len(starts), 1, robot, self.world.name)
             for i, start in enumerate(starts):
                 joints = None if seen.joints is None else seen.joints[i, 0]
@@ -418,6 +446,8 @@ class _Run:
     def _end(self, episode: Episode, error: WorldEvalError | None = None) -> None:
         """A rollout is over: write it as soon as all before it in its batch are written."""
         self.proven = self.proven or error is None
+        if self.facts is not None:
+            episode = replace(episode, extra={**episode.extra, **self.facts(episode)})
         self.ended[episode.extra["start_id"]] = episode, error
         while self.in_order and self.in_order[0] in self.ended:
             self._keep(*self.ended.pop(self.in_order.pop(0)))
@@ -425,13 +455,13 @@ class _Run:
     def _write_ended(self) -> None:
         """Write what ended before the run was stopped, as far as the disk takes it at once: what it
         refuses, the next run makes again."""
-        self.disk_wait_s = 0.0
-        with suppress(StoreError):
-            for start_id in [one for one in self.in_order if one in self.ended]:
-                self._keep(*self.ended.pop(start_id))
+        for start_id in [one for one in self.in_order if one in self.ended]:
+            self._keep(*self.ended.pop(start_id))
+        for episode in self.writing.stop():
+            self.outcomes[episode.extra["outcome"]] -= 1
 
     def _keep(self, episode: Episode, error: WorldEvalError | None) -> None:
-        """Write an episode; hold errors back until the policy is known to work at all."""
+        """Have an episode written; hold errors back until the policy is known to work at all."""
         if error is not None and not self.proven:
             self.held_back.append((episode, error))
             if len(self.held_back) >= PATIENCE:
@@ -441,9 +471,9 @@ class _Run:
         self.held_back = []
         for one in [*waiting, episode]:
             began = time.perf_counter()
-            append_when_possible(self.store, one, self.disk_wait_s)
-            self.seconds["write"] += time.perf_counter() - began
             self.outcomes[one.extra["outcome"]] += 1
+            self.writing.put(one)
+            self.seconds["write"] += time.perf_counter() - began
 
     def _give_up(self) -> NoReturn:
         error = self.held_back[0][1]

@@ -9,6 +9,7 @@ import errno
 import gc
 import sys
 import time
+from collections.abc import Callable
 
 from worldeval.data.store.episodes import EpisodeStore
 from worldeval.errors import StoreError
@@ -18,14 +19,19 @@ from worldeval.types import Episode
 LOOK_AGAIN_S = 2.0
 
 
-def append_when_possible(store: EpisodeStore, episode: Episode, wait_s: float) -> None:
-    """Append; while the disk is full, say so once and try again for ``wait_s``, then StoreError."""
+def append_when_possible(
+    store: EpisodeStore, episode: Episode, most_s: Callable[[], float]
+) -> None:
+    """Append; while the disk is full, say so once and try again for ``most_s``, then StoreError.
+
+    most_s: asked each time, so that nobody waits any longer once it says 0.
+    """
     until_s: float | None = None
     while True:
         try:
             store.append(episode)
         except StoreError as error:
-            now_s = time.monotonic()
+            now_s, wait_s = time.monotonic(), most_s()
             if not _is_full(error) or wait_s <= 0 or (until_s is not None and now_s >= until_s):
                 raise
             if until_s is None:

@@ -9,7 +9,7 @@ in place::
 from __future__ import annotations
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 
 from tqdm import tqdm
 
@@ -151,3 +151,15 @@ def duration(seconds: float) -> str:
     if hours < 48:
         return f"{hours} h {minutes} min"
     return f"{hours // 24} d {hours % 24} h"
+
+
+def percentages(amounts: Mapping[str, float]) -> dict[str, int]:
+    """Whole percentages of the amounts' sum, which add up to 100: those nearest to the next whole
+    one are rounded up (the method of the largest remainder)."""
+    whole = sum(amounts.values())
+    exact = {name: 100 * amount / whole if whole > 0 else 0.0 for name, amount in amounts.items()}
+    shares = {name: int(share) for name, share in exact.items()}
+    missing = 100 - sum(shares.values()) if whole > 0 else 0
+    for name in sorted(exact, key=lambda name: shares[name] - exact[name])[:missing]:
+        shares[name] += 1
+    return shares

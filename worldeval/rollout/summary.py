@@ -41,7 +41,8 @@ class RunSummary:
     """New frames, the start frames not counted; each has all views."""
     wall_s: float
     seconds: dict[str, float]
-    """By part: policy, model (the world, less what it names itself), decode, write."""
+    """By part, together ``wall_s``: policy, model (the world, less what it names itself), decode,
+    write (waiting for it: it is done beside the rest), and the engine, which is what is left."""
     notes: tuple[str, ...] = ()
     """What the policy says that its user has to know, such as how many numbers were clipped."""
 

@@ -9,8 +9,10 @@ killed and continued runs end with the same episodes to the last bit.
 from __future__ import annotations
 
 import tempfile
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+import time
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -18,13 +20,13 @@ from tqdm import tqdm
 
 from worldeval.data import digests
 from worldeval.data.fit import robot_extra, store_fields
-from worldeval.data.store.coding import CodedViews
 from worldeval.data.store.episodes import EpisodeStore
 from worldeval.motion.adapters import Adapter
 from worldeval.rollout.engine import run
 from worldeval.rollout.recording import rollout_key
 from worldeval.rollout.suite import Suite
 from worldeval.rollout.summary import ChunkEvent, RunInterrupted, RunSummary
+from worldeval.rollout.writing import Writing
 from worldeval.synthesis.exploring import ExploringPolicy
 from worldeval.synthesis.making import Making
 from worldeval.synthesis.recipe import Recipe, as_text
@@ -35,16 +37,6 @@ from worldeval.types import Episode, Policy, World
 RECIPE, BATCH, MADE_BY, EXACTLY = "recipe", "batch", "made_by", "exactly"
 """Facts of an episode: its recipe, those that were imagined beside it, its ``Making``, and the
 digest of its frames before they were coded, of its poses and actions."""
-
-
-class MarkedStore(EpisodeStore):
-    """A store that writes into each episode what made it."""
-
-    marks: Callable[[Episode], Mapping[str, Any]]
-
-    def append(self, episode: Episode, coded: CodedViews | None = None) -> int:
-        facts = {**episode.extra, **self.marks(episode)}
-        return super().append(replace(episode, extra=facts), coded)
 
 
 @dataclass(kw_only=True)
@@ -73,7 +65,7 @@ class Imagining:
         Raises what ``rollout.engine.run`` raises.
         """
         store = self._store(root, "video", extra or {})
-        with store:
+        with store, self._writing_into(store) as writing:
             groups = [recipes[i : i + batch] for i in range(0, len(recipes), batch)]
             total = len(recipes) * self.making.chunks * self.world.robot.frames_per_chunk
             with tqdm(
@@ -85,7 +77,7 @@ class Imagining:
             ) as bar:
                 for number, group in enumerate(groups, start=1):
                     try:
-                        self._group(store, group, bar)
+                        self._group(store, group, writing, bar)
                     except RunInterrupted as stop:
                         raise RunInterrupted(
                             f"interrupted: {len(store)} of {len(recipes)} rollouts are kept; run "
@@ -99,23 +91,41 @@ class Imagining:
         """A batch, wholly, in a lossless store below ``folder``."""
         store = self._store(folder / "again", "lossless", {})
         with store:
-            self._run(store, recipes, None)
+            self._run(store, recipes, None, None)
         return store
 
-    def _group(self, store: MarkedStore, group: Sequence[Recipe], bar: Any) -> None:
+    @contextmanager
+    def _writing_into(self, store: EpisodeStore) -> Iterator[Writing]:
+        """Batches are written while the next ones are imagined; all are when this ends."""
+        writing = Writing(store)
+        try:
+            yield writing
+            began = time.perf_counter()
+            writing.finish()
+            self._add("writing", time.perf_counter() - began)
+        except BaseException:
+            writing.stop()
+            raise
+
+    def _group(
+        self, store: EpisodeStore, group: Sequence[Recipe], writing: Writing, bar: Any
+    ) -> None:
         keys = [rollout_key(self.policy.spec.name, recipe.start_id) for recipe in group]
         missing = [key for key in keys if key not in store]
         if not missing:
             return
         if len(missing) == len(keys):
-            self._run(store, group, bar)
+            self._run(store, group, writing, bar)
             return
+        writing.finish()
         with tempfile.TemporaryDirectory(dir=store.root.parent, prefix=".again-") as folder:
             made = self.again(group, Path(folder))
             for key in missing:
-                EpisodeStore.append(store, made.by_key(key))  # it is marked already
+                store.append(made.by_key(key))
 
-    def _run(self, store: MarkedStore, group: Sequence[Recipe], bar: Any) -> None:
+    def _run(
+        self, store: EpisodeStore, group: Sequence[Recipe], writing: Writing | None, bar: Any
+    ) -> None:
         world = VariedWorld(self.world, {recipe.start_id: recipe for recipe in group})
         noise = {recipe.start_id: recipe.noise for recipe in group if recipe.noise}
         policy = ExploringPolicy(self.policy, self.world.robot, noise)
@@ -126,7 +136,6 @@ class Imagining:
             starts=tuple(recipe.start() for recipe in group),
             seed=self.making.seed,
         )
-        store.marks = _Marks(world, self.making)
 
         def shown(event: ChunkEvent) -> None:
             bar.update(event.frames.shape[0] * event.frames.shape[1])
@@ -140,6 +149,8 @@ class Imagining:
             progress=False,
             adapter=self.adapter,
             on_chunk=None if bar is None else shown,
+            facts=_Marks(world, self.making),
+            writing=writing,
         )
         self._count(summary, world.seconds)
 
@@ -150,19 +161,21 @@ class Imagining:
             "policy": summary.seconds["policy"],
             "writing": summary.seconds["write"],
         }
+        parts["engine"] = max(0.0, summary.wall_s - sum(parts.values()))
         for name, seconds in parts.items():
-            self.seconds[name] = self.seconds.get(name, 0.0) + seconds
+            self._add(name, seconds)
 
-    def _store(self, root: Path, images: str, extra: Mapping[str, Any]) -> MarkedStore:
+    def _add(self, name: str, seconds: float) -> None:
+        self.seconds[name] = self.seconds.get(name, 0.0) + seconds
+
+    def _store(self, root: Path, images: str, extra: Mapping[str, Any]) -> EpisodeStore:
         robot = self.world.robot
-        store = MarkedStore.open_or_create(
+        return EpisodeStore.open_or_create(
             root,
             **store_fields(robot),
             images=images,
             extra={"kind": "rollouts", **robot_extra(robot), **extra},
         )
-        assert isinstance(store, MarkedStore)
-        return store
 
 
 @dataclass(frozen=True)

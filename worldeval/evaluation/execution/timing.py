@@ -1,4 +1,4 @@
-"""Where the time of a run went: policy, model, decode, write, judge, and all else.
+"""Where the time of a run went: policy, model, decode, write, engine, judge, and around them.
 
 Enters: ``RunSummary``s and the clock. Leaves: one line for people, and ``spent`` in run.json.
 """
@@ -19,15 +19,15 @@ from worldeval.data.provenance import (
     write_atomically,
 )
 from worldeval.evaluation.execution.options import ExecutionOptions
-from worldeval.rollout.progress import duration
+from worldeval.rollout.progress import duration, percentages
 from worldeval.rollout.summary import RunSummary
 from worldeval.settings import settings_from
 
 
 @dataclass(frozen=True, kw_only=True)
 class Spent:
-    """by: "all", or the shard. seconds: by part, summed over workers; the rest of ``wall_s`` times
-    ``workers`` is starting, checking, waiting."""
+    """by: "all", or the shard. seconds: by part as in ``RunSummary``, summed over workers; the rest
+    of ``wall_s`` times ``workers`` is around it: starting, checking, gathering, waiting."""
 
     by: str
     wall_s: float
@@ -40,9 +40,9 @@ class Spent:
         whole = self.wall_s * self.workers
         if whole <= 0:
             return ""
-        parts = {name: seconds / whole for name, seconds in self.seconds.items()}
-        parts["else"] = max(0.0, 1 - sum(parts.values()))
-        told = ", ".join(f"{name} {part:.0%}" for name, part in parts.items())
+        around = max(0.0, whole - sum(self.seconds.values()))
+        shares = percentages({**self.seconds, "around it": around})
+        told = ", ".join(f"{name} {share} %" for name, share in shares.items())
         many = f" of {self.workers} workers" if self.workers > 1 else ""
         return f"time: {duration(self.wall_s)}{many}: {told}"
 

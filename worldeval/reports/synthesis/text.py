@@ -8,6 +8,8 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING
 
+from worldeval.rollout.progress import percentages
+
 if TYPE_CHECKING:
     import pandas as pd
 
@@ -35,11 +37,9 @@ def time_text(seconds: Mapping[str, float], wall_s: float, frames: int) -> str:
     """Where the time of a run went, in shares of all of it."""
     if wall_s <= 0:
         return ""
-    known = {name: value for name, value in seconds.items() if value >= 0.005 * wall_s}
-    rest = max(0.0, wall_s - sum(known.values()))
-    parts = sorted(known.items(), key=lambda item: (item[0] != WORLD_MODEL, -item[1]))
-    said = [f"{name} {100 * value / wall_s:.0f} %" for name, value in parts]
-    if rest >= 0.005 * wall_s:
-        said.append(f"rest {100 * rest / wall_s:.0f} %")
+    rest = max(0.0, wall_s - sum(seconds.values()))
+    shares = percentages({**seconds, "rest": rest})
+    order = sorted(seconds, key=lambda name: (name != WORLD_MODEL, -seconds[name]))
+    said = [f"{name} {shares[name]} %" for name in [*order, "rest"] if shares[name]]
     rate = f", {frames / wall_s:.1f} frames/s" if frames else ""
     return f"{wall_s:.0f} s{rate}: {', '.join(said)}"
