@@ -138,3 +138,31 @@ def test_start_states_of_a_store(store: EpisodeStore) -> None:
 def test_another_robot_is_refused(store: EpisodeStore, change: dict, message: str) -> None:
     with pytest.raises(MismatchError, match=message):
         RecordedWorld(store, dataclasses.replace(ROBOT, **change))
+
+
+def test_a_store_is_a_world_by_name(tmp_path: Path) -> None:
+    from worldeval import cli, testing
+    from worldeval.data.store.episodes import EpisodeStore
+    from worldeval.errors import ConfigError, StoreError
+    from worldeval.worlds.loading import load_world
+
+    robot = testing.TOY_ROBOT
+    suite = Suite(name="s", robot=robot.name, chunks=2, starts=testing.toy_starts(count=1))
+    with open_rollouts(tmp_path / "a", robot, images="lossless") as made:
+        run(testing.ToyWorld(), testing.ToyPolicy(), suite, made, batch=2, progress=False)
+    name = f"recorded:{tmp_path / 'a'}?policy=toy"
+    said = {e.extra["policy"] for e in EpisodeStore.open(tmp_path / "a")}
+    name = name.replace("=toy", f"={said.pop()}")
+    words = ["rollout", "--world", name, "--policy", "zero", "--out", str(tmp_path / "b")]
+    assert cli.main(words) == 0
+    a, b = EpisodeStore.open(tmp_path / "a"), EpisodeStore.open(tmp_path / "b")
+    assert len(a.keys) == len(b.keys) == len(suite.starts)
+    for one, other in zip(a, b, strict=True):
+        assert np.array_equal(one.poses[: other.length], other.poses)
+        assert one.success == other.success
+    with pytest.raises(ConfigError, match="no argument 'polcy', did you mean 'policy'"):
+        load_world(f"recorded:{tmp_path / 'a'}?polcy=x")
+    with pytest.raises(ConfigError, match="names no store"):
+        load_world("recorded:")
+    with pytest.raises((StoreError, ConfigError), match="nowhere"):
+        load_world(f"recorded:{tmp_path / 'nowhere'}")

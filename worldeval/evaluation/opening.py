@@ -24,6 +24,8 @@ if TYPE_CHECKING:
     from worldeval.world_model.interfaces import LatentModelConfig
 
 IMAGINATION = "imagination"
+HYBRID = "hybrid"
+"""hybrid:WORLD, of metaworld where no other is named: the world model draws what another does."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -86,7 +88,17 @@ def open_world(name: str, options: ImaginationOptions | None = None) -> World:
     """The world of that name (``worlds/loading.py``); ``options`` are for imagination."""
     if name == IMAGINATION:
         return open_imagination(options or ImaginationOptions())
-    return load_world(name, beside=(IMAGINATION,))
+    if imagines(name):
+        from worldeval.imagination.hybrid import Hybrid
+
+        drawn = open_imagination(options or ImaginationOptions())
+        return Hybrid(load_world(name.partition(":")[2] or "metaworld"), drawn)
+    return load_world(name, beside=(IMAGINATION, HYBRID))
+
+
+def imagines(name: str) -> bool:
+    """Whether the world ``name`` needs the world model."""
+    return name.partition(":")[0] in (IMAGINATION, HYBRID) and not name.startswith("imagination:")
 
 
 def open_imagination(
@@ -231,12 +243,16 @@ def imagination_content(options: ImaginationOptions) -> dict[str, dict[str, str]
 def world_content(name: str, options: ImaginationOptions) -> dict[str, dict[str, str]]:
     """What decides what the world ``name`` shows, for ``provenance``: the model's files, or the
     code of a world that is not worldeval's own."""
+    from worldeval.data import digests
     from worldeval.policies.content import code_content, policy_content
 
-    if name == IMAGINATION:
+    if imagines(name):
         return imagination_content(options)
     if name.partition(":")[0] in SCHEMES:  # files among its arguments, as of a policy
         parts = policy_content(name)
+        place = Path(name.partition(":")[2].partition("?")[0])
+        if place.is_dir():
+            parts["what it names"] = digests.of_path(place)
         return {f"world {name}": parts} if parts else {}
     where = where_of(name)
     return {} if where is None else {f"world {name}": code_content(where)}

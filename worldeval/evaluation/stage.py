@@ -38,6 +38,7 @@ class StageOptions:
 
     world: str = IMAGINATION
     """Where to act: imagination (the world model), metaworld (the simulator), toy (a test),
+    hybrid (the simulator acts, the world model draws), recorded:STORE (what was recorded),
     gym:ID?name=value (a gymnasium environment), ws://HOST:PORT (what `worldeval serve-world`
     serves), or a world of your own: the name of its entry point worldeval.worlds, or
     module:attr."""
@@ -78,11 +79,11 @@ class StageOptions:
         so no GPU is taken. Raises what does not fit together before anything is rolled out.
         """
         from worldeval.data.provenance import MANIFEST, read_manifest, write_manifest
-        from worldeval.evaluation.opening import fingerprint, world_content
+        from worldeval.evaluation.opening import fingerprint, imagines, world_content
 
         stage, opened = self._opened(out, policies, controls, seed, only_head)
         suite, out = stage.suite, stage.folder
-        imagined = self.world == IMAGINATION
+        imagined = imagines(self.world)
         try:
             config = {
                 "world": self.world,

@@ -1,9 +1,10 @@
 """One name, one world. No simulator is imported until it is asked for.
 
 Enters: ``metaworld``, ``toy``, ``gym:ID?name=value`` (``environment.py``), ``ws://HOST:PORT``
-(``served.py``), the name of another package's entry point ``worldeval.worlds``, or "module:attr": a
-world, or a class or function that makes one without arguments. Leaves: an open ``types.World``.
-Imagination needs more than a name: ``evaluation/opening.py``.
+(``served.py``), ``recorded:STORE`` (``recorded.py``), the name of another package's entry point
+``worldeval.worlds``, or "module:attr": a world, or a class or function that makes one without
+arguments. Leaves: an open ``types.World``. Imagination needs more than a name:
+``evaluation/opening.py``.
 """
 
 from __future__ import annotations
@@ -19,7 +20,12 @@ from worldeval.types import World
 
 OWN = {"metaworld": "metaworld:MetaWorld", "toy": "toy:ToyWorld"}
 """Name -> module and class of worldeval's own."""
-SCHEMES = {"gym": "environment:load", "ws": "served:load", "wss": "served:load_tls"}
+SCHEMES = {
+    "gym": "environment:load",
+    "recorded": "recorded:load",
+    "ws": "served:load",
+    "wss": "served:load_tls",
+}
 """Scheme -> module and function that makes a world of what stands behind it."""
 _METHODS = ("reset", "step", "close")
 

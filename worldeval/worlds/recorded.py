@@ -19,9 +19,12 @@ import numpy as np
 from worldeval.data import digests
 from worldeval.data.fit import check_store
 from worldeval.data.store.episodes import EpisodeStore
-from worldeval.errors import MismatchError, StartStateError, WorldError
+from worldeval.errors import ConfigError, MismatchError, StartStateError, WorldError
+from worldeval.policies.arguments import split_arguments
+from worldeval.registry import did_you_mean
 from worldeval.robots import RobotSpec
 from worldeval.types import ActionChunk, Episode, StartState, WorldStep
+from worldeval.worlds.named import robot_of_store
 
 
 class RecordedWorld:
@@ -34,6 +37,7 @@ class RecordedWorld:
     """
 
     frames_per_step: int | None = None
+    own_seed = 0
 
     def __init__(
         self,
@@ -68,6 +72,15 @@ class RecordedWorld:
         self._episodes: list[Episode | None] = []
         self._time: list[int] = []
         self._digests: dict[str, str] | None = None
+
+    @property
+    def own_chunks(self) -> int:
+        """As long as the longest recording, in whole chunks."""
+        frames = max((int(n) for n in self._table["length"]), default=1) - 1
+        return max(1, -(-frames // self.robot.frames_per_chunk))
+
+    def own_starts(self) -> tuple[StartState, ...]:
+        return self.start_states()
 
     def start_states(self) -> tuple[StartState, ...]:
         """One start state an episode, with its key as ``start_id``: the store as a suite."""
@@ -171,3 +184,22 @@ class RecordedWorld:
             f"start state {start_id!r} is neither a key nor a start_id in {self._store.root} "
             f"({len(self._index)} episodes); take start states from start_states()"
         )
+
+
+def load(rest: str) -> RecordedWorld:
+    """The world of ``recorded:STORE?policy=NAME``, whose robot the store keeps."""
+    place, given = split_arguments(rest, "world")
+    for name in given:
+        if name != "policy":
+            raise ConfigError(
+                f"world 'recorded:{rest}' has no argument {name!r}"
+                f"{did_you_mean(name, ['policy'])}; it has policy"
+            )
+    if not place:
+        raise ConfigError("world 'recorded:' names no store; write recorded:FOLDER")
+    store = EpisodeStore.open(place)
+    return RecordedWorld(
+        store,
+        robot_of_store(store),
+        policy=given["policy"].text if "policy" in given else None,
+    )
