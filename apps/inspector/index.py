@@ -207,6 +207,8 @@ class Index:
         order: one of ``ORDERS``; the first of them where it is none. total: how many meet the
         query, of whom has counted them already.
         """
+        if total == 0:
+            return []
         where, values = _where(query, run)
         by = ", ".join(ORDERS.get(order, ORDERS[""])[1])
         # Where few rollouts meet the query they are found and sorted; else the order's own index is

@@ -109,6 +109,7 @@ def test_labels_given_by_keys_arrive_in_the_folder(
     page.goto(f"{address}?tab=label")
     page.wait_for_selector("[data-label]")
     assert "full" not in page.inner_text(".we-label"), "blinded"
+    assert page.locator(".we-b-meter i").bounding_box()["width"] == 0, "nothing is labelled yet"
     page.fill("[data-rater]", "browser")
     page.keyboard.press("Enter")
     page.wait_for_selector(".we-b-film .we-player.ready")

@@ -79,10 +79,10 @@ def _form(context: Context, runs: list[Run], state: State) -> str:
     return (
         '<form class="we-filters" data-go><input type="hidden" name="tab" value="browse">'
         f"{run_choice(runs, state)}{choices(context, state)}"
-        '<label class="we-field we-grow"><span>Query</span>'
+        f"{choice('order', 'Order', orders, state['order'])}"
+        '<label class="we-field we-grow we-query"><span>Query</span>'
         f'<input name="q" type="search" value="{escape(state["q"])}" placeholder="{EXAMPLE}" '
         f'title="{escape(HELP)}" autocomplete="off" spellcheck="false"></label>'
-        f"{choice('order', 'Order', orders, state['order'])}"
         f'<button type="submit">Show</button></form><p class="we-quick">{quick}</p>'
     )
 
@@ -103,7 +103,7 @@ def _card(state: State, rollout: Rollout, *, several: bool) -> str:
     if rollout.probability is not None:
         marks += f'<span class="we-soft">{rollout.probability:.2f}</span>'
     if rollout.true_outcome:
-        marks += f'<span class="we-soft">true:</span>{outcome(rollout.true_outcome)}'
+        marks += f'<span class="we-true">true: {outcome(rollout.true_outcome)}</span>'
     if rollout.trusted is False:
         marks += '<span class="we-odd">not trusted</span>'
     preview = f'<span class="we-preview" data-preview="{rollout.id}" aria-hidden="true"></span>'

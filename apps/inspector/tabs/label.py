@@ -228,7 +228,8 @@ show what cannot be <kbd>A</kbd></label><input type="text" data-comment maxlengt
 placeholder="comment (M), goes with the next label" aria-label="Comment">
 <button type="button" class="we-button" data-undo title="Take the last label back (Z)">Undo</button>
 <button type="button" class="we-button" data-skip title="Later (N)">Skip</button></div></div>
-<aside><section class="we-card"><h3>Raters</h3><div class="we-b-table"></div></section>
+<aside><section class="we-card"><h3>Raters</h3><div class="we-b-table">
+<p class="we-soft">Who labelled how much is shown when you have typed your name.</p></div></section>
 <section class="we-card"><h3>How it works</h3><p class="we-soft">Whose rollout it is, and what the
 judge says, is hidden. First come those of which judge and trust are least sure. Each label is on
 the disk at once, in <code>{labels}</code>.</p><p class="we-soft">Keys: S, F, U; 1, 2, 3 for a
