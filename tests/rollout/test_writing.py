@@ -95,6 +95,9 @@ def test_what_cannot_be_written_is_raised_and_none_after_it_is_written(store: Sl
         for number in range(4):
             writing.put(episode(number))
         writing.finish()
+    for again in (writing.finish, lambda: writing.put(episode(4))):
+        with pytest.raises(StoreError, match="No space left"):
+            again()
     assert list(store.metadata()["key"]) == ["p/0"]
     refused = writing.stop()  # there may be room for the others
     assert [one.key for one in refused] == ["p/1"] and "p/1" not in store.keys
@@ -109,4 +112,24 @@ def test_stopping_writes_what_waits_and_waits_for_no_space(store: Slow) -> None:
         writing.put(episode(number))
     assert [one.key for one in writing.stop()] == ["p/1"]
     assert list(store.metadata()["key"]) == ["p/0", "p/2"]
+    store.close()
+
+
+def test_who_presses_ctrl_c_again_leaves_no_half_of_a_film(
+    store: Slow, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    writing = Writing(store)
+    writing.put(episode(0))
+    join, pressed = threading.Thread.join, [1, 2]
+
+    def interrupted(thread: threading.Thread, timeout: float | None = None) -> None:
+        if thread.name == "writing" and pressed:
+            pressed.pop()
+            raise KeyboardInterrupt
+        store.may.set()
+        join(thread, timeout)
+
+    monkeypatch.setattr(threading.Thread, "join", interrupted)
+    assert writing.stop() == ()
+    assert not pressed and list(store.metadata()["key"]) == ["p/0"]
     store.close()

@@ -31,7 +31,7 @@ import logging
 import time
 import traceback
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import replace
 from typing import Any, NoReturn
 
@@ -44,6 +44,7 @@ from worldeval.errors import (
     PolicyError,
     PolicyGoneError,
     StartStateError,
+    StoreError,
     WorldError,
     WorldEvalError,
     ran_out_of_memory,
@@ -455,9 +456,14 @@ class _Run:
     def _write_ended(self) -> None:
         """Write what ended before the run was stopped, as far as the disk takes it at once: what it
         refuses, the next run makes again."""
-        for start_id in [one for one in self.in_order if one in self.ended]:
-            self._keep(*self.ended.pop(start_id))
-        for episode in self.writing.stop():
+        refused = self.writing.stop()
+        try:
+            for start_id in [one for one in self.in_order if one in self.ended]:
+                with suppress(StoreError):  # it is tried again at the end
+                    self._keep(*self.ended.pop(start_id))
+        finally:
+            refused += self.writing.stop()
+        for episode in refused:
             self.outcomes[episode.extra["outcome"]] -= 1
 
     def _keep(self, episode: Episode, error: WorldEvalError | None) -> None:

@@ -36,7 +36,7 @@ class Writing:
 
     def put(self, episode: Episode) -> None:
         """Have it written behind those before it. Raises what an earlier one could not be written
-        for; then neither that nor the later ones are."""
+        for: neither that nor any later one is, until ``stop``."""
         with self._changed:
             self._waiting.append(episode)
             self._changed.notify_all()
@@ -65,11 +65,9 @@ class Writing:
         It is not interrupted itself: a film that is under way is finished first.
         """
         self._disk_wait_s = 0.0
-        while True:
-            with suppress(KeyboardInterrupt):
-                with suppress(BaseException):
-                    self.finish()
-                break
+        while self._thread is not None:
+            with suppress(BaseException):  # Ctrl-C again: it is what we are about
+                self.finish()
         refused: list[Episode] = []
         self._error = None
         for episode in self._waiting:
@@ -82,8 +80,7 @@ class Writing:
 
     def _raise(self) -> None:
         if self._error is not None:
-            error, self._error = self._error, None
-            raise error
+            raise self._error
 
     def _bytes(self) -> int:
         return sum(episode.frames.nbytes for episode in self._waiting)
