@@ -130,7 +130,10 @@ def one_way(options: argparse.Namespace) -> dict[str, Any]:
                     if part is not None:
                         part.compile()
         rollouts.autoencoder.decoder.compile()
-    exact = nullcontext() if way != "bfloat16" else torch.autocast("cpu", torch.bfloat16)
+    exact = nullcontext()
+    if way == "bfloat16":
+        exact, decode = torch.autocast("cpu", torch.bfloat16), rollouts.autoencoder.decode
+        rollouts.autoencoder.decode = lambda latents: decode(latents).float()
     pose, rng = begun(rollouts, options.batches[0]), np.random.default_rng(1)
     with exact:
         began = time.perf_counter()
@@ -176,7 +179,10 @@ def in_processes(
         if count > 1:
             words = ["taskset", "-c", str(cores[number % len(cores)]), *words]
         running.append(subprocess.Popen(words, stdout=subprocess.PIPE, text=True))
-    rows = [json.loads(process.communicate()[0].splitlines()[-1]) for process in running]
+    said = [process.communicate()[0] for process in running]
+    if any(process.returncode for process in running):
+        raise SystemExit(f"{way!r} ended without figures; what it said stands above")
+    rows = [json.loads(text.splitlines()[-1]) for text in said]
     return {
         **rows[0],
         "frames_per_s": sum(row["frames_per_s"] for row in rows),
