@@ -232,3 +232,33 @@ def test_a_world_that_is_not_there_is_told() -> None:
     env = WorldEnv(toy(), SUITE)
     with pytest.raises(StartStateError, match="not in suite"):
         env.reset(options={"start_id": "x"})
+
+
+@pytest.mark.weights
+@pytest.mark.sim
+def test_an_environment_can_be_written_down_and_made_again() -> None:
+    env = gymnasium.make(WORLD, world="metaworld", task="reach", observation="flat")
+    again = gymnasium.make(gymnasium.envs.registration.EnvSpec.from_json(env.spec.to_json()))
+    assert again.observation_space == env.observation_space
+    vector = gymnasium.make_vec(
+        WORLD, num_envs=2, vectorization_mode="sync", world=toy(), suite=SUITE
+    )
+    words = vector.reset(seed=0)[0]["instruction"]
+    assert words == (SUITE.starts[0].instruction, SUITE.starts[1].instruction)
+    assert EnvForm(view_size=np.array([4, 5])).view_size == (4, 5)  # type: ignore[arg-type]
+
+
+@pytest.mark.heavy
+def test_stable_baselines3_accepts_a_world() -> None:
+    """Its own checker and its learner, on the flat form; needs stable-baselines3 installed."""
+    sb3 = pytest.importorskip("stable_baselines3")
+    from stable_baselines3.common.env_checker import check_env as checked
+
+    options = {"observation": "flat", "view_size": (6, 6)}
+    env = gymnasium.make(WORLD, world=toy(), suite=SUITE, **options)
+    checked(env.unwrapped)
+    learner = sb3.PPO("MlpPolicy", env, n_steps=16, batch_size=8, n_epochs=1, device="cpu", seed=0)
+    learner.learn(32)
+    action, _ = learner.predict(env.reset(seed=0)[0], deterministic=True)
+    assert action in env.action_space
+    env.close()

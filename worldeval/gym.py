@@ -14,7 +14,7 @@ after ``import worldeval.gym`` the name alone is enough. Equal seeds give equal 
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -209,16 +209,19 @@ def _path(given: Any) -> Path | None:
 
 def register() -> None:
     """Tell gymnasium the names; importing this module does."""
-    entries: tuple[tuple[str, Callable[..., Any], Callable[..., Any]], ...] = (
-        (IMAGINATION_ID, imagination, imagination_vector),
-        (WORLD_ID, world_env, world_vector_env),
-    )
-    for name, one, many in entries:
+    # Named, not given, so that gymnasium can write an environment's spec down.
+    for name, one, many in (
+        (IMAGINATION_ID, "imagination", "imagination_vector"),
+        (WORLD_ID, "world_env", "world_vector_env"),
+    ):
         if name not in gymnasium.registry:
             # It minds the order of reset and step itself, and LeRobot asks for task_description,
             # which gymnasium's wrapper would hide.
             gymnasium.register(
-                id=name, entry_point=one, vector_entry_point=many, order_enforce=False
+                id=name,
+                entry_point=f"{__name__}:{one}",
+                vector_entry_point=f"{__name__}:{many}",
+                order_enforce=False,
             )
 
 

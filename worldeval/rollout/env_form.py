@@ -60,11 +60,12 @@ class EnvForm:
                 raise ConfigError(
                     f"{name} is {given!r}{near}, expected {' or '.join(map(repr, known))}"
                 )
-        size = self.view_size
-        right = isinstance(size, Sequence) and len(size) == 2
-        if not right or not all(type(n) is int and n > 0 for n in size):
+        size: Any = self.view_size
+        pair = size.tolist() if isinstance(size, np.ndarray) else size
+        right = isinstance(pair, Sequence) and len(pair) == 2
+        if not right or not all(type(n) is int and n > 0 for n in pair):
             raise ConfigError(f"view_size is {size!r}, expected (height, width) in pixels")
-        object.__setattr__(self, "view_size", tuple(size))
+        object.__setattr__(self, "view_size", tuple(pair))
         if self.views is not None:
             names = (self.views,) if isinstance(self.views, str) else tuple(self.views)
             object.__setattr__(self, "views", names)
