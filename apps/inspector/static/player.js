@@ -166,7 +166,7 @@
     play() {
       if (this.at >= this.last) this.seek(0);
       this.playing = true;
-      this.toggle.textContent = '⏸';
+      this.toggle.textContent = '▮▮';
       this.toggle.setAttribute('aria-label', 'Pause (space)');
       this.began = null;
       for (const side of this.sides) {
