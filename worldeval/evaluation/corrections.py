@@ -44,7 +44,7 @@ def measure_trust(
     return pd.concat(told, ignore_index=True), []
 
 
-def why_no_trust(stores: Sequence[Path], world_model: str) -> list[str]:
+def why_no_trust(stores: Sequence[Path], world_model: str | None) -> list[str]:
     """A note where the shipped trust does not fit rollouts of this world model; else nothing."""
     return _trust_calibration(stores, world_model)[1]
 
