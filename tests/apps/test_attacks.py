@@ -22,7 +22,10 @@ PASSWD = (
     "../../../../etc/passwd", "..%2f..%2fetc%2fpasswd", "..%252f..%252fetc%252fpasswd", "%00",
     "t../../etc/passwd", "..\\..\\etc\\passwd", "file:///etc/passwd", "' OR 1=1 --",
 )  # fmt: skip
-STATE = ("run", "other", "rollout", "start", "task", "policies", "swap", "q", "page", "dataset")
+STATE = (
+    "run", "other", "rollout", "start", "task", "policies", "swap", "q", "page", "data", "episode",
+    "policy", "judge", "outcome", "order", "stage", "odd",
+)  # fmt: skip
 """Names in the URL that panes read beside those that a route declares."""
 
 
