@@ -1,12 +1,15 @@
 """Does learning from imagined rollouts make a policy better, truly? One command for the proof:
 
     python benchmarks/ship.py improvement-suites --out runs/improvement
+    worldeval train policy --store recordings/training --family patches --demonstrations 8 \\
+        --loop.steps 900 --loop.seed 22 --loop.threads 1 --seen-through checkpoints/autoencoder \\
+        --out runs/few/patches-few    # thumbnails: seed 21, plain: seed 23
     python benchmarks/improvement/run.py --out runs/improvement \\
-        --policies checkpoints/policies/few-data runs/population/plain-middle \\
-            runs/population/thumbnails-good runs/population/patches-good \\
-        --targets few-data=drawer-open,faucet-close plain-middle=drawer-open,button-press \\
-            thumbnails-good=faucet-close,faucet-open patches-good=faucet-close,window-close \\
-        --per-task 40 --variations 1 --samples 4 \\
+        --policies checkpoints/policies/few-data runs/few/thumbnails-few runs/few/patches-few \\
+            runs/few/plain-few \\
+        --targets few-data=drawer-open,faucet-close thumbnails-few=drawer-open,window-close \\
+            patches-few=drawer-open,button-press plain-few=drawer-open,drawer-close \\
+        --per-task 40 --variations 1 --samples 4 --most 50 --steps 800 --mix 0.3 \\
         --recorded recordings/training \\
         --suite runs/improvement/imagine.json --starts runs/improvement/starts-imagine \\
         --held-out runs/improvement/held-out.json \\
