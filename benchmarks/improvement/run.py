@@ -158,8 +158,9 @@ def oracle_verdicts(s: Settings, policy: str) -> None:
         (home / ORACLE / f"{name}.csv").write_text(text)
 
 
-CORE = ("finetuned", "unselected", "oracle-selected", "real-filtered")
-"""Arms that decide the size; of the others some may have fewer, and their rows say so."""
+CORE = ("finetuned", "unselected", "real-filtered")
+"""Arms that decide the size; of the others some may have fewer, and their rows say so. Physics can
+choose only among rollouts that began where the recording did, half of them."""
 
 
 def decide_size(s: Settings, policy: str) -> None:
