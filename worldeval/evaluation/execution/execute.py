@@ -8,8 +8,10 @@ from __future__ import annotations
 
 import time
 from collections import Counter
-from collections.abc import Collection, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
 from dataclasses import replace
+from functools import partial
+from itertools import islice
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -69,14 +71,13 @@ class Execution:
         todo, count = [], 0
         for policy, suite in self.parts:
             name = policy.spec.name
-            missing = [
-                s.start_id for s in suite.starts if rollout_key(name, s.start_id) not in held
-            ]
+            missing = partial(_missing, name, suite, held)
             todo.append((name, missing))
-            self.summaries[name].resumed = len(suite.starts) - len(missing)
-            count += len(missing)
+            few = sum(1 for _ in missing())
+            self.summaries[name].resumed = len(suite.starts) - few
+            count += few
         # The batches of one process: a world model's rounding differs with the size of a batch.
-        self.schedule = Schedule(_units(todo, self.batch))
+        self.schedule = Schedule(units(todo, self.batch))
         first = self.parts[0][1]
         self.progress.begin(
             f"{self.options.workers} workers",
@@ -251,7 +252,13 @@ class _Sum:
         )
 
 
-def _units(todo: Sequence[tuple[str, Sequence[str]]], each: int) -> Iterator[Unit]:
+def units(todo: Sequence[tuple[str, Callable[[], Iterable[str]]]], each: int) -> Iterator[Unit]:
+    """The start states of each policy in units of ``each``, made when they are asked for."""
     for name, starts in todo:
-        for i in range(0, len(starts), each):
-            yield Unit(policy=name, starts=tuple(starts[i : i + each]))
+        left = iter(starts())
+        while some := tuple(islice(left, each)):
+            yield Unit(policy=name, starts=some)
+
+
+def _missing(policy: str, suite: Suite, held: Collection[str]) -> Iterator[str]:
+    return (s.start_id for s in suite.starts if rollout_key(policy, s.start_id) not in held)
