@@ -30,6 +30,7 @@ from pathlib import Path
 
 from apps.inspector.index import Index
 from apps.inspector.records import identifier
+from apps.inspector.schema import NAMED
 
 TRIES = 5
 SERVED = 20
@@ -86,6 +87,8 @@ def fill(file: Path, root: Path, count: int) -> None:
         db.executemany(
             f"INSERT INTO rollouts VALUES ({','.join('?' * 21)})", map(row, range(count))
         )
+        for column in NAMED:
+            db.execute(f"INSERT INTO names SELECT DISTINCT '{column}', {column} FROM rollouts")
         db.execute("ANALYZE")
         for number in range(10):
             name, now = f"run-{number}", time.time()

@@ -59,6 +59,8 @@ class Options:
     auth: tuple[str, str] | None = None
     root_path: str = ""
     cache: Path | None = None
+    index: str | None = None
+    """URL of a Postgres database; a file in the cache, if None."""
     live: LiveWorld | None = None
     watching: Watching | None = None
 
@@ -115,6 +117,7 @@ def serve(options: Options) -> None:
     context = Context(
         roots,
         options.cache or default_cache(roots),
+        index=options.index,
         live=options.live,
         watching=options.watching,
     )
@@ -174,11 +177,14 @@ def _is_loopback(host: str) -> bool:
 def reindex(options: Options) -> str:
     """Read everything again; a sentence on what there is."""
     roots = _existing(options.roots)
-    index = Index(roots, (options.cache or default_cache(roots)) / "index.sqlite")
+    file = (options.cache or default_cache(roots)) / "index.sqlite"
+    index = Index(roots, options.index or file)
     index.forget()
     index.refresh()
     runs = index.runs()
-    return f"{len(runs)} evaluations with {index.count()} rollouts; the index is {index.file}"
+    return (
+        f"{len(runs)} evaluations with {index.count()} rollouts; the index is {index.database.name}"
+    )
 
 
 def _check_place(host: str, port: int) -> None:

@@ -45,13 +45,14 @@ class Context:
         roots: Sequence[str | Path],
         cache: str | Path,
         *,
+        index: str | None = None,
         live: LiveWorld | None = None,
         watching: Watching | None = None,
     ) -> None:
         self.live, self.watching = live or LiveWorld(), watching or Watching()
         self.roots = tuple(Path(root).resolve() for root in roots)
         self.cache = Path(cache)
-        self.index = Index(self.roots, self.cache / "index.sqlite")
+        self.index = Index(self.roots, index or self.cache / "index.sqlite")
         self.datasets = Datasets(self)
         self._stores: OrderedDict[Path, tuple[int, EpisodeStore]] = OrderedDict()
         self._opening = Lock()

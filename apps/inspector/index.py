@@ -1,28 +1,27 @@
-"""The index of all rollouts under the run roots: one SQLite file, rebuildable from the files.
+"""The index of all rollouts under the run roots, in a database; rebuildable from the files.
 
 Enters: folders in which evaluations lie. Leaves: ``Run``s and ``Rollout``s by identifier, and pages
-of them by query (``query.py``). The files are the truth; the index only finds them fast. It is in
-WAL mode, so that any number of readers go on while one refreshes it.
+of them by query (``query.py``). The files are the truth; the index only finds them fast.
 """
 
 from __future__ import annotations
 
-import sqlite3
 import threading
 import time
 from collections import deque
-from collections.abc import Iterable, Iterator, Sequence
-from contextlib import closing, contextmanager
+from collections.abc import Iterable, Sequence
+from dataclasses import fields
 from pathlib import Path
 from typing import Any
 
 from worldeval import WorldEvalError
 
+from .database import Connection, database
 from .fence import Fence
 from .found import FoundRun, FoundStore, find_runs, rows_of, stamp_of
 from .query import Query
 from .records import COLUMNS, Rollout, Run, identifier, rollout_of, run_of
-from .schema import NAMED, ORDERS, SCHEMA, TABLES, VERSION
+from .schema import NAMED, ORDERS, VERSION
 
 FEW = 5000
 
@@ -30,43 +29,30 @@ FEW = 5000
 class Index:
     """What lies under the roots. Safe to use from several threads and processes."""
 
-    def __init__(self, roots: Sequence[Path], file: Path) -> None:
+    def __init__(self, roots: Sequence[Path], place: Path | str) -> None:
+        """place: as for ``database``."""
         self.fence = Fence(roots)
         self.roots = self.fence.roots
-        self.file = file
+        self.database = database(place, self.roots)
+        self._open = self.database.open
         self._refreshing = threading.Lock()
         self._changes = 0
         self.ready = False
         """Whether the files have been looked at since this was opened."""
         self._seen: dict[str, deque[tuple[float, int]]] = {}  # time and rollouts of running ones
-        file.parent.mkdir(parents=True, exist_ok=True)
-        with self._open() as db:
-            version = db.execute("PRAGMA user_version").fetchone()[0]
-        if version != VERSION:
+        if self.database.version() != VERSION:
             self.forget()
-
-    @contextmanager
-    def _open(self) -> Iterator[sqlite3.Connection]:
-        with closing(sqlite3.connect(self.file, timeout=30)) as db:
-            db.execute("PRAGMA journal_mode=WAL")
-            db.execute("PRAGMA synchronous=NORMAL")
-            db.execute("PRAGMA cache_size=-65536")
-            db.row_factory = sqlite3.Row
-            with db:
-                yield db
 
     def forget(self) -> None:
         """Empty the index; the next ``refresh`` reads all files again."""
-        with self._open() as db:
-            for table in TABLES:
-                db.execute(f"DROP TABLE IF EXISTS {table}")
-            db.executescript(SCHEMA)
-            db.execute(f"PRAGMA user_version = {VERSION}")
+        self.database.forget()
 
     def refresh(self) -> int:
         """Take in what has changed on the disk; the number of stores that were read again."""
         with self._refreshing:
             found = [run for root in self.roots for run in find_runs(root)]
+            if self.database.version() != VERSION:  # the database was lost meanwhile
+                self.forget()
             with self._open() as db:
                 known = dict(db.execute("SELECT path, stamp FROM stores"))
             gone = self._drop({str(store) for run in found for store in run.stores})
@@ -83,7 +69,7 @@ class Index:
             if read or gone:
                 self._changes += 1
                 with self._open() as db:
-                    db.execute("PRAGMA optimize")
+                    db.execute("ANALYZE")
                 for known_run in self.runs():
                     seen = self._seen.setdefault(known_run.id, deque(maxlen=30))
                     if not seen or seen[-1][1] != known_run.rollouts:
@@ -98,16 +84,23 @@ class Index:
             for store in stores:
                 path = str(store.path)
                 db.execute("DELETE FROM rollouts WHERE store = ?", (path,))
+                rows = list(rows_of(store))
                 db.executemany(
-                    f"INSERT OR REPLACE INTO rollouts ({', '.join(COLUMNS)}) VALUES ({marks})",
+                    f"INSERT INTO rollouts ({', '.join(COLUMNS)}) VALUES ({marks}) "
+                    f"ON CONFLICT (id) DO UPDATE SET {_all_new(COLUMNS)}",
                     (
                         [identifier(run_id, path, row["key"]), run_id, path]
                         + [row[name] for name in COLUMNS[3:]]
-                        for row in rows_of(store)
+                        for row in rows
                     ),
                 )
+                db.executemany(
+                    "INSERT INTO names VALUES (?, ?) ON CONFLICT DO NOTHING",
+                    dict.fromkeys((name, row[name]) for name in NAMED for row in rows),
+                )
                 db.execute(
-                    "INSERT OR REPLACE INTO stores VALUES (?, ?, ?, ?)",
+                    "INSERT INTO stores VALUES (?, ?, ?, ?) ON CONFLICT (path) DO UPDATE SET "
+                    + _all_new(("run", "stamp", "note")),
                     (path, run_id, store.stamp, store.note),
                 )
             _sum_up(db, run_id, run)
@@ -214,7 +207,8 @@ class Index:
         # Where few rollouts meet the query they are found and sorted; else the order's own index is
         # followed, which would look at all rollouts to find these few ("+" forbids it).
         few = bool(where) and (self.count(query, run=run) if total is None else total) < FEW
-        follow = ", ".join(f"+{column}" for column in ORDERS.get(order, ORDERS[""])[1])
+        bare = self.database.unindexed
+        follow = ", ".join(f"{bare}{column}" for column in ORDERS.get(order, ORDERS[""])[1])
         # First which, then all of them: a page far back passes over an index alone.
         page = (
             f"SELECT rowid FROM rollouts{where} ORDER BY {follow if few else by} LIMIT ? OFFSET ?"
@@ -253,7 +247,7 @@ class Index:
         if column not in COLUMNS:
             raise ValueError(column)
         where, values = _where("", run)
-        sql = f"SELECT {column}, COUNT(*) FROM rollouts{where} GROUP BY 1 ORDER BY 1"
+        sql = f"SELECT {column}, COUNT(*) FROM rollouts{where} GROUP BY 1 ORDER BY 1 NULLS FIRST"
         with self._open() as db:
             return [(str(name), int(count)) for name, count in db.execute(sql, values)]
 
@@ -286,16 +280,21 @@ def _where(query: str | Query, run: str | None) -> tuple[str, list[Any]]:
     return (f" WHERE {' AND '.join(parts)}" if parts else ""), values
 
 
-def _sum_up(db: sqlite3.Connection, run_id: str, run: FoundRun) -> None:
+def _all_new(columns: Sequence[str]) -> str:
+    return ", ".join(f"{name} = excluded.{name}" for name in columns if name != "id")
+
+
+def _sum_up(db: Connection, run_id: str, run: FoundRun) -> None:
     policies, rollouts, judged, decided = db.execute(
-        "SELECT COUNT(DISTINCT policy), COUNT(*), SUM(judge != ''), "
-        "SUM(outcome IN ('success', 'failure')) FROM rollouts WHERE run = ?",
+        "SELECT COUNT(DISTINCT policy), COUNT(*), COUNT(*) FILTER (WHERE judge != ''), "
+        "COUNT(*) FILTER (WHERE outcome IN ('success', 'failure')) FROM rollouts WHERE run = ?",
         (run_id,),
     ).fetchone()
     stores = db.execute("SELECT stamp, note FROM stores WHERE run = ? ORDER BY path", (run_id,))
     stamps, notes = zip(*stores.fetchall(), strict=True)
     db.execute(
-        "INSERT OR REPLACE INTO runs VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
+        "INSERT INTO runs VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?) ON CONFLICT (id) DO UPDATE "
+        f"SET {_all_new([field.name for field in fields(Run)])}",
         (
             run_id,
             run.name,
@@ -305,8 +304,8 @@ def _sum_up(db: sqlite3.Connection, run_id: str, run: FoundRun) -> None:
             policies,
             rollouts,
             run.expected,
-            judged or 0,
-            decided or 0,
+            judged,
+            decided,
             identifier(*stamps),
             max(notes),
         ),

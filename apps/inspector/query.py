@@ -96,7 +96,7 @@ def _condition(word: str) -> tuple[str, tuple[Any, ...]]:
     bare = word.removeprefix("-")
     text, values = _positive(bare, word)
     # Unknown is neither: "not" of what is unknown shall find it.
-    return (f"NOT COALESCE({text}, 0)", values) if word.startswith("-") and bare else (text, values)
+    return (f"({text}) IS NOT TRUE", values) if word.startswith("-") and bare else (text, values)
 
 
 def _positive(bare: str, word: str) -> tuple[str, tuple[Any, ...]]:
@@ -125,7 +125,7 @@ def _positive(bare: str, word: str) -> tuple[str, tuple[Any, ...]]:
         text, values = _word(name, value)
     else:
         text, values = _text(TEXTS[name], value, exact=sign != ":")
-    return (f"NOT COALESCE({text}, 0)", values) if sign == "!=" else (text, values)
+    return (f"({text}) IS NOT TRUE", values) if sign == "!=" else (text, values)
 
 
 def _number(column: str, name: str, sign: str, value: str) -> tuple[str, tuple[Any, ...]]:
@@ -163,8 +163,12 @@ def _text(column: str, value: str, *, exact: bool) -> tuple[str, tuple[Any, ...]
     if "*" in value:
         return _named(column, "value LIKE ? ESCAPE '\\'"), (_pattern(value),)
     # The whole name, or its beginning up to a mark: task:push finds push-v3, not pushing.
-    condition = "value = ? COLLATE NOCASE OR value LIKE ? ESCAPE '\\' OR value LIKE ? ESCAPE '\\'"
-    return _named(column, condition), (value, _pattern(f"{value}-*"), _pattern(f"{value}/*"))
+    condition = " OR ".join(["value LIKE ? ESCAPE '\\'"] * 3)
+    return _named(column, condition), (
+        _pattern(value),
+        _pattern(f"{value}-*"),
+        _pattern(f"{value}/*"),
+    )
 
 
 def _named(column: str, condition: str) -> str:

@@ -1,13 +1,13 @@
 """The tables of the index, and what makes a hundred thousand rollouts as quick as a hundred.
 
 Names (policies, tasks, instructions, ...) repeat, so text is looked for in the table of different
-names, which triggers fill, and the rollouts of the names found come from an index. Each order that
+names, and the rollouts of the names found come from an index. Each order that
 a list can have is an index too, so that a page of it is read and not sorted.
 """
 
 from __future__ import annotations
 
-VERSION = 5
+VERSION = 6
 NAMED = ("policy", "task", "start_id", "world", "judge", "instruction")
 """Columns with few different values."""
 # What is shown, and the columns by which; the last makes every order total.
@@ -34,23 +34,26 @@ _INDEXES = {
     "by_probability": ("probability",),
     "by_store": ("store",),
 }
-SCHEMA = "".join(
-    [
-        """
-CREATE TABLE runs (id TEXT PRIMARY KEY, name TEXT, folder TEXT, begun REAL, changed REAL,
- policies INTEGER, rollouts INTEGER, expected INTEGER, judged INTEGER, decided INTEGER,
- stamp TEXT, note TEXT);
-CREATE TABLE stores (path TEXT PRIMARY KEY, run TEXT, stamp TEXT, note TEXT);
-CREATE TABLE rollouts (id TEXT PRIMARY KEY, run TEXT, store TEXT, episode INTEGER, key TEXT,
- policy TEXT, task TEXT, start_id TEXT, world TEXT, instruction TEXT, seed INTEGER,
- length INTEGER, outcome TEXT, probability REAL, judge TEXT, reason TEXT, frames TEXT,
- trusted INTEGER, trust REAL, true_outcome TEXT, error TEXT);
-CREATE TABLE names (field TEXT, value TEXT, PRIMARY KEY (field, value)) WITHOUT ROWID;
-CREATE TRIGGER named AFTER INSERT ON rollouts BEGIN
-""",
-        *(f" INSERT OR IGNORE INTO names VALUES ('{name}', NEW.{name});\n" for name in NAMED),
-        "END;\n",
-        *(f"CREATE INDEX {n} ON rollouts ({', '.join(by)});\n" for n, by in _INDEXES.items()),
-    ]
+
+
+def _indexed(column: str) -> str:
+    return column if column.isidentifier() else f"({column})"
+
+
+SCHEMA = (
+    """CREATE TABLE runs (id TEXT PRIMARY KEY, name TEXT, folder TEXT, begun DOUBLE PRECISION,
+ changed DOUBLE PRECISION, policies INTEGER, rollouts INTEGER, expected INTEGER, judged INTEGER,
+ decided INTEGER, stamp TEXT, note TEXT)""",
+    "CREATE TABLE stores (path TEXT PRIMARY KEY, run TEXT, stamp TEXT, note TEXT)",
+    """CREATE TABLE rollouts (id TEXT PRIMARY KEY, run TEXT, store TEXT, episode INTEGER, key TEXT,
+ policy TEXT, task TEXT, start_id TEXT, world TEXT, instruction TEXT, seed BIGINT,
+ length INTEGER, outcome TEXT, probability DOUBLE PRECISION, judge TEXT, reason TEXT, frames TEXT,
+ trusted INTEGER, trust DOUBLE PRECISION, true_outcome TEXT, error TEXT)""",
+    "CREATE TABLE names (field TEXT, value TEXT, PRIMARY KEY (field, value))",
+    *(
+        f"CREATE INDEX {name} ON rollouts ({', '.join(map(_indexed, columns))})"
+        for name, columns in _INDEXES.items()
+    ),
 )
+"""For SQLite and for Postgres alike."""
 TABLES = ("runs", "stores", "rollouts", "names")

@@ -9,7 +9,7 @@ import pytest
 
 pytest.importorskip("fastapi")
 from apps.inspector.query import FIELDS, Query, QueryError
-from apps.inspector.schema import SCHEMA
+from apps.inspector.schema import NAMED, SCHEMA
 
 COLUMNS = (
     "policy, task, start_id, world, judge, reason, instruction, error, key, outcome, true_outcome, "
@@ -27,8 +27,11 @@ ROWS = [
 
 def found(text: str) -> list[str]:
     db = sqlite3.connect(":memory:")
-    db.executescript(SCHEMA)
+    for statement in SCHEMA:
+        db.execute(statement)
     db.executemany(f"INSERT INTO rollouts ({COLUMNS}) VALUES ({', '.join('?' * 16)})", ROWS)
+    for name in NAMED:
+        db.execute(f"INSERT INTO names SELECT DISTINCT '{name}', {name} FROM rollouts")
     parts, values = Query.parse(text).sql()
     where = f" WHERE {' AND '.join(parts)}" if parts else ""
     rows = db.execute(f"SELECT policy FROM rollouts{where} ORDER BY rowid", values).fetchall()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import sys
 from dataclasses import dataclass
 from importlib import import_module
@@ -41,6 +42,10 @@ class App:
     """Path under which a reverse proxy serves it, such as /worldeval."""
     cache: Path | None = None
     """Folder for the index and previews; one in ~/.cache if not given. May be deleted."""
+    index: str | None = None
+    """Postgres database that holds the index instead of a file, such as
+    postgresql://user@host/database; WORLDEVAL_INDEX, if not given (its password is seen by nobody
+    there). Needs `pip install 'worldeval[postgres]'`."""
 
     world_model: Path | None = None
     """World model that the tab Live drives; the shipped one, if not given."""
@@ -66,6 +71,7 @@ class App:
                 auth=_user_and_password(self.auth),
                 root_path=f"/{self.root_path}".rstrip("/").replace("//", "/"),
                 cache=self.cache,
+                index=_index(self.index),
                 live=app.LiveWorld(
                     world_model=self.world_model, starts=self.starts, policies=self.policy
                 ),
@@ -89,10 +95,16 @@ class Reindex:
     """Folders in which evaluations lie, as for `worldeval app`."""
     cache: Path | None = None
     """Folder of the index, as for `worldeval app`."""
+    index: str | None = None
+    """Postgres database of the index, as for `worldeval app`."""
 
     def run(self) -> None:
         app = _inspector()
-        print(app.reindex(app.Options(roots=self.runs, cache=self.cache)))
+        print(app.reindex(app.Options(roots=self.runs, cache=self.cache, index=_index(self.index))))
+
+
+def _index(given: str | None) -> str | None:
+    return given or os.environ.get("WORLDEVAL_INDEX") or None
 
 
 def _inspector() -> Any:
