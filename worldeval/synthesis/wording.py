@@ -54,8 +54,8 @@ def reworded(instruction: str, known: Sequence[str], rng: np.random.Generator) -
     """
     if not instruction.strip():
         raise ConfigError(
-            "an instruction is empty, so no other words can be found for it; set reworded = 0, or "
-            "give a suite with instructions"
+            "an instruction is empty, so no other words can be found for it; set reworded = 0 "
+            "and instructions = told, or give a suite with instructions"
         )
     others = sorted({text for text in known if text.strip()} | {instruction})
     for _ in range(TRIES):

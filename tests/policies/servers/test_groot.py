@@ -22,6 +22,7 @@ import numpy as np
 import pytest
 import zmq
 
+from tests.policies.servers.closing import close_while_asked
 from tests.policies.servers.hashing import HashPolicy
 from worldeval import testing
 from worldeval.data.writers.modality import parts
@@ -533,24 +534,7 @@ def test_closing_ends_a_request_that_is_not_answered() -> None:
                 answered.wait(20)
             return super()._batch(data)
 
-    raised: list[Exception] = []
     with Hanging(hashed()) as server:
         served = load_policy(server.uri(), TOY_ROBOT)
         hang.set()
-
-        def act() -> None:
-            try:
-                served.act([look(served)])
-            except PolicyError as error:
-                raised.append(error)
-
-        waiting = threading.Thread(target=act)
-        waiting.start()
-        assert asked.wait(5)
-        served.close()
-        waiting.join(5)
-        ended = not waiting.is_alive()
-        answered.set()
-        waiting.join()
-    assert ended
-    assert "were closed here" in str(raised[0])
+        close_while_asked(served, look(served), asked, answered)

@@ -18,6 +18,7 @@ from typing import Any
 import numpy as np
 import pytest
 
+from tests.policies.servers.closing import close_while_asked
 from tests.policies.servers.hashing import HashPolicy
 from worldeval import testing
 from worldeval.errors import (
@@ -229,26 +230,9 @@ def test_closing_ends_a_request_that_is_not_answered() -> None:
         answered.wait(20)
         return {}
 
-    raised: list[Exception] = []
     with http_server(hang, path="/") as at:
         served = load_policy(f"http://{at}?chunk=1&cameras=&state=&timeout_s=20", TOY_ROBOT)
-
-        def act() -> None:
-            try:
-                served.act([observation({"instruction": "go"}, {})])
-            except PolicyError as error:
-                raised.append(error)
-
-        waiting = threading.Thread(target=act)
-        waiting.start()
-        assert asked.wait(5)
-        served.close()
-        waiting.join(5)
-        ended = not waiting.is_alive()
-        answered.set()
-        waiting.join()
-    assert ended
-    assert "were closed here" in str(raised[0])
+        close_while_asked(served, observation({"instruction": "go"}, {}), asked, answered)
 
 
 def test_a_server_that_ends_each_connection_may_take_its_time(
