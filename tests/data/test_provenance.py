@@ -10,7 +10,13 @@ import numpy as np
 import pytest
 
 from worldeval.data import provenance
-from worldeval.data.provenance import MANIFEST, jsonable, read_manifest, write_manifest
+from worldeval.data.provenance import (
+    MANIFEST,
+    jsonable,
+    read_manifest,
+    same_run,
+    write_manifest,
+)
 from worldeval.errors import ConfigError, StoreError
 from worldeval.types import Outcome
 
@@ -55,8 +61,19 @@ def test_continuing_keeps_the_beginning(tmp_path: Path) -> None:
     write_manifest(tmp_path, command="rollout", config=Config(), seed=3)
     second = read_manifest(tmp_path)
     assert second["time"] == first["time"] and second["config"] == first["config"]
+    assert second["id"] == first["id"] and same_run(first, second)
     assert len(first["resumed"]) == 0 and len(second["resumed"]) == 1
     assert "time" in second["resumed"][0]
+
+
+def test_two_runs_of_one_second_are_two(tmp_path: Path) -> None:
+    for name in "ab":
+        write_manifest(tmp_path / name, command="rollout", config=Config(), seed=3)
+    one, other = (read_manifest(tmp_path / name) for name in "ab")
+    other |= {"time": one["time"]}
+    assert one["argv"] == other["argv"] and not same_run(one, other)
+    del other["id"]  # of a version that did not write one
+    assert same_run(one, other) and not same_run(one, {**other, "time": "another"})
 
 
 @pytest.mark.parametrize(

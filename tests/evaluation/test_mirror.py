@@ -22,8 +22,9 @@ from worldeval import cli
 from worldeval.data.mirror import Mirror
 from worldeval.data.remote import RemoteFolder, url_of
 from worldeval.data.store.episodes import EpisodeStore
-from worldeval.errors import ConfigError, MissingDependencyError, StoreError
+from worldeval.errors import ConfigError, MismatchError, MissingDependencyError, StoreError
 from worldeval.evaluation.execution import mirroring
+from worldeval.evaluation.execution.mirroring import mirrored
 from worldeval.evaluation.execution.parts import held_keys
 
 __all__ = ["words"]
@@ -378,6 +379,27 @@ def test_a_url_of_another_run_is_refused(
     assert "holds another run" in wrong(capsys, *second)
     assert "no folder here" in wrong(capsys, "resume", url)
     assert "holds no rollouts" in wrong(capsys, "status", f"file://{tmp_path}/nothing")
+
+
+def test_of_two_runs_that_begin_at_one_url_in_the_same_moment_one_stops_sending(
+    tmp_path: Path, few: list[str], capsys: pytest.CaptureFixture[str]
+) -> None:
+    url = f"file://{tmp_path}/there"
+    for name in ("first", "second"):
+        ran("rollout", *few, "--out", tmp_path / name)
+    with (
+        pytest.raises(MismatchError, match="holds another run"),
+        mirrored(tmp_path / "first", url),
+    ):
+        # What the second does, had it looked before the first had sent anything.
+        (tmp_path / "there/run.json").write_bytes((tmp_path / "second/run.json").read_bytes())
+        kept = sorted((tmp_path / "there").rglob("*"))
+        until = time.monotonic() + 20
+        while "nothing more is sent" not in (told := capsys.readouterr().err):
+            assert time.monotonic() < until, told
+            time.sleep(0.05)
+        (tmp_path / "first/note.txt").write_text("new")
+    assert sorted((tmp_path / "there").rglob("*")) == kept
 
 
 def test_rollouts_that_lie_there_alone_are_not_overwritten(

@@ -18,6 +18,7 @@ import os
 import platform
 import subprocess
 import sys
+import uuid
 from collections.abc import Collection, Iterator, Mapping
 from datetime import UTC, datetime
 from pathlib import Path, PurePath
@@ -80,7 +81,8 @@ def write_manifest(
     In a folder that already holds a manifest, the command, the seed and every other setting must
     be equal, and all content, else ConfigError names the first that differs. Of content that an
     earlier version did not digest a line is logged: nobody knows whether it has changed. Times of
-    continuing are appended under ``resumed``; ``time`` stays that of the first run. A folder that
+    continuing are appended under ``resumed``; ``time`` stays that of the first run, and so does
+    ``id``, by which runs that are alike in all else are told apart (``same_run``). A folder that
     holds nothing but its manifest, because the command failed before it did anything, is begun
     anew.
     """
@@ -93,7 +95,8 @@ def write_manifest(
         "versions": versions(),
         "machine": machine(),
     }
-    manifest = {"format": _FORMAT, **settings, **now, "extra": jsonable(extra or {}), "resumed": []}
+    manifest = {"format": _FORMAT, "id": uuid.uuid4().hex, **settings, **now}
+    manifest |= {"extra": jsonable(extra or {}), "resumed": []}
     manifest["content"] = jsonable(content or {})
     path = folder / MANIFEST
     earlier = read_manifest(folder) if path.exists() else None
@@ -105,7 +108,7 @@ def write_manifest(
             added = _added(settings["config"], earlier, grows or {})
             _refuse_changes(earlier, settings, folder, {*(allow_changes or ()), *added})
             manifest["unchecked"] = _refuse_other_content(earlier, content, folder, added)
-        began = {k: earlier[k] for k in now if k in earlier}
+        began = {k: earlier[k] for k in ("id", *now) if k in earlier}
         if "spent" in earlier:
             manifest["spent"] = earlier["spent"]
         manifest = {**manifest, **began, "resumed": [*earlier.get("resumed", []), now]}
@@ -170,6 +173,13 @@ def read_manifest(folder: str | Path) -> dict[str, Any]:
                 "it if the output in its folder is not needed, or choose another folder"
             )
     return manifest
+
+
+def same_run(one: Mapping[str, Any], other: Mapping[str, Any]) -> bool:
+    """Whether two manifests are of one run, continued or not. Those of earlier versions have no
+    ``id``; the second in which they were begun and their arguments must do."""
+    told = ("id",) if "id" in one and "id" in other else ("time", "argv")
+    return all(one.get(name) == other.get(name) for name in told)
 
 
 def write_atomically(path: str | Path, text: str) -> Path:

@@ -18,7 +18,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from worldeval.data.mirror import Mirror
-from worldeval.data.provenance import MANIFEST, read_manifest
+from worldeval.data.provenance import MANIFEST, read_manifest, same_run
 from worldeval.data.remote import RemoteFolder, url_of
 from worldeval.errors import MismatchError, StoreError, WorldEvalError
 from worldeval.evaluation.execution.parts import held_keys
@@ -103,16 +103,10 @@ def _check(mirror: Mirror) -> None:
         _tell(f"{folder} goes on with what lies at {url}: {len(held_keys(folder))} rollouts")
         return
     with tempfile.TemporaryDirectory() as place:
-        copy = Mirror(Path(place), mirror.remote)
-        copy.fetch(films=False)
-        ours, theirs = read_manifest(folder), read_manifest(place)
+        Mirror(Path(place), mirror.remote).fetch(films=False)
         rollouts = held_keys(Path(place))
-        if rollouts and any(ours.get(name) != theirs.get(name) for name in ("time", "argv")):
-            raise MismatchError(
-                f"{url} holds another run, begun at {theirs.get('time')}; {folder} was begun at "
-                f"{ours.get('time')}. Give each machine a --mirror of its own, or, to continue "
-                "that run, an --out that does not exist yet"
-            )
+        if rollouts:
+            _refuse_another(mirror, Path(place))
         lost = rollouts - held_keys(folder)
     if lost:
         raise StoreError(
@@ -121,14 +115,32 @@ def _check(mirror: Mirror) -> None:
         )
 
 
+def _refuse_another(mirror: Mirror, copy: Path) -> None:
+    """MismatchError if the run.json that was fetched into ``copy`` is of another run than ours."""
+    ours, theirs = read_manifest(mirror.folder), read_manifest(copy)
+    if not same_run(ours, theirs):
+        raise MismatchError(
+            f"{mirror.remote.url} holds another run, begun at {theirs.get('time')}; "
+            f"{mirror.folder} was begun at {ours.get('time')}. Give each machine a --mirror of its "
+            "own, or, to continue that run, an --out that does not exist yet"
+        )
+
+
 class _Sender:
-    """Sends every few seconds, in a thread of its own."""
+    """Sends every few seconds, in a thread of its own.
+
+    Where two runs were given one URL in the same moment, neither saw the other when it began. So
+    both look at the run.json there once more before they send again, and the one whose it no longer
+    is sends nothing from then on.
+    """
 
     def __init__(self, mirror: Mirror) -> None:
         self._mirror = mirror
         self._stop = threading.Event()
         self._thread = threading.Thread(target=self._work, daemon=True)
         self._behind = False
+        self._looked = False
+        self._refused: MismatchError | None = None
 
     def start(self) -> None:
         """Try the store at once, so that a wrong URL or wrong credentials end the run before it
@@ -136,10 +148,12 @@ class _Sender:
         if self._mirror.acquire():
             self._mirror.put()
             self._mirror.remote.put(".mirror", b"worldeval writes here\n")
+            self._look()
         self._thread.start()
 
     def end(self, patience_s: float, *, quietly: bool) -> None:
-        """Send what is left. StoreError if it cannot be done in time; only told if ``quietly``."""
+        """Send what is left. StoreError if it cannot be done in time, MismatchError if another run
+        lies there by now; only told if ``quietly``."""
         self._stop.set()
         self._thread.join()
         mirror, url = self._mirror, self._mirror.remote.url
@@ -149,10 +163,14 @@ class _Sender:
             until = time.monotonic() + patience_s
             while True:
                 try:
-                    sent = mirror.put()
+                    sent = self._send()
                     while sent and mirror.put():
                         continue
                     break
+                except MismatchError as error:
+                    if not quietly:
+                        raise
+                    return _tell(str(error))
                 except StoreError as error:
                     if time.monotonic() > until:
                         sentence = (
@@ -167,16 +185,40 @@ class _Sender:
         finally:
             mirror.release()
 
+    def _send(self) -> int:
+        """How many files were sent. MismatchError, now and ever after, if it is not for us."""
+        if self._refused is not None:
+            raise self._refused
+        if not self._looked:
+            try:
+                self._look()
+            except MismatchError as error:
+                self._refused = error
+                raise
+            self._looked = True
+        return self._mirror.put()
+
+    def _look(self) -> None:
+        """MismatchError if what lies there is, after all, another run."""
+        remote = self._mirror.remote
+        with tempfile.TemporaryDirectory() as place:
+            copy = Path(place)
+            version = remote.files().get(MANIFEST)
+            if version is not None and remote.get(MANIFEST, copy / MANIFEST, version):
+                _refuse_another(self._mirror, copy)
+
     def _work(self) -> None:
         pause = EVERY_S
         while not self._stop.wait(pause):
             began = time.monotonic()
             try:
                 if self._mirror.acquire():
-                    self._mirror.put()
+                    self._send()
                 if self._behind:
                     self._behind = False
                     _tell(f"{self._mirror.remote.url} has all rollouts again")
+            except MismatchError as error:
+                return _tell(f"the run goes on, but nothing more is sent: {error}")
             except WorldEvalError as error:
                 self._tell_behind(error)
             pause = max(EVERY_S, 5 * (time.monotonic() - began))
