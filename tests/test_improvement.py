@@ -136,4 +136,5 @@ def test_the_page_compares_start_state_by_start_state(tmp_path: Path) -> None:
     assert "p 0.00012" in text  # 14 of 14 pairs that differ
     assert "two/train-merged: failed" in text
     assert "| one | 50 % | 67 % | +17 | +70 |" in text
-    assert (tmp_path / "mix-curve.png").is_file()
+    assert "| finetuned | 9/10 | 9/10 | 90.0 % |" in text
+    assert (tmp_path / "mix-curve.png").is_file() and (tmp_path / "arms.png").is_file()

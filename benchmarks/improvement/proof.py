@@ -19,6 +19,8 @@ ORDER = (
 )  # fmt: skip
 
 
+SHOWN = ("base", "extra-steps", "real-filtered", "finetuned", "oracle-selected")
+"""Arms in the picture."""
 TITLES = {
     "true": "Targeted tasks",
     "reworded": "Targeted tasks, in words that no arm has learned from",
@@ -41,7 +43,7 @@ def write_proof(folder: Path) -> Path:
     for name, title in TITLES.items():
         if groups[name]:
             parts += [f"## {title}", _table(groups[name])]
-    parts += ["## Each policy, targeted tasks", _by_policy(rows)]
+    parts += ["## Each policy, targeted tasks", f"![arms]({_bars(folder, rows)})", _by_policy(rows)]
     if forecasts:
         parts += ["## What imagination forecasts", _forecast(forecasts, rows)]
     for kind, what in (("mix", "share of recorded data"), ("dose", "share of the new episodes")):
@@ -98,12 +100,17 @@ def _difference(rows: Sequence[dict[str, Any]], other: str, arm: str) -> str:
 def _by_policy(rows: Sequence[dict[str, Any]]) -> str:
     policies = list(dict.fromkeys(row["policy"] for row in rows))
     known = {row["arm"] for row in rows}
-    lines = ["| arm | " + " | ".join(policies) + " |", "|---|" + "---|" * len(policies)]
+    lines = [
+        "| arm | " + " | ".join(policies) + " | mean |",
+        "|---|" + "---|" * (1 + len(policies)),
+    ]
     for arm in (*[a for a in ORDER if a in known], *sorted(known - set(ORDER))):
-        cells = []
+        cells, rates = [], []
         for policy in policies:
             found = [r for r in rows if r["arm"] == arm and r["policy"] == policy]
             cells.append(f"{found[0]['successes']}/{found[0]['trials']}" if found else "")
+            rates += [100 * r["successes"] / r["trials"] for r in found]
+        cells.append(f"{sum(rates) / len(rates):.1f} %" if len(rates) == len(policies) else "")
         lines.append(f"| {arm} | " + " | ".join(cells) + " |")
     return "\n".join(lines)
 
@@ -133,6 +140,38 @@ def _forecast(forecasts: Sequence[dict[str, Any]], rows: Sequence[dict[str, Any]
             f"| {policy} | {base:.0f} % | {tuned:.0f} % | {tuned - base:+.0f} | {true:+.0f} |"
         )
     return "\n".join(lines)
+
+
+def _bars(folder: Path, rows: Sequence[dict[str, Any]]) -> str:
+    """A picture of the arms of ``SHOWN``, a group of bars for each policy."""
+    import matplotlib
+
+    matplotlib.use("Agg")
+    from matplotlib import pyplot
+
+    known = {(row["policy"], row["arm"]): row for row in rows}
+    policies = list(dict.fromkeys(row["policy"] for row in rows))
+    figure, axes = pyplot.subplots(figsize=(1.6 + 1.3 * len(policies), 3), layout="constrained")
+    width = 0.8 / len(SHOWN)
+    for place, arm in enumerate(SHOWN):
+        own = [(i, known[p, arm]) for i, p in enumerate(policies) if (p, arm) in known]
+        ends = [wilson_interval(row["successes"], row["trials"]) for _, row in own]
+        rates = [row["successes"] / row["trials"] for _, row in own]
+        low = [max(0.0, rate - end.low) for rate, end in zip(rates, ends, strict=True)]
+        high = [max(0.0, end.high - rate) for rate, end in zip(rates, ends, strict=True)]
+        color = "#d95f02" if arm == "finetuned" else str(0.85 - 0.15 * place)
+        axes.bar(
+            [i + (place - (len(SHOWN) - 1) / 2) * width for i, _ in own],
+            rates, width, yerr=[low, high], color=color, ecolor="#444", label=arm,
+            error_kw={"linewidth": 0.8},
+        )  # fmt: skip
+    axes.set_xticks(range(len(policies)), policies, fontsize=8)
+    axes.set_ylabel("true success")
+    axes.set_ylim(0, 1)
+    figure.legend(fontsize=7, loc="outside upper center", ncols=len(SHOWN), frameon=False)
+    figure.savefig(folder / "arms.png", dpi=130)
+    pyplot.close(figure)
+    return "arms.png"
 
 
 def _curve(folder: Path, rows: Sequence[dict[str, Any]], kind: str, what: str) -> str:
