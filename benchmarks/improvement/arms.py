@@ -208,10 +208,11 @@ def training_steps(s: Settings, policy: str) -> list[Step]:
     )  # fmt: skip
     if s.curves and policy == s.policies[0]:
         store, chosen = stores["finetuned"]
-        for mix in s.mixes:
+        # One point of each curve is the arm finetuned itself.
+        for mix in sorted(set(s.mixes) - {s.mix}):
             arm = f"mix-{mix:g}"
             steps.append(_train(s, policy, arm, (store,), chosen, mix))
-        for dose in s.doses:
+        for dose in sorted(set(s.doses) - {1.0}):
             arm = f"dose-{dose:g}"
             steps.append(_train(s, policy, arm, (store,), chosen, s.mix, size=dose))
     if s.second_round and policy == s.policies[0]:

@@ -182,13 +182,17 @@ def _curve(folder: Path, rows: Sequence[dict[str, Any]], kind: str, what: str) -
 
     figure, axes = pyplot.subplots(figsize=(5, 3.2), layout="constrained")
     for policy in dict.fromkeys(row["policy"] for row in rows):
-        points = sorted(
-            (float(str(r["arm"]).removeprefix(f"{kind}-")), r["successes"], r["trials"])
-            for r in rows
-            if r["policy"] == policy and str(r["arm"]).startswith(f"{kind}-")
-        )
-        if not points:
+        own = {str(row["arm"]): row for row in rows if row["policy"] == policy}
+        at = {
+            name: float(name.removeprefix(f"{kind}-"))
+            for name in own
+            if name.startswith(f"{kind}-")
+        }
+        if not at:
             continue
+        if "finetuned" in own:
+            at["finetuned"] = own["finetuned"]["mix"] if kind == "mix" else 1.0
+        points = sorted((x, own[name]["successes"], own[name]["trials"]) for name, x in at.items())
         x, won, trials = zip(*points, strict=True)
         rates = [w / t for w, t in zip(won, trials, strict=True)]
         ends = [wilson_interval(w, t) for w, t in zip(won, trials, strict=True)]
