@@ -17,6 +17,7 @@ BENCHMARKS = Path(__file__).parents[1] / "benchmarks"
 LAYERS = [
     {"errors", "terminal"},
     {"registry", "settings", "shipped"},
+    {"tracking"},
     {"robots"},
     {"types"},
     {"motion"},

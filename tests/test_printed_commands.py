@@ -41,6 +41,7 @@ NOT_RUN = {
     r"lerobot:runs": "LeRobot's own environment: tests/policies/test_lerobot_policy.py",
     r"lerobot-reward:": "LeRobot's own environment: tests/judging/test_lerobot_reward.py",
     r"^export rerun": "Rerun's own environment: tests/data/test_rerun_export.py",
+    r"--(loop.)?trackers": "libraries of others: tests/evaluation/test_tracked.py",
     r"runs/night": "several processes: tests/evaluation/test_execution.py",
     r"^doctor": "tests/test_doctor.py",
     r"train population": "minutes: tests/policies/cloning/test_families.py",

@@ -6,7 +6,6 @@ import json
 import os
 import subprocess
 import sys
-import types
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -16,6 +15,7 @@ import torch
 from safetensors.torch import load_file
 from torch import nn
 
+from tests.tracker_recorder import recorder
 from worldeval.errors import CheckpointError, ConfigError, MissingDependencyError
 from worldeval.learning.config import LoopConfig
 from worldeval.learning.loop import Loop
@@ -162,29 +162,34 @@ def test_a_module_that_must_keep_its_activations_says_so(tmp_path: Path) -> None
         Loop(nn.Linear(3, 1), replace(CONFIG, gradient_checkpointing=True), tmp_path)
 
 
-@pytest.mark.parametrize("name", ["trackio", "wandb"])
 def test_trackers_get_every_row_if_they_are_there(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    config = replace(CONFIG, trackers=(name,))
-    monkeypatch.setitem(sys.modules, name, None)  # not installed
-    with pytest.raises(MissingDependencyError, match=f"pip install {name}"):
+    config = replace(CONFIG, trackers=("trackio:mine",))
+    monkeypatch.setitem(sys.modules, "trackio", None)  # not installed
+    with pytest.raises(MissingDependencyError, match="pip install trackio"):
         trained(tmp_path / "run" / "training", config)
-    calls: list[Any] = []
-    library = types.ModuleType(name)
-    library.__spec__ = types.SimpleNamespace(name=name)  # type: ignore[assignment]
-    library.init = lambda **options: calls.append(options)  # type: ignore[attr-defined]
-    library.log = lambda row, step: calls.append((step, row))  # type: ignore[attr-defined]
-    library.finish = lambda: calls.append("finished")  # type: ignore[attr-defined]
-    monkeypatch.setitem(sys.modules, name, library)
+    calls = recorder(monkeypatch, "trackio")
     trained(tmp_path / "run" / "training", config)
     first, *logged, last = calls
-    assert first["project"] == "worldeval" and first["name"] == "run"
-    assert first["resume"] == "allow" and ("id" in first) == (name == "wandb")
+    assert first["project"] == "mine" and first["name"].startswith("run-")
+    assert first["resume"] == "allow"
     assert [step for step, _ in logged] == [2, 3, 4, 6, 6] and last == "finished"
     assert logged[0][1]["loss"] == rows(tmp_path / "run" / "training")[0]["loss"]
+    trained(tmp_path / "other" / "run" / "training", config)
+    assert calls[len(logged) + 2]["name"] != first["name"], "another folder of the same name"
     with pytest.raises(ConfigError, match="trackers holds 'abacus'"):
-        replace(CONFIG, trackers=("abacus",))  # type: ignore[arg-type]
+        replace(CONFIG, trackers=("abacus",))
+
+
+def test_a_tracker_that_fails_ends_no_training(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    recorder(monkeypatch, "trackio", failing_at=2)
+    trained(tmp_path / "run", replace(CONFIG, trackers=("trackio",)))
+    trained(tmp_path / "plain")
+    assert rows(tmp_path / "run") == rows(tmp_path / "plain")
+    assert capsys.readouterr().err.count("trackio:worldeval shows nothing more (OSError: no") == 1
 
 
 def test_a_state_holds_every_type_and_shape_to_the_last_bit(tmp_path: Path) -> None:

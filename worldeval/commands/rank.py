@@ -62,12 +62,18 @@ class Rank:
     """Of the intervals."""
     seed: int = 0
     """Of the bootstrap over tasks."""
+    trackers: tyro.conf.UseAppendAction[tuple[str, ...]] = ()
+    """What shows the ranking too, if it is installed: trackio or wandb, or with a project
+    wandb:my-project; repeat it for both."""
 
     def run(self) -> None:
         from worldeval.data.provenance import write_manifest
         from worldeval.evaluation.execution.mirroring import at_hand
         from worldeval.evaluation.folder import as_text, write_ranking
+        from worldeval.evaluation.tracked import show_ranking
+        from worldeval.tracking import require
 
+        require(self.trackers)
         with ExitStack() as opened:
             here: dict[str, Any] = {
                 name: opened.enter_context(at_hand(place))
@@ -76,11 +82,14 @@ class Rank:
             }
             board = replace(self, **here)._board()
         write_manifest(self.out, command="rank", config=self, seed=self.seed, allow_changes=True)
-        given = {name: value for name, value in asdict(self).items() if value not in (None, False)}
+        given = {
+            name: value for name, value in asdict(self).items() if value not in (None, False, ())
+        }
         facts = {n: str(value) for n, value in given.items() if n != "out"}
         write_ranking(board, self.out, provenance=facts)
         print(as_text(board))
         print(self.out / "report.html")
+        show_ranking(board, self.out, self.trackers, facts)
 
     def _board(self) -> Leaderboard:
         from worldeval.data.tables import read_truth_table

@@ -45,11 +45,14 @@ class Rollout:
     def run(self) -> None:
         from worldeval.evaluation.execution.mirroring import mirrored
         from worldeval.evaluation.rolling import roll_out
+        from worldeval.evaluation.tracked import tracked
 
         self.execution.check()
         head = not self.execution.alone
         with (
             mirrored(self.out, self.execution.mirror),
             self.stage.open(self.out, self.policy, self, only_head=head) as stage,
+            tracked(self.out, self.execution) as shown,
         ):
             roll_out(stage, self.stage.batch, execution=self.execution)
+            shown.show_rates()

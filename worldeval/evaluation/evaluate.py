@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Sequence
+from contextlib import ExitStack
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
@@ -61,6 +62,7 @@ def evaluate(
     workers: int = 1,
     retries: int = 0,
     mirror: str | None = None,
+    trackers: str | Sequence[str] = (),
 ) -> Evaluation:
     """Roll out, judge and rank policies in a world; resumes what ``out`` holds already.
 
@@ -82,7 +84,8 @@ def evaluate(
     isolate: run each policy in a process of its own. workers: processes that roll out, with equal
     results (policies must be URIs then, and a script needs ``if __name__ == "__main__":``).
     retries: how often a rollout that ended in an error is begun again. mirror: URL to keep all
-    files at too, such as "s3://bucket/run".
+    files at too, such as "s3://bucket/run". trackers: what shows the rollouts and the ranking:
+    "trackio", "wandb" or "wandb:my-project", where installed.
 
     Raises ConfigError, MismatchError, PolicyError, ... in one sentence that says what to do.
     """
@@ -126,7 +129,12 @@ def evaluate(
         until_sure=goal,
         alpha=alpha,
         seeds=tuple(seeds) if isinstance(seeds, Sequence) else (seeds,),
-        execution=ExecutionOptions(workers=workers, retries=retries, mirror=mirror),
+        execution=ExecutionOptions(
+            workers=workers,
+            retries=retries,
+            mirror=mirror,
+            trackers=(trackers,) if isinstance(trackers, str) else tuple(trackers),
+        ),
     )
     assert run is not None  # of shards alone
     return run
@@ -163,6 +171,7 @@ def evaluate_stage(
     """
     from worldeval.evaluation.execution.mirroring import mirrored
     from worldeval.evaluation.rolling import roll_controls, roll_out
+    from worldeval.evaluation.tracked import tracked
     from worldeval.evaluation.until_sure_folder import check_enough, roll_until_sure
 
     for name, flag in (("trust", trust), ("controls", controls)):
@@ -194,10 +203,11 @@ def evaluate_stage(
     then = ", ".join(["another seed"] * (second is not None) + steps)
     record = verb or options
     head = not execution.alone
-    with mirrored(out, execution.mirror):
+    with mirrored(out, execution.mirror), ExitStack() as opened:
         with options.open(
             out, policies, record, controls=controls, seed=first, only_head=head
         ) as stage:
+            shown = opened.enter_context(tracked(out, execution))
             if rule is None:
                 roll_out(stage, options.batch, then=then, execution=execution)
             else:
@@ -211,6 +221,7 @@ def evaluate_stage(
         if execution.shard is not None:
             from worldeval.evaluation.execution.status import status
 
+            shown.show_rates()
             print(
                 f"{status(out)}\nwhen all shards are done, the same command without --shard ranks"
             )
@@ -224,7 +235,9 @@ def evaluate_stage(
         keep_judged(out, time.perf_counter() - began_s)
         if trust and imagined:
             run.measure_trust(options.imagination)
-        return run.rank(given)
+        run.rank(given)
+        shown.show_verdicts(run)
+        return run
 
 
 def _seeds(seeds: Sequence[int], until_sure: Goal | None) -> tuple[int | None, int | None]:

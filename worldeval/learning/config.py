@@ -11,6 +11,7 @@ from dataclasses import asdict, dataclass
 from typing import Any, Literal
 
 from worldeval.errors import ConfigError
+from worldeval.tracking import read_names
 
 CARRIED_OUT = (
     "threads",
@@ -24,7 +25,6 @@ CARRIED_OUT = (
     "trackers",
 )
 """Settings of how a training is carried out, not of what comes of it: they may change midway."""
-TRACKERS = ("trackio", "wandb")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -67,8 +67,9 @@ class LoopConfig:
     memory."""
     ema_device: Literal["same", "cpu"] = "same"
     """Where the averaged weights lie: beside the weights, or in main memory."""
-    trackers: tuple[Literal["trackio", "wandb"], ...] = ()
-    """What else shows the metrics, if it is installed; metrics.jsonl is always written."""
+    trackers: tuple[str, ...] = ()
+    """What else shows the metrics, if it is installed: trackio or wandb, or with a project
+    wandb:my-project; metrics.jsonl is always written."""
     report_every: int = 50
     """Steps between two lines of metrics."""
     save_every_s: float = 60.0
@@ -94,9 +95,7 @@ class LoopConfig:
         ):
             if getattr(self, name) not in known:
                 raise ConfigError(f"{name} is {getattr(self, name)!r}, expected one of {known}")
-        for name in self.trackers:
-            if name not in TRACKERS:
-                raise ConfigError(f"trackers holds {name!r}, expected some of {TRACKERS}")
+        read_names(self.trackers)
         if self.batch % self.accumulate:
             raise ConfigError(
                 f"batch is {self.batch} and accumulate {self.accumulate}, expected a batch that "

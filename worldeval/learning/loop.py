@@ -45,7 +45,7 @@ from worldeval.learning.resuming import (
     tensors_of,
     uninterrupted,
 )
-from worldeval.learning.tracking import Trackers, require
+from worldeval.tracking import Trackers, require
 
 __all__ = ["METRICS_FILE", "STATE_FILE", "Loop", "has_bfloat16_units", "step_generator"]
 

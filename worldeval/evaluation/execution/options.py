@@ -8,7 +8,10 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Literal, TypeVar
 
+import tyro
+
 from worldeval.errors import ConfigError
+from worldeval.tracking import require
 
 _T = TypeVar("_T")
 
@@ -35,6 +38,9 @@ class ExecutionOptions:
     """URL to keep all files of the run at too, such as s3://BUCKET/RUN (pip install
     'worldeval[s3]'); each rollout lies there as a whole soon after it is made. A folder --out that
     does not exist yet is filled from there first, so that another machine goes on."""
+    trackers: tyro.conf.UseAppendAction[tuple[str, ...]] = ()
+    """What shows the rollouts and the ranking while they are made, if it is installed: trackio or
+    wandb, or with a project wandb:my-project; repeat it for both."""
     price_per_hour: float | None = None
     """What this machine costs per hour, in any currency: `worldeval status` then tells what a
     rollout costs."""
@@ -45,6 +51,7 @@ class ExecutionOptions:
             raise ConfigError(f"workers is {self.workers!r}, expected 1 or more processes")
         if type(self.retries) is not int or self.retries < 0:
             raise ConfigError(f"retries is {self.retries!r}, expected 0 or more")
+        require(self.trackers)
         self.part()
 
     def part(self) -> Shard | None:
