@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
 import time
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pandas as pd
 import pytest
@@ -17,6 +19,8 @@ import pytest
 from worldeval import cli
 from worldeval.data.store.episodes import EpisodeStore
 from worldeval.evaluation.execution.parts import held_keys
+from worldeval.evaluation.execution.status import status
+from worldeval.rollout import engine
 from worldeval.rollout.suite import Suite
 from worldeval.rollout.table import rollout_table
 from worldeval.worlds.toy import toy_starts
@@ -124,6 +128,93 @@ def test_folders_of_machines_without_a_common_disk_are_gathered(
     ran("rollout", *words, "--out", tmp_path / "other", "--chunks=3", "--shard=1/2")
     assert cli.main(["gather", str(tmp_path / "all"), f"--from={tmp_path / 'other'}"]) == 2
     assert "suite.chunks is 3" in capsys.readouterr().err
+
+
+def cost_of(folder: Path) -> tuple[float | None, int]:
+    found = status(folder)
+    return found.cost, found.paid
+
+
+def test_what_every_machine_took_is_told_once_of_what_is_gathered(
+    tmp_path: Path, words: list[str]
+) -> None:
+    one, two, both = (tmp_path / name for name in ("one", "two", "all"))
+    for number, folder in enumerate((one, two), 1):
+        ran("rollout", *words, "--out", folder, f"--shard={number}/2", "--price-per-hour=3600")
+    prices = [cost_of(folder) for folder in (one, two)]
+    expected = sum(cost or 0.0 for cost, _ in prices), sum(paid for _, paid in prices)
+    assert expected[1] == 20
+    ran("gather", both, "--from", two, "--from", one)
+    assert cost_of(both) == pytest.approx(expected)
+    ran("gather", both, "--from", two, "--from", one)
+    ran("gather", tmp_path / "third", "--from", both, "--from", one)
+    shutil.copytree(two, tmp_path / "copy")
+    ran("gather", tmp_path / "third", "--from", tmp_path / "copy")
+    assert cost_of(both) == cost_of(tmp_path / "third") == pytest.approx(expected)
+    ran("rollout", *words, "--out", two, "--price-per-hour=3600")  # it makes the others too
+    more = cost_of(two)
+    ran("gather", both, "--from", two)
+    assert cost_of(both)[0] == pytest.approx((prices[0][0] or 0.0) + (more[0] or 0.0))
+
+
+def test_of_earlier_versions_what_was_taken_is_told_once_too(
+    tmp_path: Path, words: list[str]
+) -> None:
+    for number in (1, 2):
+        folder = tmp_path / f"machine-{number}"
+        ran("rollout", *words, "--out", folder, f"--shard={number}/2", "--price-per-hour=1")
+        manifest = json.loads((folder / "run.json").read_text())
+        for entry in manifest["spent"]:
+            del entry["id"]
+        (folder / "run.json").write_text(json.dumps(manifest))
+    machines = [f"--from={tmp_path / f'machine-{number}'}" for number in (1, 2)]
+    for _ in range(2):
+        ran("gather", tmp_path / "all", *machines)
+        spent = json.loads((tmp_path / "all" / "run.json").read_text())["spent"]
+        assert [one["by"] for one in spent] == ["shard-1-of-2", "shard-2-of-2"]
+
+
+def test_what_a_killed_process_took_is_told_once(tmp_path: Path, words: list[str]) -> None:
+    """Before the run goes on, after it, and where its folder is gathered."""
+    here = [*words, "--price-per-hour=3600"]
+    ran("rollout", *here, "--per-task=1", "--out", tmp_path / "run")
+    first = cost_of(tmp_path / "run")
+    beat = {"name": "all", "host": "gone", "pid": 7, "began": 1000.0, "now": 1050.0, "made": 3}
+    beat |= {"done": 3, "total": 20, "doing": "good", "workers": 1, "ended": False}
+    beat |= {"price_per_hour": 3600.0}
+    (tmp_path / "run" / ".progress-all.json").write_text(json.dumps(beat))
+    killed = (first[0] or 0.0) + 50.0, first[1] + 3
+    assert cost_of(tmp_path / "run") == pytest.approx(killed)
+    ran("gather", tmp_path / "all", "--from", tmp_path / "run")
+    ran("gather", tmp_path / "all", "--from", tmp_path / "run")
+    assert cost_of(tmp_path / "all") == pytest.approx(killed)
+    ran("rollout", *here, "--out", tmp_path / "run")
+    spent = json.loads((tmp_path / "run" / "run.json").read_text())["spent"]
+    assert [one["wall_s"] for one in spent][1] == 50.0 and len(spent) == 3
+    assert cost_of(tmp_path / "run")[1] == 23  # the killed one's three were made again here
+    ran("gather", tmp_path / "all", "--from", tmp_path / "run")
+    assert cost_of(tmp_path / "all") == pytest.approx(cost_of(tmp_path / "run"))
+
+
+def test_what_was_taken_until_ctrl_c_is_told_too(
+    tmp_path: Path, words: list[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    end = engine._Run._end
+
+    def interrupted(self: Any, episode: Any, error: Any = None) -> None:
+        end(self, episode, error)
+        if episode.extra["start_id"].endswith("0004"):
+            raise KeyboardInterrupt
+
+    out = [*words, "--out", str(tmp_path / "run"), "--price-per-hour=3600"]
+    with monkeypatch.context() as patched:
+        patched.setattr(engine._Run, "_end", interrupted)
+        assert cli.main(["rollout", *out]) == 130
+    cost, paid = cost_of(tmp_path / "run")
+    assert cost and paid >= 4
+    ran("rollout", *out)
+    spent = json.loads((tmp_path / "run" / "run.json").read_text())["spent"]
+    assert [one["by"] for one in spent] == ["all", "all"] and spent[0]["id"] != spent[1]["id"]
 
 
 @pytest.mark.parametrize("given", ["0/2", "3/2", "1", "1/0", "a/b", "-1/2", "1/2/3"])

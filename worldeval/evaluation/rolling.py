@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import time
 from collections.abc import Sequence
-from contextlib import ExitStack
+from contextlib import ExitStack, suppress
 from dataclasses import replace
 from pathlib import Path
 
 from worldeval.data.store.episodes import EpisodeStore
-from worldeval.errors import PolicyError
+from worldeval.errors import PolicyError, WorldEvalError
 from worldeval.evaluation.execution.options import ExecutionOptions, Shard
 from worldeval.evaluation.policy_options import tell
 from worldeval.evaluation.stage import Stage
@@ -74,6 +74,7 @@ def _roll(
             return []
     order = Order.of_plan(stage.plan())
     began_s = time.perf_counter()
+    timing.keep_killed(stage.folder, name)
     heart = Heart(stage.folder, name, execution.workers, execution.price_per_hour)
     progress = Progress(sum(len(suite.starts) for _, suite in parts), on_change=heart.beat)
     try:
@@ -85,11 +86,15 @@ def _roll(
             made, failed = _by_workers(stage, parts, batch, execution, progress, shard)
             if shard is None:
                 gather(stage.folder, order)
+    except BaseException:  # what was made until Ctrl-C was paid for too
+        with suppress(WorldEvalError):
+            timing.keep(stage.folder, timing.of_beat(heart.last(progress)))
+        raise
     finally:
         progress.close()
         heart.beat(progress, ended=True)
     wall_s = time.perf_counter() - began_s
-    spent = timing.spent_of(name, made, wall_s, execution)
+    spent = timing.spent_of(name, made, wall_s, execution, heart.last(progress).id)
     if spent.rollouts:
         timing.keep(stage.folder, spent)
         print(spent)

@@ -16,6 +16,7 @@ from worldeval.data.store.layout import INFO_PATH
 from worldeval.errors import ConfigError, MismatchError
 from worldeval.evaluation.execution.parts import Order, gather, read_plan, stores_of_run
 from worldeval.evaluation.execution.status import Status, status
+from worldeval.evaluation.execution.timing import keep_of
 from worldeval.evaluation.folder import keep_truth
 from worldeval.rollout.table import rollout_table
 
@@ -46,6 +47,7 @@ def gather_runs(folder: Path, others: Sequence[Path] = ()) -> Status:
             )
         roots += stores_of_run(other)
     gather(folder, order, roots)
+    keep_of(folder, others)
     if (folder / INFO_PATH).is_file():
         keep_truth(rollout_table(EpisodeStore.open(folder)), folder)
     return status(folder)

@@ -44,6 +44,11 @@ class Beat:
     price_per_hour: float | None = None
 
     @property
+    def id(self) -> str:
+        """Of the process, from its first beat to its last."""
+        return f"{self.host}-{self.pid}-{self.began!r}"
+
+    @property
     def at_work(self) -> bool:
         """Whether it still is, as far as can be seen from here."""
         if self.ended:
@@ -79,19 +84,23 @@ class Heart:
         if not ended and now - self._last < EVERY_S:
             return
         self._last = now
-        beat = Beat(
+        beat = self.last(progress, ended=ended)
+        try:
+            write_atomically(self._path, json.dumps(asdict(beat)) + "\n")
+        except StoreError:
+            return
+
+    def last(self, progress: Progress, *, ended: bool = True) -> Beat:
+        """What it would say now."""
+        return Beat(
             **self._fixed,
-            now=now,
+            now=time.time(),
             made=progress.made,
             done=progress.done,
             total=progress.total,
             doing=progress.name,
             ended=ended,
         )
-        try:
-            write_atomically(self._path, json.dumps(asdict(beat)) + "\n")
-        except StoreError:
-            return
 
 
 def beats(folder: Path) -> list[Beat]:

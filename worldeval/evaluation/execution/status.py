@@ -133,7 +133,12 @@ def _cost(
     """What was paid for which number of rollouts, those under way and those of a killed run too."""
     cost, paid, known = 0.0, 0, False
     times = [(s.price_per_hour, s.wall_s, s.rollouts) for s in spent]
-    times += [(b.price_per_hour, b.now - b.began, b.made) for b in found if not b.ended]
+    kept = {s.id for s in spent}
+    times += [
+        (b.price_per_hour, b.now - b.began, b.made)
+        for b in found
+        if not b.ended and b.id not in kept
+    ]
     for own, seconds, rollouts in times:
         each = own if price is None else price
         if each is not None:
