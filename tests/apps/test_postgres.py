@@ -2,11 +2,8 @@
 
 from __future__ import annotations
 
-import glob
 import os
 import shutil
-import socket
-import subprocess
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -20,12 +17,11 @@ from apps.inspector.database import hidden
 from apps.inspector.index import Index
 from apps.inspector.query import Query
 from apps.inspector.schema import ORDERS
+from tests.apps.postgres import INITDB, Server
 from worldeval import WorldEvalError, cli
 
 from .conftest import EVIL, judge, write_rollouts
 
-PROGRAMS = [*sorted(glob.glob("/usr/lib/postgresql/*/bin"), reverse=True), ""]
-INITDB = next((found for p in PROGRAMS if (found := shutil.which("initdb", path=p or None))), None)
 pytestmark = pytest.mark.skipif(INITDB is None, reason="no Postgres: apt-get install postgresql")
 
 ATTACKS = ("'; DROP TABLE rollouts; --", '" OR 1=1', "%s %(x)s ?", "\\' $$x$$", "a%_\\b", EVIL)
@@ -35,35 +31,6 @@ QUERIES = (
     *("-wrong:yes", "probability<0.5", "p>=50%", "seed:0", "frames>3", "policy:go*", "reason:a"),
     *("key:good/*", "-good", '"%s"', "policy:a%_", "instruction:push", "-trust<0.5"),
 )
-
-
-class Server:
-    """A cluster of its own in a folder, listening on this machine."""
-
-    def __init__(self, folder: Path) -> None:
-        assert INITDB is not None
-        self.bin, self.data = Path(INITDB).parent, folder / "data"
-        folder.chmod(0o777)
-        # Postgres refuses to run as root.
-        self._as = ["setpriv", "--reuid=65534", "--regid=65534", "--clear-groups"]
-        if os.geteuid() != 0:
-            self._as = []
-        with socket.create_server(("127.0.0.1", 0)) as free:
-            self.port = free.getsockname()[1]
-        self.url = f"postgresql://someone:secret@127.0.0.1:{self.port}/postgres"
-        words = [INITDB, "-D", self.data, "-U", "someone", "-A", "trust", "-E", "UTF8"]
-        self._run(*words, "--locale=C.UTF-8", "--no-sync")
-        self.start()
-
-    def _run(self, *words: object) -> None:
-        subprocess.run([*self._as, *map(str, words)], check=True, capture_output=True, cwd="/")
-
-    def start(self) -> None:
-        log, options = self.data / "log", f"-p {self.port} -k {self.data} -h 127.0.0.1 -F"
-        self._run(self.bin / "pg_ctl", "-D", self.data, "-l", log, "-w", "-o", options, "start")
-
-    def stop(self, how: str = "immediate") -> None:
-        self._run(self.bin / "pg_ctl", "-D", self.data, "-m", how, "-w", "stop")
 
 
 @pytest.fixture(scope="module")

@@ -11,13 +11,16 @@ import sys
 import time
 from collections.abc import Callable
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pandas as pd
 import pytest
 
 from worldeval import cli
+from worldeval.data.atomic import WriterLock
 from worldeval.data.store.episodes import EpisodeStore
+from worldeval.evaluation.execution import parts
 from worldeval.evaluation.execution.parts import held_keys
 from worldeval.evaluation.execution.status import status
 from worldeval.rollout import engine
@@ -328,6 +331,44 @@ def until(ready: Callable[[], object], process: subprocess.Popen[str]) -> None:
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="looks for processes in /proc")
+def test_a_gathering_that_was_killed_while_it_removed_parts_leaves_no_half_of_one(
+    tmp_path: Path, words: list[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    run = ["rollout", *words, "--out", tmp_path / "run"]
+    for lost in ("meta", "data"):
+
+        def some(place: Path, lost: str = lost, **_: object) -> None:
+            shutil.rmtree(place / lost)
+            raise KeyboardInterrupt
+
+        ran(*run, "--per-task=1", "--shard=1/2")
+        with monkeypatch.context() as killed:
+            killed.setattr(parts, "shutil", SimpleNamespace(rmtree=some))
+            assert cli.main([*map(str, run), "--per-task=1"]) == 130
+        ran("status", tmp_path / "run")
+        ran(*run, "--shard=1/2")
+        ran(*run)
+        assert not (tmp_path / "run" / ".parts").exists()
+        shutil.rmtree(tmp_path / "run")
+
+
+def test_a_part_whose_writer_lives_on_stays_until_it_does_not(
+    tmp_path: Path, words: list[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(parts, "_RELEASE_S", 0.2)
+    run = tmp_path / "run"
+    ran("rollout", *words, "--shard=1/2", "--out", run)
+    lock = WriterLock(run / ".parts" / "shard-1-of-2" / ".writer.lock")
+    lock.acquire()
+    ran("rollout", *words, "--out", run)
+    assert (run / ".parts" / "shard-1-of-2" / "meta").exists()
+    lock.release()
+    ran("rollout", *words, "--out", run)
+    assert not (run / ".parts").exists()
+    ran("rollout", *words, "--out", tmp_path / "one")
+    assert films(tmp_path / "one") == films(run)
+
+
 def test_a_killed_worker_and_an_ended_head_lose_nothing(tmp_path: Path, words: list[str]) -> None:
     (tmp_path / "toys.py").write_text(SLOW)
     words = [f"--policy=python:{tmp_path / 'toys.py'}:Slow", *words[2:]]

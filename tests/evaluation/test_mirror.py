@@ -17,6 +17,7 @@ from pathlib import Path
 import fsspec
 import pytest
 
+from tests.evaluation.network import Proxy
 from tests.evaluation.test_execution import ran, same, words
 from worldeval import cli
 from worldeval.data.mirror import Mirror
@@ -53,58 +54,6 @@ def server() -> Iterator[int]:
     running.start()
     yield running.get_host_and_port()[1]
     running.stop()
-
-
-class Proxy:
-    """Between a client and a server: passes bytes on, holds them back, or answers with 500."""
-
-    def __init__(self, port: int) -> None:
-        self.mode, self.asked, self._target = "pass", 0, port
-        self._listening = socket.create_server(("127.0.0.1", 0))
-        self.port = self._listening.getsockname()[1]
-        threading.Thread(target=self._accept, daemon=True).start()
-
-    def _accept(self) -> None:
-        while True:
-            try:
-                client, _ = self._listening.accept()
-            except OSError:
-                return
-            threading.Thread(target=self._serve, args=(client,), daemon=True).start()
-
-    def _serve(self, client: socket.socket) -> None:
-        self.asked += 1
-        mode = self.mode
-        with client:
-            if mode == "stall":
-                time.sleep(3)
-                return
-            if mode == "500":
-                client.recv(65536)
-                client.sendall(b"HTTP/1.1 500 no\r\nContent-Length: 0\r\nConnection: close\r\n\r\n")
-                return
-            with socket.create_connection(("127.0.0.1", self._target)) as server:
-                back = threading.Thread(target=self._pump, args=(server, client), daemon=True)
-                back.start()
-                self._pump(client, server, most=300 if mode == "cut" else None)
-                if mode == "cut":
-                    return
-                back.join()
-
-    def _pump(self, source: socket.socket, target: socket.socket, most: int | None = None) -> None:
-        passed = 0
-        try:
-            while (data := source.recv(65536)) and self.mode in ("pass", "cut"):
-                target.sendall(data if most is None else data[: most - passed])
-                passed += len(data)
-                if most is not None and passed >= most:
-                    return
-            target.shutdown(socket.SHUT_WR)
-        except OSError:
-            return
-
-    def close(self) -> None:
-        self._listening.close()
 
 
 @pytest.fixture
@@ -215,7 +164,7 @@ def test_verdicts_on_rollouts_there_are_sent_there(
     ran("rank", bucket, "--out", tmp_path / "ranked")
 
 
-@pytest.mark.parametrize("mode", ["stall", "500", "cut"])
+@pytest.mark.parametrize("mode", ["hold", "stall", "500", "cut"])
 def test_a_network_that_fails_for_a_while_holds_nobody_up(
     mode: str,
     bucket: str,

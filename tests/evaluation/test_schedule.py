@@ -6,7 +6,7 @@ import random
 import tracemalloc
 
 from worldeval.errors import PolicyError, PolicyGoneError
-from worldeval.evaluation.execution.schedule import LOSSES, Schedule, Unit
+from worldeval.evaluation.execution.schedule import LOSSES, MACHINES, Schedule, Unit
 
 
 def unit(policy: str, *starts: str) -> Unit:
@@ -34,6 +34,30 @@ def test_a_rollout_that_kills_every_worker_is_given_up() -> None:
     for _ in range(LOSSES):
         schedule.lost(taken(schedule), ["a"], "killed")
     assert schedule.next() is None and schedule.given_up == [("p", "a", "killed")]
+
+
+def test_machines_that_go_are_not_the_rollouts_fault() -> None:
+    schedule = Schedule([unit("p", "a", "b")])
+    schedule.lost(taken(schedule), ["a", "b"], "killed")
+    first, second = taken(schedule), taken(schedule)
+    schedule.done(first)
+    for _ in range(LOSSES):
+        schedule.lost(second, ["b"], "its machine is gone", machine=True)
+        second = taken(schedule)
+    for _ in range(LOSSES - 2):
+        schedule.lost(second, ["b"], "killed")
+        second = taken(schedule)
+    assert not schedule.given_up
+    schedule.lost(second, ["b"], "killed")
+    assert schedule.given_up == [("p", "b", "killed")] and schedule.settle()
+
+
+def test_a_rollout_with_which_every_machine_goes_ends_too() -> None:
+    schedule = Schedule([unit("p", "a", "b")])
+    schedule.lost(taken(schedule), ["a"], "gone", machine=True)
+    for _ in range(MACHINES - 1):
+        schedule.lost(taken(schedule), ["a"], "gone", machine=True)
+    assert schedule.next() is None and schedule.given_up == [("p", "a", "gone")]
 
 
 def test_errors_are_a_policys_until_one_of_its_rollouts_is_kept() -> None:

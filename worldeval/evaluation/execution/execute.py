@@ -16,11 +16,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from worldeval.data.store.episodes import EpisodeStore
-from worldeval.data.store.layout import INFO_PATH
 from worldeval.errors import ConfigError, WorldError
 from worldeval.evaluation.execution.executor import Event, Executor
-from worldeval.evaluation.execution.parts import PARTS
-from worldeval.evaluation.execution.schedule import LOSSES, Schedule, Unit
+from worldeval.evaluation.execution.parts import PARTS, part_stores
+from worldeval.evaluation.execution.schedule import Schedule, Unit
 from worldeval.evaluation.execution.worker import Result
 from worldeval.evaluation.policy_options import tell
 from worldeval.rollout.recording import Recording, rollout_key
@@ -168,7 +167,7 @@ class Execution:
         if event.error is not None:
             raise event.error
         if unit is None:
-            self.unready += 1
+            self.unready += not event.machine
             if self.unready >= BEGINNINGS:
                 raise WorldError(
                     f"{BEGINNINGS} workers died before they were ready ({event.why}); take fewer "
@@ -176,9 +175,9 @@ class Execution:
                 )
             self.progress.say(f"a worker died ({event.why}) without work; another begins")
         else:
-            kept = self._kept(event.number, unit)
+            kept = self._kept(unit)
             missing = [start for start in unit.starts if start not in kept]
-            self.schedule.lost(unit, missing, event.why)
+            self.schedule.lost(unit, missing, event.why, machine=event.machine)
             self.summaries[unit.policy].add(Result(outcomes=Counter(kept.values())))
             self.progress.finish(len(kept))
             self.progress.say(
@@ -187,18 +186,14 @@ class Execution:
             )
         self.executor.begin(event.number)
 
-    def _kept(self, number: int, unit: Unit) -> dict[str, str]:
+    def _kept(self, unit: Unit) -> dict[str, str]:
         """Start state -> outcome, of what is kept of a unit whose worker died."""
-        place = self.part(number)
-        if not (place / INFO_PATH).is_file():
-            return {}
-        store = EpisodeStore.open(place)
-        keys = {start: rollout_key(unit.policy, start) for start in unit.starts}
-        return {
-            start: str(store.facts(store.index_of(key))["outcome"])
-            for start, key in keys.items()
-            if key in store
-        }
+        kept = {}
+        for store in map(EpisodeStore.open, part_stores(self.stage.folder)):
+            for start in unit.starts:
+                if (key := rollout_key(unit.policy, start)) in store:
+                    kept[start] = str(store.facts(store.index_of(key))["outcome"])
+        return kept
 
     def _keep_given_up(self) -> None:
         """Errors of the rollouts that killed their workers: they end too."""
@@ -212,7 +207,7 @@ class Execution:
                 start = next(s for s in suite.starts if s.start_id == start_id)
                 recording = Recording.of(world, policy, start, suite.seed, most_frames=1)
                 store.append(
-                    recording.finish(error=f"its worker died {LOSSES} times, the last: {why}")
+                    recording.finish(error=f"its worker died again and again, the last time: {why}")
                 )
                 self.summaries[policy].add(Result(outcomes={Outcome.ERROR.value: 1}))
 

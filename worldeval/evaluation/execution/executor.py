@@ -16,7 +16,8 @@ from worldeval.evaluation.execution.worker import Result
 @dataclass(frozen=True, kw_only=True)
 class Event:
     """Of worker ``number``: it is ready for its first unit, made ``frames`` more, came back with
-    the ``result`` of its unit, or died (``why``; with an ``error``, nobody can take its place)."""
+    the ``result`` of its unit, or died (``why``; with an ``error``, nobody can take its place;
+    ``machine``: with the machine on which it was, so that its unit has no part in it)."""
 
     number: int
     kind: Literal["ready", "frames", "result", "died"]
@@ -24,6 +25,7 @@ class Event:
     result: Result | None = None
     why: str = ""
     error: Exception | None = None
+    machine: bool = False
 
 
 class Executor(Protocol):

@@ -9,11 +9,13 @@ parts are removed only when all of it lies in the run: a kill at any moment lose
 from __future__ import annotations
 
 import shutil
+import time
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
+from uuid import uuid4
 
 from worldeval.data.atomic import WriterLock
 from worldeval.data.provenance import naming_the_manifest
@@ -25,11 +27,15 @@ from worldeval.settings import settings_from
 from worldeval.types import Outcome
 
 PARTS = ".parts"
+_GONE = ".gone-"
+_RELEASE_S = 10.0
+"""How long the writer of a part may take to end, before the part is left to the next gathering."""
 
 
 def part_stores(folder: Path) -> list[Path]:
     """The stores of a run's parts."""
-    return sorted(info.parent.parent for info in (folder / PARTS).glob(f"*/{INFO_PATH}"))
+    found = sorted(info.parent.parent for info in (folder / PARTS).glob(f"*/{INFO_PATH}"))
+    return [root for root in found if not root.name.startswith(_GONE)]
 
 
 def stores_of_run(folder: Path) -> list[Path]:
@@ -150,12 +156,30 @@ def gather(folder: Path, order: Order, others: Sequence[Path] = ()) -> int:
             with _store_of(folder, roots[0]) as store:
                 count = take_in(store, roots, order)
         for root in parts:
-            shutil.rmtree(root)
+            _remove(root)
+        for left in place.glob(f"{_GONE}*"):  # by a gathering that was killed meanwhile, too
+            shutil.rmtree(left, ignore_errors=True)
         for lock in place.glob(".*.lock"):
             lock.unlink()
     with suppress(OSError):  # somebody begins another part
         place.rmdir()
     return count
+
+
+def _remove(root: Path) -> None:
+    """Take a part away in one step: what is half removed is no store. One whose writer lives on, on
+    a machine that is out of reach, stays until it does not."""
+    lock, until = WriterLock(root / ".writer.lock"), time.monotonic() + _RELEASE_S
+    while True:
+        try:
+            lock.acquire()
+            break
+        except StoreError:
+            if time.monotonic() > until:
+                return
+        time.sleep(0.05)
+    lock.release()
+    root.rename(root.with_name(f"{_GONE}{root.name}-{uuid4().hex[:8]}"))
 
 
 def _store_of(folder: Path, part: Path) -> EpisodeStore:

@@ -16,15 +16,19 @@ from worldeval.rollout.engine import PATIENCE
 
 LOSSES = 5
 """A rollout during which so many workers died is kept as an error: it may be what kills them."""
+MACHINES = 25
+"""The same for whole machines, which are taken away for reasons of their own."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Unit:
-    """Rollouts of one policy, made together. losses: workers that died of it so far."""
+    """Rollouts of one policy, made together. losses: workers that died during it so far, each alone
+    or (``machines``) with the machine on which it was."""
 
     policy: str
     starts: tuple[str, ...]
     losses: int = 0
+    machines: int = 0
     proven: bool = False
     """Whether the policy is known to work, so that errors are its rollouts' and are kept."""
 
@@ -73,16 +77,19 @@ class Schedule:
         if sum(len(one.starts) for one, _ in doubted) >= PATIENCE:
             self.failed[unit.policy] = doubted[0][1]
 
-    def lost(self, unit: Unit, missing: Sequence[str], why: str) -> None:
-        """Its worker died. missing: start states whose rollouts are not kept. They are begun again
-        one at a time, to find the one that kills."""
+    def lost(self, unit: Unit, missing: Sequence[str], why: str, *, machine: bool = False) -> None:
+        """Its worker died, alone or with its machine. missing: start states whose rollouts are not
+        kept. They are begun again one at a time, to find the one that kills."""
         self._under_way -= 1
+        losses, machines = unit.losses + (not machine), unit.machines + machine
+        last = len(unit.starts) == 1 and (losses >= LOSSES or machines >= MACHINES)
         for start in missing:
-            if unit.losses + 1 >= LOSSES and len(unit.starts) == 1:
+            if last:
                 self.given_up.append((unit.policy, start, why))
             else:
-                one = Unit(policy=unit.policy, starts=(start,), losses=unit.losses + 1)
-                self._again.append(one)
+                self._again.append(
+                    Unit(policy=unit.policy, starts=(start,), losses=losses, machines=machines)
+                )
 
     def gone(self, unit: Unit, error: Exception) -> None:
         """The policy is gone for good."""
