@@ -10,6 +10,7 @@ import signal
 from pathlib import Path
 
 import numpy as np
+import pandas as pd
 import pytest
 
 import worldeval
@@ -18,7 +19,10 @@ from worldeval import EpisodeStore, shipped
 from worldeval.cli import main
 from worldeval.data import digests, origin
 from worldeval.errors import DataError, MismatchError
+from worldeval.judging.loading import load_judge
+from worldeval.judging.tables import judge_store
 from worldeval.synthesis.again import make_again
+from worldeval.synthesis.asking import MeaningJudge
 from worldeval.synthesis.synthesize import Synthesis
 from worldeval.synthesis.variety import Variety
 
@@ -31,9 +35,20 @@ OPTIONS = [
     "--select", "all",
 ]  # fmt: skip
 
+LONGER = ["--variations", "10"]
+
 
 def words(out: Path, *more: str) -> list[str]:
     return ["synthesize", *OPTIONS, "--out", str(out), *more]
+
+
+def assert_same_dataset(one: Path, other: Path) -> None:
+    ours, theirs = (EpisodeStore.open(folder / "dataset") for folder in (one, other))
+    assert [e.key for e in ours] == [e.key for e in theirs]
+    for episode, same in zip(ours, theirs, strict=True):
+        for fact in ("exactly", "recipe", "probability"):
+            assert episode.extra[fact] == same.extra[fact]
+        assert episode.instruction == same.instruction and episode.success == same.success
 
 
 @pytest.fixture(scope="module")
@@ -90,14 +105,50 @@ def test_killed_and_run_again_it_ends_with_the_same_dataset(
     held = len(EpisodeStore.open(out / "imagined"))
     assert 0 < held < 6
     assert main(words(out)) == 0, capsys.readouterr().err
-    ours, theirs = (EpisodeStore.open(folder / "dataset") for folder in (out, made))
-    assert [e.key for e in ours] == [e.key for e in theirs]
-    for one, other in zip(ours, theirs, strict=True):
-        assert one.extra["exactly"] == other.extra["exactly"]
-        assert one.extra["recipe"] == other.extra["recipe"]
-        assert one.extra["probability"] == other.extra["probability"]
-        assert one.instruction == other.instruction and one.success == other.success
+    assert_same_dataset(out, made)
     assert not list((out / "imagined").parent.glob(".again-*"))
+
+
+@pytest.fixture(scope="module")
+def longer(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Enough rollouts for judging to begin before the last ones are imagined."""
+    out = tmp_path_factory.mktemp("longer") / "whole"
+    assert main(words(out, *LONGER)) == 0
+    return out
+
+
+def test_verdicts_given_while_others_are_imagined_are_those_given_at_the_end(longer: Path) -> None:
+    judge = MeaningJudge(load_judge(shipped.path(shipped.JUDGE)))
+    at_the_end = judge_store(judge, EpisodeStore.open(longer / "imagined"))
+    kept = pd.read_parquet(longer / "imagined" / "verdicts.parquet")
+    assert kept.attrs == at_the_end.attrs
+    pd.testing.assert_frame_equal(
+        kept.drop(columns="seconds"), at_the_end.drop(columns="seconds"), check_exact=True
+    )
+
+
+@pytest.mark.parametrize(
+    "number", [signal.SIGKILL, pytest.param(signal.SIGINT, marks=pytest.mark.heavy)]
+)
+def test_killed_while_it_judges_beside_it_ends_with_the_same_dataset(
+    number: signal.Signals, longer: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    out = tmp_path / "killed"
+    command = words(out, *LONGER)
+
+    def judging() -> bool:
+        return bool(list((out / "imagined" / "verdicts").glob("*.parquet")))
+
+    said = strike(command, number, judging)
+    if number == signal.SIGINT:
+        assert "rollouts are kept" in said.splitlines()[-1] and "Traceback" not in said
+    assert not (out / "imagined" / "verdicts.parquet").exists()
+    assert 8 <= len(EpisodeStore.open(out / "imagined")) < 20
+    assert main(command) == 0, capsys.readouterr().err
+    assert_same_dataset(out, longer)
+    tables = [pd.read_parquet(folder / "imagined/verdicts.parquet") for folder in (out, longer)]
+    one, other = (table.drop(columns="seconds") for table in tables)
+    pd.testing.assert_frame_equal(one, other, check_exact=True)
 
 
 def test_run_again_nothing_is_made_anew(made: Path, capsys: pytest.CaptureFixture[str]) -> None:

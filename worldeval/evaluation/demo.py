@@ -37,6 +37,7 @@ from worldeval.evaluation.policy_options import PolicyOptions, close_policies
 from worldeval.evaluation.rolling import roll_out
 from worldeval.evaluation.stage import Stage
 from worldeval.evaluation.strangers import strangers_notes
+from worldeval.judging.beside import judging_beside
 from worldeval.judging.loading import load_judge
 
 if TYPE_CHECKING:
@@ -104,7 +105,7 @@ def run_demo(config: DemoConfig) -> Path:
     model = fingerprint(str(config.imagination.folder))
     for note in strangers_notes(names, [judge.name], model):
         print(note, flush=True)
-    with clock.phase("imagine"), stage:
+    with clock.phase("imagine"), stage, judging_beside(judge, stage.folder):
         roll_out(stage, config.batch, then="judging, trust, ranking")
     run = Evaluation.open(config.out).only(start.start_id for start in starts)
     with clock.phase("judge"):

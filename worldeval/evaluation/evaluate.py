@@ -173,6 +173,7 @@ def evaluate_stage(
     from worldeval.evaluation.rolling import roll_controls, roll_out
     from worldeval.evaluation.tracked import tracked
     from worldeval.evaluation.until_sure_folder import check_enough, roll_until_sure
+    from worldeval.judging.beside import judging_beside
 
     for name, flag in (("trust", trust), ("controls", controls)):
         if not isinstance(flag, bool):
@@ -203,10 +204,14 @@ def evaluate_stage(
     then = ", ".join(["another seed"] * (second is not None) + steps)
     record = verb or options
     head = not execution.alone
+    meanwhile = judging if imagined and rule is None else None  # until sure, each round is judged
     with mirrored(out, execution.mirror), ExitStack() as opened:
-        with options.open(
-            out, policies, record, controls=controls, seed=first, only_head=head
-        ) as stage:
+        with (
+            options.open(
+                out, policies, record, controls=controls, seed=first, only_head=head
+            ) as stage,
+            judging_beside(meanwhile, out),
+        ):
             shown = opened.enter_context(tracked(out, execution))
             if rule is None:
                 roll_out(stage, options.batch, then=then, execution=execution)
@@ -216,7 +221,10 @@ def evaluate_stage(
             roll_controls(stage, options.batch, then=then, execution=execution)
         if second is not None:
             again = out / OTHER_SEED
-            with options.open(again, policies, record, seed=second, only_head=head) as stage:
+            with (
+                options.open(again, policies, record, seed=second, only_head=head) as stage,
+                judging_beside(meanwhile, again),
+            ):
                 roll_out(stage, options.batch, then=", ".join(steps), execution=execution)
         if execution.shard is not None:
             from worldeval.evaluation.execution.status import status

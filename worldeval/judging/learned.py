@@ -46,6 +46,8 @@ class LearnedJudge:
     shape: ClassVar[type[JudgeConfig]] = JudgeConfig
     """What ``network_of`` makes a network from."""
     network_of: ClassVar[type[JudgeNetwork]] = JudgeNetwork
+    beside: ClassVar[bool] = True
+    """It may judge in another thread while rollouts go on (``judging.beside``)."""
 
     def __init__(
         self,

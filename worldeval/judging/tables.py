@@ -11,6 +11,7 @@ import hashlib
 import json
 import logging
 import re
+import threading
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -49,14 +50,16 @@ def judge_store(
     out_parquet: str | Path | None = None,
     *,
     known: pd.DataFrame | None = None,
+    stop: threading.Event | None = None,
 ) -> pd.DataFrame:
     """Judge every episode of a store into a verdict table with ``VERDICT_COLUMNS``, and SOLVED_AT
     if the judge tells it.
 
-    known: verdicts of this judge on some of these episodes, which are taken over. The table is
-    written to ``out_parquet`` wholly or not at all, where given. Raises StoreError if it cannot be
-    written, DataError if the judge answers for other rollouts than it was asked about, and
-    MismatchError for a judge that was trained for another robot.
+    known: verdicts of this judge on some of these episodes, which are taken over. stop: of whoever
+    judges beside other work: no bar is shown, and the table lacks what is not judged when it is
+    set. The table is written to ``out_parquet`` wholly or not at all, where given. Raises
+    StoreError if it cannot be written, DataError if the judge answers for other rollouts than it
+    was asked about, and MismatchError for a judge that was trained for another robot.
     """
     import pandas as pd
 
@@ -72,9 +75,11 @@ def judge_store(
         unit="rollout",
         desc=name,
         dynamic_ncols=True,
-        **(bar_options() if missing else {"disable": True}),
+        **(bar_options() if missing and stop is None else {"disable": True}),
     )
     for first in range(0, len(missing), AT_ONCE):
+        if stop is not None and stop.is_set():
+            break
         episodes = [store.episode(number) for number in missing[first : first + AT_ONCE]]
         verdicts = _asked(judge, episodes)
         asked, answered = [e.key for e in episodes], [v.key for v in verdicts]
@@ -93,7 +98,8 @@ def judge_store(
         bar.update(len(episodes))
     bar.close()
     told = [SOLVED_AT] if any(SOLVED_AT in row for row in rows.values()) else []
-    table = pd.DataFrame([rows[key] for key in keys], columns=[*VERDICT_COLUMNS, *told])
+    judged = [rows[key] for key in keys if key in rows]
+    table = pd.DataFrame(judged, columns=[*VERDICT_COLUMNS, *told])
     table.attrs = {MADE: json.dumps(made), SETTINGS: getattr(judge, "digest", None)}
     if out_parquet is not None:
         write_table(table, Path(out_parquet))
@@ -131,9 +137,12 @@ def _asked(judge: Judge, episodes: Sequence[Episode]) -> list[Verdict]:
     return verdicts
 
 
-def kept_verdicts(judge: Judge, store: EpisodeStore) -> pd.DataFrame:
+def kept_verdicts(
+    judge: Judge, store: EpisodeStore, stop: threading.Event | None = None
+) -> pd.DataFrame:
     """The judge's table on all rollouts of a store; it is asked about those only that its table on
-    the disk lacks, or has of another rollout of that name or by another judge of that name.
+    the disk lacks, or has of another rollout of that name or by another judge of that name. stop:
+    as of ``judge_store``.
 
     Raises DataError for a table that no judge writes (an outcome that is none, a probability beyond
     [0, 1], a rollout twice): what it said before may have cost money, so it is not thrown away.
@@ -150,7 +159,7 @@ def kept_verdicts(judge: Judge, store: EpisodeStore) -> pd.DataFrame:
         known = None  # the server spoke where nobody listened, or not at all: it is asked again
     if known is not None and len(known) == len(store):
         return known.reset_index(drop=True)
-    return judge_store(judge, store, path, known=known)
+    return judge_store(judge, store, path, known=known, stop=stop)
 
 
 def check_verdicts(table: pd.DataFrame, what: str) -> None:

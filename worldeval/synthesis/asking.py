@@ -22,6 +22,7 @@ class MeaningJudge:
 
     def __init__(self, judge: Judge) -> None:
         self.judging, self.name = judge, judge.name
+        self.beside = getattr(judge, "beside", False)
         self.digest = f"{getattr(judge, 'digest', None) or ''} asked in the suite's words"
 
     def judge(self, episodes: Sequence[Episode]) -> list[Verdict]:

@@ -17,6 +17,7 @@ from worldeval.data.provenance import jsonable, write_manifest
 from worldeval.data.store.episodes import EpisodeStore
 from worldeval.errors import DataError
 from worldeval.evaluation.evaluation import Evaluation
+from worldeval.judging.beside import judging_beside
 from worldeval.synthesis.asking import check_tasks
 from worldeval.synthesis.imagining import MADE_BY, Imagining
 from worldeval.synthesis.making import Making, in_full
@@ -90,7 +91,8 @@ def fill_pool(
             extra={"options": verb},
         )
         clock.add("opening", clock.wall_s)
-        imagining.into(folder, recipes, options.batch, extra={"pool": SYNTHETIC})
+        with judging_beside(judge, folder):
+            imagining.into(folder, recipes, options.batch, extra={"pool": SYNTHETIC})
         if variety.near_failures and progress is not None:
             run = Evaluation.open(folder)
             with clock.part("judging"):
@@ -100,7 +102,8 @@ def fill_pool(
                 getattr(world, "frames_per_step", None) or 1,
             )  # fmt: skip
             if more:
-                imagining.into(folder, more, options.batch, extra={"pool": SYNTHETIC})
+                with judging_beside(judge, folder):
+                    imagining.into(folder, more, options.batch, extra={"pool": SYNTHETIC})
             else:
                 notes.append("Nothing begins near failure: no rollout failed after some progress.")
     for name, seconds in imagining.seconds.items():
