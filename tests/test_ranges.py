@@ -47,6 +47,22 @@ def test_a_value_that_no_verb_can_use(
     assert not (tmp_path / "out").exists()
 
 
+@pytest.mark.parametrize(
+    "words",
+    [
+        ["evaluate", "--policy", "zero", "--policy", "random", "--judge", "a", "--judge", "b"],
+        ["evaluate", "--policy", "zero", "--judge=a", "--judge=b"],
+        ["synthesize", "--policy", "zero", "--judge", "a", "--judge=b"],
+    ],
+)
+def test_what_other_verbs_take_several_of_is_not_lost_in_silence(
+    words: list[str], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    said = refused(capsys, *words, "--out", str(tmp_path / "out"))
+    assert f"--judge was given 'a' and 'b', but `worldeval {words[0]}` takes one" in said
+    assert not (tmp_path / "out").exists()
+
+
 def test_a_named_pipe_is_told_in_any_option(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -221,7 +221,7 @@ def _dispatch(words: list[str]) -> int:
 def _run(verb: str, options: list[str]) -> int:
     import tyro
 
-    from worldeval.commands.ranges import check_values, check_words
+    from worldeval.commands.ranges import check_once, check_values, check_words
     from worldeval.commands.renamed import as_today
     from worldeval.commands.saved_options import with_config
 
@@ -240,6 +240,7 @@ def _run(verb: str, options: list[str]) -> int:
             )
     except SystemExit as stop:  # the usage was printed
         return stop.code if isinstance(stop.code, int) else 2
+    check_once(command, options, f"worldeval {verb}")
     check_values(command)
     return int(command.run() or 0)
 

@@ -222,6 +222,11 @@ def test_a_full_disk_leaves_no_half_dataset(
     ("more", "said"),
     [
         (["--select", "sucess"], "there is no rule 'sucess'"),
+        (["--select", "success,trust"], "give each rule with a --select of its own"),
+        (
+            ["--policy", "random"],
+            f"--policy was given {POLICY!r} and 'random', but `worldeval synt",
+        ),
         (["--world", "toy"], "synthesis is done in imagination"),
         (["--select", "success?threshold=2"], "threshold is 2, expected a probability"),
         (["--select", "progress"], "give one with --progress"),
@@ -246,6 +251,21 @@ def test_bad_input_is_a_sentence_before_anything_is_imagined(
     told = capsys.readouterr().err
     assert said in told and "Traceback" not in told
     assert not (out / "dataset").exists() and not list(out.rglob("*.mp4"))
+
+
+@pytest.mark.parametrize(
+    ("more", "said"),
+    [
+        (["--policy", POLICY], "policy cannot be chosen for a pool, whose rollouts are imagined"),
+        (["--variations", "9", "--seed", "1"], "variations, seed cannot be chosen for a pool"),
+        (["--task", "reach", "--per-task", "1"], "per_task, task cannot be chosen for a pool"),
+    ],
+)
+def test_what_was_imagined_is_not_chosen_again(
+    more: list[str], said: str, made: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main(["synthesize", "--pool", str(made), "--out", str(tmp_path / "out"), *more]) == 2
+    assert said in capsys.readouterr().err and not (tmp_path / "out").exists()
 
 
 def test_no_policy_and_no_pool(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

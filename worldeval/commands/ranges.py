@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import dataclasses
 import errno
+import itertools
 import math
 import os
 import stat
@@ -46,6 +47,8 @@ _MOST = {
     "heads": 1_000,
     "seed": _LARGEST_SEED,
 }
+_SEVERAL_ELSEWHERE = {"policy", "judge", "store", "data"}
+"""Options that some verbs take several of: to others the first would be lost in silence."""
 
 
 def check_words(words: Sequence[str]) -> None:
@@ -81,6 +84,22 @@ def check_values(verb: Any) -> None:
                 _check_count(name, one)
             elif isinstance(one, str | Path):
                 _check_path(name, one)
+
+
+def check_once(verb: Any, words: Sequence[str], said: str) -> None:
+    """Raise ConfigError for two values of an option of which this verb, called ``said``, takes one
+    and others take several."""
+    for name, value, _ in _options(verb):
+        if name not in _SEVERAL_ELSEWHERE or isinstance(value, tuple | list):
+            continue
+        option = f"--{name}"
+        given = [after for word, after in itertools.pairwise(words) if word == option]
+        given += [word.partition("=")[2] for word in words if word.startswith(f"{option}=")]
+        if len(found := list(dict.fromkeys(given))) > 1:
+            raise ConfigError(
+                f"{option} was given {shortened(found[0], 80)!r} and {shortened(found[1], 80)!r}, "
+                f"but `{said}` takes one; run it once for each"
+            )
 
 
 def _check_count(name: str, value: int) -> None:

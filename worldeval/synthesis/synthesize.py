@@ -11,7 +11,7 @@ from __future__ import annotations
 import time
 from collections.abc import Collection, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field, fields, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -219,7 +219,7 @@ def synthesize_stage(
     asked = MeaningJudge(judge)
     progress = _progress(choice.progress)
     needs = {name for rule in rules for name in rule.rule.needs}
-    _check(variety, needs, progress, choice, options, policy, pool)
+    _check(variety, needs, progress, choice, options, policy, pool, seed)
     if pool is None:
         folder = out / IMAGINED
         notes += fill_pool(
@@ -348,6 +348,7 @@ def _check(
     options: StageOptions,
     policy: str | None,
     pool: Path | None,
+    seed: int | None,
 ) -> None:
     """Raise what can be known to be wrong before anything is imagined."""
     from worldeval.evaluation.corrections import why_no_trust
@@ -360,6 +361,16 @@ def _check(
             "no policy was given, expected one whose rollouts are imagined: --policy URI (or "
             "--pool FOLDER, to select from what was imagined before)"
         )
+    if pool is not None:
+        said = {f.name: (getattr(variety, f.name), f.default) for f in fields(variety)}
+        said |= {name: (getattr(options, name), None) for name in ("suite", "chunks", "per_task")}
+        said |= {"task": (options.task, ()), "policy": (policy, None), "seed": (seed, None)}
+        if idle := [name for name, (given, unsaid) in said.items() if given != unsaid]:
+            raise ConfigError(
+                f"{', '.join(idle)} cannot be chosen for a pool, whose rollouts are imagined "
+                f"already; leave {'it' if len(idle) == 1 else 'them'} out, or leave out --pool to "
+                "imagine others"
+            )
     if options.world != "imagination":
         raise ConfigError(
             f"world is {options.world!r}, but synthesis is done in imagination; `worldeval record` "

@@ -76,9 +76,10 @@ def chosen_rule(text: str) -> Chosen:
     name, arguments = split_arguments(text, "rule")
     rules = known_rules()
     if name not in rules:
+        several = "; give each rule with a --select of its own" if "," in name else ""
         raise ConfigError(
             f"there is no rule {name!r} to select by{registry.did_you_mean(name, rules)}; there "
-            f"are {', '.join(rules)}"
+            f"are {', '.join(rules)}{several}"
         )
     select = rules[name].select
     known = [
