@@ -12,11 +12,14 @@ import pytest
 pytest.importorskip("fastapi")
 pytest.importorskip("psycopg", reason="psycopg is not installed: `make setup`")
 import psycopg
+from fastapi.testclient import TestClient
 
+from apps.inspector.context import Context
 from apps.inspector.database import hidden
 from apps.inspector.index import Index
 from apps.inspector.query import Query
 from apps.inspector.schema import ORDERS
+from apps.inspector.server import make_server
 from tests.apps.postgres import INITDB, Server
 from worldeval import WorldEvalError, cli
 
@@ -115,6 +118,20 @@ def test_a_database_that_dies_is_a_sentence_and_comes_back_as_it_was(
                 db.execute(f"DROP SCHEMA {name} CASCADE")
     postgres.refresh()
     assert postgres.rollouts() == file.rollouts()
+
+
+def test_a_table_to_download_is_a_sentence_too_while_it_is_down(
+    server: Server, runs: Path, tmp_path: Path
+) -> None:
+    with TestClient(make_server(Context([runs], tmp_path / "cache", index=server.url))) as client:
+        assert client.get("/inspector/table.csv").status_code == 200
+        server.stop()
+        try:
+            answer = client.get("/inspector/table.csv")
+        finally:
+            server.start()
+        assert "No run is harmed" in answer.json()["error"]
+        assert client.get("/inspector/table.csv").status_code == 200
 
 
 def test_reindex_fills_it_and_two_inspectors_share_it(

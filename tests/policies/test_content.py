@@ -91,6 +91,22 @@ def test_an_installed_package_is_known_by_its_files_and_version() -> None:
     assert "yaml/__init__.py" in found  # wherever it is installed
 
 
+def test_packages_of_another_environment_that_this_one_takes_in_are_installed_too(
+    folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    packages = folder / "base" / "lib" / "site-packages"
+    (packages / "deep").mkdir(parents=True)
+    (packages / "deep" / "__init__.py").write_text("from deep import more\n")
+    (packages / "deep" / "more.py").write_text("")
+    (folder / "mine.py").write_text("import deep\n")
+    monkeypatch.syspath_prepend(packages)  # as a .pth file does
+    source_code._places.cache_clear()
+    try:
+        assert set(policy_content("python:mine.py:Mine")) == {"mine.py"}
+    finally:
+        source_code._places.cache_clear()
+
+
 def test_the_folder_that_is_written_to_is_no_part(folder: Path) -> None:
     (folder / "data" / "out").mkdir(parents=True)
     (folder / "data" / "w.bin").write_bytes(b"1")

@@ -261,8 +261,9 @@ def _is_installed(path: Path) -> bool:
 
 @functools.cache
 def _places() -> frozenset[Path]:
-    """Where packages are installed."""
+    """Where packages are installed: those of this environment, and of others that it takes in."""
     found = {sysconfig.get_path(name) for name in ("purelib", "platlib", "stdlib")}
+    found |= {p for p in sys.path if Path(p).name in ("site-packages", "dist-packages")}
     return frozenset(Path(place).resolve() for place in found if place)
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import io
+import itertools
 import time
 from collections.abc import Iterator
 from dataclasses import fields
@@ -59,9 +60,10 @@ def routes(context: Context) -> APIRouter:
         state = State.of(request)
         query, run = selected(state), state["run"] or None
         headers = {"Content-Disposition": 'attachment; filename="rollouts.csv"'}
-        return StreamingResponse(
-            _csv(context, query, run), media_type="text/csv; charset=utf-8", headers=headers
-        )
+        lines = _csv(context, query, run)
+        # The first page before the answer begins: an index that is down is still an error then.
+        whole = itertools.chain([next(lines)], lines)
+        return StreamingResponse(whole, media_type="text/csv; charset=utf-8", headers=headers)
 
     @router.get("/status")
     def status() -> dict[str, object]:

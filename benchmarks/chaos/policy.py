@@ -1,4 +1,4 @@
-"""The policies of ``chaos.py``: a toy policy behind a server of its own, and the same in process.
+"""The policies of ``run.py``: a toy policy behind a server of its own, and the same in process.
 
 Enters: observations. Leaves: actions that depend on the rollout's seed and the pictures alone, so a
 server may forget everything between two requests. Run as a program, it is the server.
