@@ -18,7 +18,7 @@ from tests.test_kill import strike
 from worldeval import EpisodeStore, shipped
 from worldeval.cli import main
 from worldeval.data import digests, origin
-from worldeval.errors import DataError, MismatchError
+from worldeval.errors import DataError, MismatchError, StoreError
 from worldeval.judging.loading import load_judge
 from worldeval.judging.tables import judge_store
 from worldeval.synthesis.again import make_again
@@ -238,7 +238,6 @@ def test_a_full_disk_leaves_no_half_dataset(
         (["--judge", "nowhere"], "no checkpoint at nowhere"),
         (["--wording", "gpt"], "wording is 'gpt', expected templates or http"),
         (["--wording", "http://localhost:1/v1"], "names no model"),
-        (["--pool", "nowhere"], "nowhere"),
         (["--select", "trust"], "does not help families of policies that nobody has seen; select"),
         (["--task", "juggle"], "has no task 'juggle'"),
     ],
@@ -300,6 +299,8 @@ def test_start_states_of_another_robot_are_refused(
 def test_rollouts_that_do_not_say_how_they_were_made_are_no_pool() -> None:
     with pytest.raises(DataError, match="do not say how they were made"):
         worldeval.synthesize(pool=shipped.path(shipped.TRUTH_CLIPS), out="nowhere")
+    with pytest.raises(StoreError, match="there is no episode store at missing"):
+        worldeval.synthesize(pool="missing", out="nowhere")
 
 
 def test_other_settings_do_not_go_on_in_the_same_folder(
