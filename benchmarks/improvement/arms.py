@@ -21,7 +21,10 @@ FORECAST = ("base", "finetuned")
 ELSEWHERE = ("base", "finetuned", "real-filtered", "extra-steps", "merged")
 """Arms that are also measured on the tasks that were not fine-tuned."""
 REWORDED_SUITE = "held-out-words.json"
-REWORDED = ("base", "finetuned", "real-filtered", "real-retold")
+REWORDED = (
+    "base", "finetuned", "unselected", "real-filtered", "real-retold", "extra-steps",
+    "paraphrase-only", "reset-only",
+)  # fmt: skip
 """Arms that are also told the targeted tasks in words that no arm has learned from."""
 POOL = "pool"
 """Imagined rollouts that several arms select from."""
