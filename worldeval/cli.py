@@ -242,6 +242,11 @@ def _run(verb: str, options: list[str]) -> int:
         return stop.code if isinstance(stop.code, int) else 2
     check_once(command, options, f"worldeval {verb}")
     check_values(command)
+    if verb.startswith("train ") and "RANK" in os.environ:
+        from worldeval.learning.processes import SHARED, check_alone
+
+        if verb not in SHARED:
+            check_alone(f"`worldeval {verb}`")
     return int(command.run() or 0)
 
 

@@ -49,7 +49,7 @@ class Network(nn.Module):
 
 
 def trained(folder: Path, config: LoopConfig = CONFIG, module: nn.Module | None = None) -> Loop:
-    loop = Loop(module or Network(), config, folder)
+    loop = Loop(module or Network(), config, folder, shared=True)
 
     def loss(module: nn.Module, step: int, generator: torch.Generator) -> Any:
         x = torch.randn(config.batch, 3, generator=generator)[loop.share]

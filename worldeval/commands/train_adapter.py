@@ -38,21 +38,25 @@ class TrainAdapter:
         from worldeval.data import digests
         from worldeval.data.provenance import write_manifest
         from worldeval.errors import ConfigError
+        from worldeval.learning.processes import first_of_many
         from worldeval.policies.joint_adapter_training import train_adapter
 
         if not self.source:
             raise ConfigError("train adapter needs at least one --source; give a dataset's folder")
-        write_manifest(
-            self.out,
-            command="train adapter",
-            config=self,
-            seed=self.config.loop.seed,
-            content=digests.of_inputs(
-                *(source / "annotation" for source in self.source), self.config.start
-            ),
-            allow_changes=[f"config.loop.{name}" for name in CARRIED_OUT],
-        )
+        if first_of_many():
+            write_manifest(
+                self.out,
+                command="train adapter",
+                config=self,
+                seed=self.config.loop.seed,
+                content=digests.of_inputs(
+                    *(source / "annotation" for source in self.source), self.config.start
+                ),
+                allow_changes=[f"config.loop.{name}" for name in CARRIED_OUT],
+            )
         errors = train_adapter(self.source, self.out, config=self.config)
+        if not first_of_many():
+            return
         print(
             f"after 1 s, on held-out episodes: {errors['flange_error_mm']:.1f} mm, "
             f"{errors['flange_error_deg']:.2f} degrees"

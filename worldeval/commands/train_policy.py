@@ -26,6 +26,8 @@ class TrainPolicy:
     recipes instead (each into a folder of its name in --out): the same network with few
     demonstrations, sloppy ones, a missing camera, deaf to the instruction ...
 
+    Several processes share each batch, with the same result: docs/accelerate.yaml.
+
     For example:
       worldeval train policy --store recordings/training --out runs/policy --demonstrations 20
       worldeval train policy --store recordings/training --out runs/policies --candidate all
@@ -55,6 +57,7 @@ class TrainPolicy:
         from worldeval.data.provenance import write_manifest
         from worldeval.data.store.episodes import EpisodeStore
         from worldeval.errors import ConfigError
+        from worldeval.learning.processes import first_of_many
         from worldeval.policies.cloning.training import train_policies, train_policy
         from worldeval.worlds.named import robot_of_store
 
@@ -76,20 +79,23 @@ class TrainPolicy:
         if self.seen_through is not None:
             kept = robot_of_checkpoint(self.seen_through)
             check_made_for(f"autoencoder {self.seen_through}", kept, robot, rates=False)
-        write_manifest(
-            self.out,
-            command="train policy",
-            config=self.config,
-            seed=self.config.loop.seed,
-            extra={"options": self},
-            content=origin.told_inputs(
-                *stores, self.seen_through, self.config.start_from, *self.config.verdicts
-            ),
-            allow_changes=[f"loop.{name}" for name in CARRIED_OUT],
-        )
+        if first_of_many():
+            write_manifest(
+                self.out,
+                command="train policy",
+                config=self.config,
+                seed=self.config.loop.seed,
+                extra={"options": self},
+                content=origin.told_inputs(
+                    *stores, self.seen_through, self.config.start_from, *self.config.verdicts
+                ),
+                allow_changes=[f"loop.{name}" for name in CARRIED_OUT],
+            )
         corruption = seen_through(self.seen_through) if self.seen_through else None
         if not self.candidate:
-            print(train_policy(self.config, self.out, robot, corruption=corruption, keep=self.keep))
+            made = train_policy(self.config, self.out, robot, corruption=corruption, keep=self.keep)
+            if first_of_many():
+                print(made)
             return
         wanted = list(recipes) if "all" in self.candidate else list(self.candidate)
         carried_out = {name: getattr(self.config.loop, name) for name in CARRIED_OUT}
@@ -100,7 +106,8 @@ class TrainPolicy:
             for name in wanted
         }
         for folder in train_policies(configs, self.out, robot, corruption=corruption).values():
-            print(folder)
+            if first_of_many():
+                print(folder)
 
 
 def seen_through(folder: Path) -> Corruption:

@@ -14,6 +14,7 @@ import tyro
 from worldeval.data import origin
 from worldeval.data.provenance import write_manifest
 from worldeval.learning.config import CARRIED_OUT
+from worldeval.learning.processes import first_of_many
 from worldeval.world_model.autoencoder_training import AutoencoderTrainConfig, train_autoencoder
 from worldeval.world_model.training import (
     WorldModelTrainConfig,
@@ -60,7 +61,8 @@ class TrainWorldModel:
     """Train the world model on the latents of recorded episodes.
 
     The latents are computed once and kept in the output folder; sample videos and metrics appear
-    there while it trains.
+    there while it trains. Several processes share each batch, with the same result:
+    docs/accelerate.yaml.
 
     For example:
       worldeval train world-model --store recordings/training --autoencoder runs/autoencoder \\
@@ -88,13 +90,16 @@ class TrainWorldModel:
             *(config.autoencoder, self.start_from),
         )
         robot = robot_of_store(EpisodeStore.open(self.config.store), self.robot)
-        write_manifest(
-            self.out,
-            command="train world-model",
-            config=self,
-            seed=self.config.loop.seed,
-            content=origin.told_inputs(*inputs),
-            allow_changes=FREE,
-        )
+        if first_of_many():
+            write_manifest(
+                self.out,
+                command="train world-model",
+                config=self,
+                seed=self.config.loop.seed,
+                content=origin.told_inputs(*inputs),
+                allow_changes=FREE,
+            )
         start = None if self.start_from is None else str(self.start_from)
-        print(train_world_model(self.config, self.out, robot, start))
+        made = train_world_model(self.config, self.out, robot, start)
+        if first_of_many():
+            print(made)

@@ -32,8 +32,11 @@ from worldeval.learning.out_of_memory import OTHER_REMEDIES, too_large
 from worldeval.learning.processes import (
     accelerator_of,
     averaged_over,
+    check_alone,
+    check_same_step,
     checkpoint_activations,
     has_bfloat16_units,
+    naming_who_is_gone,
 )
 from worldeval.learning.resuming import (
     append_row,
@@ -74,11 +77,16 @@ class Loop:
         *,
         settings: Mapping[str, Any] | None = None,
         parameters: list[dict[str, Any]] | None = None,
+        shared: bool = False,
     ) -> None:
         """settings: what must be as it was for a state in ``folder`` to be gone on from.
 
         parameters: groups as torch's optimizers take them; by default all decay alike.
+        shared: whether the loss computes the rows of ``share`` alone; elsewhere ConfigError in one
+            of several processes.
         """
+        if not shared:
+            check_alone(f"the training in {folder}")
         self.config = config
         self.settings = None if settings is None else json.loads(json.dumps(settings))
         self.folder = Path(folder)
@@ -128,7 +136,12 @@ class Loop:
         """The rows of a global batch that this process computes now."""
         processes = self.accelerator.num_processes
         first = self.accelerator.process_index + processes * self._part
-        return slice(first, None, processes * self._parts)
+        return slice(first, None, self.shares)
+
+    @property
+    def shares(self) -> int:
+        """Into how many shares a global batch is cut."""
+        return int(self.accelerator.num_processes) * self._parts
 
     def run(
         self,
@@ -155,7 +168,7 @@ class Loop:
             mininterval=1.0,
         )
         try:
-            with bar:
+            with bar, naming_who_is_gone():
                 self._validate(validate, validate_first and self._fresh)
                 while self.step < config.steps:
                     numbers = self._gradient(loss)
@@ -168,7 +181,8 @@ class Loop:
                     if time.monotonic() - self._saved_at > config.save_every_s:
                         self.save()
         except KeyboardInterrupt:
-            self.save()
+            with uninterrupted():  # a launcher asks again, and in another way
+                self.save()
             raise
         self.save()
         if self._trackers is not None:
@@ -306,5 +320,6 @@ class Loop:
             self.sums = {n[5:]: float(tensors[n]) for n in tensors if n.startswith("sums/")}
         if self.is_main:
             forget_rows_after(self.metrics, self.step)
+        check_same_step(self.accelerator, self.step, self.folder)
         self._fresh = not self.metrics.is_file() or not self.metrics.stat().st_size
         self.accelerator.wait_for_everyone()  # what was read above is about to be written

@@ -8,16 +8,20 @@ fewer activations.
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from datetime import timedelta
+from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 from accelerate import Accelerator
 from accelerate.state import AcceleratorState
 from accelerate.utils import DistributedDataParallelKwargs, InitProcessGroupKwargs
 from torch import nn
 
+from worldeval.data.atomic import alone
 from worldeval.errors import ConfigError
 from worldeval.learning.config import LoopConfig
 
@@ -25,9 +29,50 @@ PATIENCE = timedelta(hours=6)
 """How long the others wait while the main process validates and writes."""
 
 
+SHARED = ("train policy", "train world-model", "train ctrl-world", "train adapter")
+"""The trainings of which several processes share each batch."""
+
+
 def first_of_many() -> bool:
     """Whether this process writes, asked before any accelerator is made."""
     return int(os.environ.get("RANK", "0")) == 0
+
+
+def processes() -> int:
+    """How many a launcher has begun, asked before any accelerator is made."""
+    return int(os.environ.get("WORLD_SIZE", "1")) if "RANK" in os.environ else 1
+
+
+def check_alone(title: str) -> None:
+    """ConfigError if this is one of several processes of a launcher."""
+    if (count := processes()) > 1:
+        raise ConfigError(
+            f"{title} was begun in {count} processes, which would all learn the same and write the "
+            f"same files; begin it without a launcher (several processes share {', '.join(SHARED)})"
+        )
+
+
+class SharedDraws:
+    """A generator whose arrays are drawn for a global batch of ``count`` and cut to ``rows``: what
+    a sample is given does not depend on who computes it. Sizes begin with the number of rows."""
+
+    def __init__(self, rng: np.random.Generator, count: int, rows: slice) -> None:
+        self._rng, self._count, self._rows = rng, count, rows
+
+    def random(self, size: int | Sequence[int]) -> np.ndarray:
+        return self._rng.random(self._whole(size))[self._rows]
+
+    def uniform(self, low: float, high: float, size: int | Sequence[int]) -> np.ndarray:
+        return self._rng.uniform(low, high, self._whole(size))[self._rows]
+
+    def normal(self, mean: float, spread: float, size: int | Sequence[int]) -> np.ndarray:
+        return self._rng.normal(mean, spread, self._whole(size))[self._rows]
+
+    def integers(self, low: int, high: int, size: int | Sequence[int]) -> np.ndarray:
+        return self._rng.integers(low, high, self._whole(size))[self._rows]
+
+    def _whole(self, size: int | Sequence[int]) -> tuple[int, ...]:
+        return (self._count, *(() if isinstance(size, int) else size[1:]))
 
 
 def has_bfloat16_units(device: str) -> bool:
@@ -53,15 +98,16 @@ def accelerator_of(config: LoopConfig) -> Accelerator:
         if (before.device.type, before.mixed_precision) != (device, config.mixed_precision):
             AcceleratorState._reset_state(reset_partial_state=True)
     handlers: list[Any] = []
-    if int(os.environ.get("WORLD_SIZE", "1")) > 1:
+    if processes() > 1:
         # weights that a model keeps but does not use get no gradient
         handlers = [
             InitProcessGroupKwargs(timeout=PATIENCE),
             DistributedDataParallelKwargs(find_unused_parameters=True),
         ]
-    made = Accelerator(
-        mixed_precision=config.mixed_precision, cpu=device == "cpu", kwargs_handlers=handlers
-    )
+    with naming_who_is_gone():
+        made = Accelerator(
+            mixed_precision=config.mixed_precision, cpu=device == "cpu", kwargs_handlers=handlers
+        )
     parts = made.num_processes * config.accumulate
     if config.batch % parts:
         raise ConfigError(
@@ -69,6 +115,46 @@ def accelerator_of(config: LoopConfig) -> Accelerator:
             f"processes times accumulate {config.accumulate}), so that every part weighs the same"
         )
     return made
+
+
+@contextmanager
+def one_after_the_other(path: Path) -> Iterator[None]:
+    """Of the processes of a training one at a time is in this block for ``path``."""
+    if processes() == 1:
+        yield
+        return
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with alone(path, wait_s=PATIENCE.total_seconds()):
+        yield
+
+
+@contextmanager
+def naming_who_is_gone() -> Iterator[None]:
+    """A ConfigError where another process of the training cannot be reached (any more)."""
+    try:
+        yield
+    except RuntimeError as error:  # torch's errors of connections are some of them
+        gone = isinstance(error, torch.distributed.DistError) or "onnection" in str(error)
+        if processes() == 1 or not gone:
+            raise
+        where = ":".join(os.environ.get(name, "?") for name in ("MASTER_ADDR", "MASTER_PORT"))
+        raise ConfigError(
+            f"process {os.environ.get('RANK')} of {os.environ.get('WORLD_SIZE')} lost the others "
+            f"(main process at {where}); what ended is told there. The same commands on all "
+            "machines go on from the last state"
+        ) from error
+
+
+def check_same_step(accelerator: Accelerator, step: int, folder: Path) -> None:
+    """ConfigError unless all processes go on from the same step."""
+    if accelerator.num_processes == 1:
+        return
+    steps = accelerator.gather(torch.tensor([step], device=accelerator.device)).tolist()
+    if len(set(steps)) > 1:
+        raise ConfigError(
+            f"the processes found states of different steps in {folder} ({steps}); the machines "
+            "of a training need one disk that all of them see for --out"
+        )
 
 
 def averaged_over(accelerator: Accelerator, numbers: Mapping[str, float]) -> dict[str, float]:

@@ -60,26 +60,28 @@ def forget_rows_after(path: Path, step: int) -> None:
 
 @contextmanager
 def uninterrupted() -> Iterator[None]:
-    """Hold Ctrl-C back until the block has ended: between two steps the state can be saved.
+    """Hold Ctrl-C and SIGTERM back until the block has ended: between two steps the state can be
+    saved.
 
-    It then strikes as ever. Only the main thread can do this; elsewhere it strikes at once there.
+    They then strike as ever. Only the main thread can do this; elsewhere they strike at once there.
     """
     if threading.current_thread() is not threading.main_thread():
         yield
         return
-    struck = False
+    struck: list[int] = []
 
     def remember(number: int, frame: FrameType | None) -> None:
-        nonlocal struck
-        struck = True
+        struck.append(number)
 
-    previous = signal.signal(signal.SIGINT, remember)
+    held = (signal.SIGINT, signal.SIGTERM)
+    previous = {number: signal.signal(number, remember) for number in held}
     try:
         yield
     finally:
-        signal.signal(signal.SIGINT, previous)
+        for number, handler in previous.items():
+            signal.signal(number, handler)
         if struck:
-            signal.raise_signal(signal.SIGINT)
+            signal.raise_signal(struck[0])
 
 
 def refuse_changes(before: Mapping[str, Any], now: Mapping[str, Any], place: Path) -> None:

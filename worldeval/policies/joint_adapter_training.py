@@ -150,7 +150,7 @@ def train_adapter(
     windows, held_out = windows_of(sources, "train"), windows_of(sources, "val")
     network = _network(config, windows)
     out = Path(out)
-    loop = Loop(network, config.loop, out / "training", settings=config.identity())
+    loop = Loop(network, config.loop, out / "training", settings=config.identity(), shared=True)
     tensors = [
         torch.as_tensor(values, dtype=torch.float32).to(loop.device)
         for values in (windows.joints, windows.velocity, windows.moves)

@@ -9,9 +9,10 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Callable, Collection, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -24,6 +25,7 @@ from worldeval.data.store.episodes import EpisodeStore
 from worldeval.data.video import to_model
 from worldeval.data.windows import window_starts
 from worldeval.errors import DataError, StoreError
+from worldeval.learning.processes import one_after_the_other
 from worldeval.world_model.autoencoder import Autoencoder
 from worldeval.world_model.denoiser import DenoiserConfig
 from worldeval.world_model.few_recordings.clip_augmentation import Augmentation
@@ -116,8 +118,15 @@ def cache_latents(table: FrameTable, model: Autoencoder, path: Path, digest: str
         "keys": hash_keys(table.keys),
         "pixels": digests.of_arrays(table.frames),
     }
-    if path.is_file() and note.is_file() and json.loads(note.read_text()) == stamp:
-        return np.load(path, mmap_mode="r")
+    with one_after_the_other(path):  # the first computes them
+        if path.is_file() and note.is_file() and json.loads(note.read_text()) == stamp:
+            return np.load(path, mmap_mode="r")
+        return _computed_latents(table, model, path, note, stamp)
+
+
+def _computed_latents(
+    table: FrameTable, model: Autoencoder, path: Path, note: Path, stamp: Mapping[str, Any]
+) -> np.ndarray:
     parts = [
         batched(model.encode, to_model(table.frames[i : i + 512])).astype(np.float16)
         for i in tqdm(range(0, len(table.frames), 512), desc="latents", unit="batch")

@@ -241,7 +241,7 @@ def train_world_model(
         for folder in config.imagined:
             source.add_imagined(stores[folder], autoencoder)
     started = time.time()
-    loop = Loop(_Denoise(model), config.loop, out / "training")
+    loop = Loop(_Denoise(model), config.loop, out / "training", shared=True)
     device = loop.device
     views = model.config.views
     drift = OwnReplays(model, source, loop, config.own_replays_every)

@@ -163,11 +163,12 @@ def test_actions_beyond_a_bound_cost_nothing(
     training = bc_training._Training(config, tmp_path, toy_robot, "clone", data)
     targets = np.zeros((1, 6, 4), np.float32)
     targets[..., 0], targets[..., 1] = 1.0, -1.0
+    ones = np.ones((1, 6), np.float32)
     predicted = torch.tensor([3.0, -3.0, 0.0, 0.2]).expand(1, 6, 4)
-    loss = training._loss(predicted, targets, np.ones((1, 6), np.float32))
+    loss = training._loss(predicted, targets, ones, ones)
     # Huber of 0.2 with beta 0.1 is 0.2 - 0.05, on one of four axes
     assert float(loss) == pytest.approx((0.2 - 0.05) / 4)
-    opposite = training._loss(-predicted, targets, np.ones((1, 6), np.float32))
+    opposite = training._loss(-predicted, targets, ones, ones)
     assert float(opposite) == pytest.approx((2 * (4 - 0.05) + 0.15) / 4)
 
 

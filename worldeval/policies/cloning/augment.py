@@ -12,8 +12,12 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
+from worldeval.learning.processes import SharedDraws
 
-def shift(frames: np.ndarray, rng: np.random.Generator, most_px: int) -> np.ndarray:
+Draws = np.random.Generator | SharedDraws
+
+
+def shift(frames: np.ndarray, rng: Draws, most_px: int) -> np.ndarray:
     """Move each image by up to ``most_px`` in both directions, edge pixels repeated."""
     if not most_px:
         return frames
@@ -29,7 +33,7 @@ def shift(frames: np.ndarray, rng: np.random.Generator, most_px: int) -> np.ndar
     return moved
 
 
-def jitter(images: Tensor, rng: np.random.Generator, strength: float) -> Tensor:
+def jitter(images: Tensor, rng: Draws, strength: float) -> Tensor:
     """Brightness, contrast and tint, the same for all views of a sample: one lamp lights them."""
     if not strength:
         return images
@@ -40,7 +44,7 @@ def jitter(images: Tensor, rng: np.random.Generator, strength: float) -> Tensor:
     return torch.addcmul(_tensor(offset, images), images, _tensor(gain, images))
 
 
-def blur(images: Tensor, rng: np.random.Generator, share: float) -> Tensor:
+def blur(images: Tensor, rng: Draws, share: float) -> Tensor:
     """Lose half of the resolution, wholly or in part, in a random ``share`` of the samples."""
     chosen = np.flatnonzero(rng.random(len(images)) < share)
     amount = rng.uniform(0.3, 1.0, (len(images), 1, 1, 1, 1))[chosen]

@@ -260,10 +260,7 @@ class Demonstrations:
             twin = self._blurred_row[rows]
             use = np.flatnonzero(blurred & (twin >= 0))
             frames[use] = self._blurred[twin[use]][:, list(views)]
-        following = -(-chunk // self.robot.steps_per_frame)
-        wanted = rows[:, None] + np.arange(following)  # (B, frames)
-        last = self.last[rows][:, None]
-        inside = wanted < last  # the last frame has no action
+        wanted, last, inside = self._following(rows, chunk)
         clipped = np.minimum(wanted, last - 1)
         actions = self.executed[clipped]  # (B, frames, S, A)
         if labels == "expert":
@@ -276,12 +273,22 @@ class Demonstrations:
         hold[..., held] = actions[:, -1:, -1:][..., held]  # the last command of these
         actions = np.where(inside[..., None, None], actions, hold)
         batch = len(rows)
-        weights = np.where(inside, 1.0, hold_weight).astype(np.float32)
-        weights = np.repeat(weights, self.robot.steps_per_frame, axis=1)
         return Batch(
             frames,
             self.poses[rows],
             self.text[rows],
             actions.reshape(batch, -1, actions.shape[-1])[:, :chunk].astype(np.float32),
-            weights[:, :chunk],
+            self.weights(rows, chunk, hold_weight),
         )
+
+    def weights(self, rows: np.ndarray, chunk: int, hold_weight: float = 0.0) -> np.ndarray:
+        """(B, chunk) of the samples at ``rows``: 1 within the episode, then ``hold_weight``."""
+        weights = np.where(self._following(rows, chunk)[2], 1.0, hold_weight).astype(np.float32)
+        return np.repeat(weights, self.robot.steps_per_frame, axis=1)[:, :chunk]
+
+    def _following(self, rows: np.ndarray, chunk: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+        """The frames (B, F) from which a chunk acts, the last ones (B, 1), and which have actions:
+        all before the last frame."""
+        wanted = rows[:, None] + np.arange(-(-chunk // self.robot.steps_per_frame))
+        last = self.last[rows][:, None]
+        return wanted, last, wanted < last

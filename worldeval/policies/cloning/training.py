@@ -21,6 +21,7 @@ from worldeval.data import checkpoint, digests
 from worldeval.data.video import to_model
 from worldeval.errors import ConfigError
 from worldeval.learning.loop import STATE_FILE, Loop
+from worldeval.learning.processes import SharedDraws
 from worldeval.learning.resuming import refuse_changes
 from worldeval.policies.cloning import behaviour_cloning
 from worldeval.policies.cloning.augment import blur, jitter, shift
@@ -150,7 +151,9 @@ class _Training:
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(seed)
             self.model = network_of(network) if first is None else first
-        self.loop = Loop(self.model, config.loop, out / "training", settings=_identity(config))
+        self.loop = Loop(
+            self.model, config.loop, out / "training", settings=_identity(config), shared=True
+        )
         self.device = self.loop.device
         self.network = network
         self.words, self.word_weights = (
@@ -169,6 +172,8 @@ class _Training:
             self._remember(self.model)
         else:
             self.loop.run(self.step_loss, validate, title=self.name, progress=progress)
+        if not self.loop.is_main:
+            return self.out
         with self.loop.averaged_weights():
             seconds = round(self.loop.seconds, 1)
             row = {"seconds": seconds, "held_out_error": self.held_out_error()}
@@ -225,29 +230,36 @@ class _Training:
         config = self.config
         rng = np.random.default_rng([config.loop.seed, 1, step])
         rows = self.sampler.draw(rng, config.loop.batch)
+        whole = self.data.weights(rows, self.network.chunk, config.hold_weight)
+        rng_of_rows = SharedDraws(rng, len(rows), self.loop.share)
+        rows = rows[self.loop.share]
         drawn = self.data.batch(
             rows,
             views=self.views,
             chunk=self.network.chunk,
             labels=config.labels,
             hold_weight=config.hold_weight,
-            blurred=rng.random(len(rows)) < 0.5,
+            blurred=rng_of_rows.random(len(rows)) < 0.5,
             label_error=self.error,
         )
-        frames = shift(drawn.frames, rng, config.shift_px)
+        frames = shift(drawn.frames, rng_of_rows, config.shift_px)
         images = torch.from_numpy(to_model(frames)).to(self.device)
-        images = blur(jitter(images, rng, config.jitter), rng, config.blur_share)
+        images = blur(jitter(images, rng_of_rows, config.jitter), rng_of_rows, config.blur_share)
         poses = self._poses(drawn.poses)
-        poses += self._tensor(rng.normal(0, 1, drawn.poses.shape)) * config.state_noise
-        told = self._tensor(rng.random(len(rows)) >= config.gripper_dropout)
+        poses += self._tensor(rng_of_rows.normal(0, 1, drawn.poses.shape)) * config.state_noise
+        told = self._tensor(rng_of_rows.random(len(rows)) >= config.gripper_dropout)
         poses[:, list(self.data.robot.pose_grippers)] *= told[:, None]
         text = torch.from_numpy(drawn.texts).to(self.device)
         weights = self.word_weights[text]
-        kept = self._tensor(rng.random(weights.shape) >= config.word_dropout)
+        kept = self._tensor(rng_of_rows.random(weights.shape) >= config.word_dropout)
         predicted = module(images, poses, self.words[text], weights * kept)
-        return self._loss(predicted, drawn.targets, drawn.weights), {}
+        return self._loss(predicted, drawn.targets, drawn.weights, whole), {}
 
-    def _loss(self, predicted: Tensor, targets: np.ndarray, weights: np.ndarray) -> Tensor:
+    def _loss(
+        self, predicted: Tensor, targets: np.ndarray, weights: np.ndarray, whole: np.ndarray
+    ) -> Tensor:
+        """The weighted mean over the global batch, of whose weights ``whole`` are all, is the mean
+        of this over its shares."""
         motion = targets.copy()
         motion[..., self.data.moving] *= self.config.label_gain
         network = self.network
@@ -261,7 +273,8 @@ class _Training:
         )
         each = functional.smooth_l1_loss(predicted, wanted, beta=HUBER_BETA, reduction="none")
         weight = torch.from_numpy(weights).to(self.device)
-        return (each.mean(-1) * weight).sum() / weight.sum()
+        total = torch.from_numpy(whole).to(self.device).sum()
+        return (each.mean(-1) * weight).sum() / total * self.loop.shares
 
     @torch.no_grad()
     def held_out_error(self, most: int = 512) -> float | None:

@@ -101,6 +101,7 @@ def train_ctrl_world(config: CtrlWorldTrainConfig, out: str | Path) -> Path:
         config.loop,
         out / "training",
         settings={**_jsonable(config), "loop": config.loop.identity()},
+        shared=True,
     )
     model.to(loop.device)
     held_out = HeldOut(config, model, loop) if config.validation and loop.is_main else None
