@@ -4,9 +4,8 @@
 
 Enters: an evaluation (copied, so that its labels stay as they are). Leaves: a JSON line with the
 requests, the errors, the 50th and 95th percentile of the seconds until page data (panes and JSON)
-and films were there, the labels given and those found on the disk, and the server's memory when it
-had answered first, after twenty seconds of warming up (it has loaded the judges then), and at the
-end. People pause about a second between two looks.
+and films were there, the labels given and those found on the disk, and the server's memory at its
+first answer, after twenty seconds, and at the end. People pause about a second between two looks.
 """
 
 from __future__ import annotations

@@ -95,3 +95,17 @@ def test_rooms_without_torch_do_not_import_it(room: str) -> None:
 
 def test_the_installed_version_is_the_one_of_the_package() -> None:
     assert importlib.metadata.version("worldeval") == worldeval.__version__
+
+
+@pytest.mark.parametrize(
+    ("module", "heavy"),
+    [
+        ("worldeval.imagination.trust.calibration", "torch"),  # read by every ranking
+        ("worldeval.judging.path", "accelerate"),  # a judge that only looks
+        ("worldeval.judging.margin", "accelerate"),
+    ],
+)
+def test_who_only_reads_does_not_import_what_computes(module: str, heavy: str) -> None:
+    code = f"import sys, {module}\nsys.exit({heavy!r} in sys.modules)"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr or f"{module} imports {heavy}"

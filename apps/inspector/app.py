@@ -146,6 +146,8 @@ def serve(options: Options) -> None:
         log_level="warning",
         server_header=False,
     )
+    for load in context.before_serving:
+        load()
     print(f"worldeval: http://{options.host}:{options.port}{options.root_path}/ (Ctrl-C ends it)")
     try:
         uvicorn.Server(config).run()

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import OrderedDict
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from threading import Lock
@@ -54,6 +54,8 @@ class Context:
         self.cache = Path(cache)
         self.index = Index(self.roots, index or self.cache / "index.sqlite")
         self.datasets = Datasets(self)
+        self.before_serving: list[Callable[[], None]] = []
+        """What routes load before the first visitor comes, who would wait for it."""
         self._stores: OrderedDict[Path, tuple[int, EpisodeStore]] = OrderedDict()
         self._opening = Lock()
 

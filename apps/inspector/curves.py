@@ -12,6 +12,7 @@ import os
 import tempfile
 import threading
 from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -56,6 +57,18 @@ class Curves:
             del self._made[file.name]  # it lies in the cache, or is tried again
         return future.result()
 
+    def load(self) -> None:
+        """Load the judges before they are asked. What cannot be loaded is told beside a rollout."""
+        with suppress(Exception):
+            self._workers.submit(self._loaded).result()
+
+    def _loaded(self) -> tuple[Judge | None, Judge | None]:
+        if self._judges is None:
+            given = self.watching.judge, self.watching.progress
+            judge, progress = (None if place is None else load_judge(place) for place in given)
+            self._judges = judge, progress
+        return self._judges
+
     def _name(self, what: Shown) -> str:
         """Another one for another rollout, verdict or judge."""
         known = what.rollout
@@ -77,11 +90,7 @@ class Curves:
             return {"curves": [], "events": [], "notes": [f"{type(error).__name__}: {error}"]}
 
     def _ask(self, what: Shown) -> dict[str, Any]:
-        if self._judges is None:
-            given = self.watching.judge, self.watching.progress
-            judge, progress = (None if place is None else load_judge(place) for place in given)
-            self._judges = judge, progress
-        judge, progress = self._judges
+        judge, progress = self._loaded()
         episode = what.store.episode(what.episode)
         known = rollout_curves(what.store, episode, judge=judge, progress=progress)
         curves = []

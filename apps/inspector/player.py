@@ -24,6 +24,7 @@ FOREVER = {"Cache-Control": "private, max-age=31536000, immutable"}
 
 def player_routes(context: Context) -> APIRouter:
     router, curves = APIRouter(), Curves(context.watching, context.cache)
+    context.before_serving.append(curves.load)
 
     @router.get("/rollout/{name}")
     def rollout(name: str) -> dict[str, Any]:

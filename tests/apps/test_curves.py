@@ -3,6 +3,7 @@ started the server has named."""
 
 from __future__ import annotations
 
+import shutil
 import time
 from pathlib import Path
 from typing import Any
@@ -88,3 +89,26 @@ def test_raters_get_no_curves(client: TestClient, context: Context) -> None:
     blind = client.get(f"/inspector/label/next?run={run}&rater=ann").json()["item"]["blind"]
     assert "later" not in client.get(f"/inspector/label/rollout/{run}/{blind}").json()
     assert client.get(f"/inspector/curves/{blind}").status_code == 404
+
+
+def test_judges_are_loaded_before_the_first_visitor(
+    small: Path, runs: Path, tmp_path: Path
+) -> None:
+    context = Context([runs], tmp_path / "cache", watching=Watching(judge=small))
+    with TestClient(Guard(make_server(context)), base_url="http://localhost") as client:
+        for load in context.before_serving:
+            load()
+        shutil.rmtree(small)  # nobody reads it again
+        name = first(context)
+        while "busy" in (found := client.get(f"/inspector/curves/{name}").json()):
+            time.sleep(0.02)
+    assert len(found["curves"][0]["at"]) > 1
+
+
+def test_a_judge_that_cannot_be_loaded_does_not_keep_the_server_from_starting(
+    runs: Path, tmp_path: Path
+) -> None:
+    context = Context([runs], tmp_path / "cache", watching=Watching(judge=tmp_path / "none"))
+    make_server(context)
+    for load in context.before_serving:
+        load()

@@ -13,7 +13,8 @@ import pytest
 from tests.judging.conftest import walk
 from worldeval.data.store.episodes import EpisodeStore
 from worldeval.judging.loading import load_judge
-from worldeval.judging.margin import MARGINS, MarginJudge, MarginTrainConfig, train_margin
+from worldeval.judging.margin import MARGINS, MarginJudge
+from worldeval.judging.margin_training import MarginTrainConfig, train_margin
 from worldeval.judging.network import JudgeConfig
 from worldeval.judging.samples import BORDER, FrameCache, Sampler, margins_of
 from worldeval.types import Outcome

@@ -14,7 +14,8 @@ from tests.judging.test_margin import measured_store
 from worldeval.data.store.episodes import EpisodeStore
 from worldeval.errors import ConfigError, DataError
 from worldeval.judging.loading import load_judge
-from worldeval.judging.margin import MarginJudge, MarginTrainConfig, train_margin
+from worldeval.judging.margin import MarginJudge
+from worldeval.judging.margin_training import MarginTrainConfig, train_margin
 from worldeval.judging.network import JudgeConfig
 from worldeval.judging.path import PathHead, PathJudge, path_network
 from worldeval.judging.path_training import PathTrainConfig, looked_at, path_loss, train_path

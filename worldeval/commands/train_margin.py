@@ -8,7 +8,7 @@ from typing import Annotated
 import tyro
 
 from worldeval.commands.train_judge import JudgeTraining
-from worldeval.judging.margin import MarginTrainConfig, train_margin
+from worldeval.judging.margin_training import MarginTrainConfig, train_margin
 
 
 @dataclass(frozen=True, kw_only=True)

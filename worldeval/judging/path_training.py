@@ -27,7 +27,8 @@ from worldeval.data.video import to_model
 from worldeval.errors import ConfigError, DataError
 from worldeval.judging.learned import moments_of
 from worldeval.judging.loading import load_judge
-from worldeval.judging.margin import HUBER_BETA, MARGINS, SOFTNESS, MarginJudge
+from worldeval.judging.margin import MARGINS, SOFTNESS, MarginJudge
+from worldeval.judging.margin_training import HUBER_BETA
 from worldeval.judging.path import PathHead, PathJudge, PathNetwork, path_network
 from worldeval.judging.probability import Calibration
 from worldeval.judging.samples import BORDER, UNKNOWN, FrameCache

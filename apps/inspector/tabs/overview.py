@@ -13,6 +13,7 @@ from fastapi import APIRouter, Request
 from fastapi.responses import HTMLResponse, JSONResponse, StreamingResponse
 
 from worldeval.reports.markup import escape
+from worldeval.reports.ranking.page import preload
 
 from ..boards import Boards
 from ..context import Context
@@ -35,6 +36,7 @@ def build(context: Context) -> None:
 
 def routes(context: Context) -> APIRouter:
     router, boards = APIRouter(), Boards(context)
+    context.before_serving.append(preload)
 
     @router.get("/pane/overview", response_class=HTMLResponse)
     def overview(request: Request) -> str:

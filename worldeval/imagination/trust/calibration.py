@@ -23,7 +23,7 @@ import pandas as pd
 from worldeval.data.files import load_json
 from worldeval.data.finite import finite, not_finite
 from worldeval.data.provenance import write_atomically
-from worldeval.data.tables import CELL, DECIDED
+from worldeval.data.tables import CELL, DECIDED, KEY
 from worldeval.errors import ConfigError, DataError, MismatchError
 from worldeval.imagination.trust.combining import (
     Combination,
@@ -38,14 +38,13 @@ from worldeval.imagination.trust.measuring import (
     wrong_verdicts,
 )
 from worldeval.imagination.trust.promise import Promise, make_promise
-from worldeval.imagination.trust.signals import NAMES
 from worldeval.judge_calibration.families import helps_rates
 from worldeval.metrics.roc import Area, auroc
 from worldeval.settings import settings_from
 from worldeval.types import Outcome
 
 FORMAT = "worldeval-trust-1"
-NOT_SIGNALS = (*NAMES, "judge", "outcome", "distrust", "trusted")
+NOT_SIGNALS = (*KEY, *CELL, "judge", "outcome", "distrust", "trusted")
 PENALTY = 10.0
 SHARE = 0.2
 """Of the rollouts, those that are not trusted."""
