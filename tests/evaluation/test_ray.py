@@ -9,11 +9,13 @@ import socket
 import tempfile
 import threading
 import time
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
 from tests.evaluation.test_execution import ran, same, words
+from worldeval import cli
 from worldeval.evaluation.execution.parts import held_keys
 
 pytest.importorskip("ray", reason="ray is not installed: pip install 'worldeval[ray]'")
@@ -62,39 +64,49 @@ def test_two_actors_make_what_one_process_makes_though_one_is_killed(
     same(tmp_path / "one", out)
 
 
-@pytest.mark.parametrize("memory", [False, True], ids=["killed", "out-of-memory"])
-def test_machines_that_go_and_come_leave_what_one_process_makes(
-    memory: bool, tmp_path: Path, words: list[str], monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """Three workers on one machine, which goes; and workers that Ray kills for lack of memory."""
+@pytest.fixture
+def cluster(monkeypatch: pytest.MonkeyPatch) -> Iterator[Cluster]:
     place = Path(tempfile.mkdtemp(prefix="ray-"))
     with socket.create_server(("127.0.0.1", 0)) as free:
         port = free.getsockname()[1]
-    cluster, done, out = Cluster(place, port), [], tmp_path / "ray"
-    for name, value in cluster.environment.items():
+    made = Cluster(place, port)
+    for name, value in made.environment.items():
         monkeypatch.setenv(name, value)
-    # Ray's own guard of the memory takes every worker of this machine for one too many.
-    scarce = {"RAY_memory_usage_threshold": "0.01", "RAY_memory_monitor_refresh_ms": "3000"}
-    first = cluster.join(3, scarce if memory else None)
+    yield made
+    made.close()
+    shutil.rmtree(place)
+
+
+def test_three_workers_on_a_machine_that_goes_are_made_good_by_another(
+    cluster: Cluster, tmp_path: Path, words: list[str]
+) -> None:
+    first, done, out = cluster.join(3), [], tmp_path / "ray"
 
     def disturb() -> None:
         until = time.monotonic() + 200
         while time.monotonic() < until and not done:
-            if held_keys(out) or (memory and cluster.workers()):
-                time.sleep(6 if memory else 0)
-                cluster.kill(first, at_once=memory)
+            if held_keys(out):
+                cluster.kill(first, at_once=False)
                 cluster.join(3)
                 done.append(first)
             time.sleep(0.05)
 
     disturbing = threading.Thread(target=disturb)
     disturbing.start()
-    try:
-        ran("evaluate", *words, "--out", out, "--batch=1", "--executor=ray", "--workers=3")
-        disturbing.join()
-    finally:
-        cluster.close()
-        shutil.rmtree(place)
+    ran("evaluate", *words, "--out", out, "--batch=1", "--executor=ray", "--workers=3")
+    disturbing.join()
     ran("evaluate", *words, "--out", tmp_path / "one")
     assert done
     same(tmp_path / "one", out)
+
+
+def test_workers_that_ray_kills_for_lack_of_memory_are_told_of_in_a_sentence(
+    cluster: Cluster, tmp_path: Path, words: list[str], capsys: pytest.CaptureFixture[str]
+) -> None:
+    # Ray's own guard of the memory then takes every worker for one too many.
+    scarce = {"RAY_memory_usage_threshold": "0.01", "RAY_memory_monitor_refresh_ms": "3000"}
+    cluster.join(3, scarce)
+    run = ["rollout", *words, f"--out={tmp_path / 'ray'}", "--executor=ray", "--workers=3"]
+    assert cli.main(run) == 2
+    told = capsys.readouterr().err
+    assert "killed by Ray, for lack of memory" in told and "take fewer --workers" in told
