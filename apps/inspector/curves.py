@@ -99,7 +99,16 @@ class Curves:
             if folder in GROUPS:
                 curves.append(curve(GROUPS[folder], name, numbers.at, numbers.values))
         events = [event(e.frame, e.kind, e.text) for e in known.events if e.kind == "judge"]
-        return {"curves": curves, "events": events, "notes": known.notes}
+        here, short = str(what.store.root), _short(what.store.root)
+        notes = [note.replace(here, short) for note in known.notes]
+        return {"curves": curves, "events": events, "notes": notes}
+
+
+def _short(folder: Path) -> str:
+    """As a visitor may read it: from where the server was started, else its last two names alone,
+    for where the files of this machine lie is nobody's business."""
+    relative = os.path.relpath(folder)
+    return "/".join(folder.parts[-2:]) if relative.startswith("..") else relative
 
 
 def _stamp(place: Path | None) -> str:

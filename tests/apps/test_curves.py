@@ -70,6 +70,10 @@ def test_without_judges_there_is_the_verdict_and_how_to_get_more(context: Contex
     [curve] = found["curves"]
     assert (curve["group"], curve["at"], curve["values"]) == ("probability", [8], [0.9])
     assert any("--progress" in note for note in found["notes"])
+    [asking] = [note for note in found["notes"] if "worldeval trust" in note]
+    root = context.index.rollouts("policy:good")[0].store
+    assert str(root.parent.parent) not in " ".join(found["notes"])
+    assert f"`worldeval trust {root.parent.name}/{root.name}`" in asking
 
 
 def test_a_judge_of_another_robot_is_a_sentence(small: Path, runs: Path, tmp_path: Path) -> None:
