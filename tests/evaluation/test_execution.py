@@ -352,6 +352,24 @@ def test_a_gathering_that_was_killed_while_it_removed_parts_leaves_no_half_of_on
         shutil.rmtree(tmp_path / "run")
 
 
+def test_a_run_is_read_while_its_parts_are_gathered(
+    tmp_path: Path, words: list[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    run = tmp_path / "run"
+    for number in (1, 2):
+        ran("rollout", *words, f"--shard={number}/2", "--out", run)
+    listed = parts.stores_of_run
+
+    def and_then_gathered(folder: Path) -> list[Path]:
+        found = listed(folder)
+        monkeypatch.setattr(parts, "stores_of_run", listed)
+        ran("gather", run)
+        return found
+
+    monkeypatch.setattr(parts, "stores_of_run", and_then_gathered)
+    assert len(held_keys(run)) == 20 and not (run / ".parts").exists()
+
+
 def test_a_part_whose_writer_lives_on_stays_until_it_does_not(
     tmp_path: Path, words: list[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:

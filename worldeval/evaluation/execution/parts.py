@@ -40,12 +40,25 @@ def part_stores(folder: Path) -> list[Path]:
 
 def stores_of_run(folder: Path) -> list[Path]:
     """The store of a run, if it has one yet, and then those of its parts."""
-    return [*([folder] if (folder / INFO_PATH).is_file() else ()), *part_stores(folder)]
+    parts = part_stores(folder)  # first: what is gone by now lies in the run's own
+    return [*([folder] if (folder / INFO_PATH).is_file() else ()), *parts]
+
+
+def opened_stores(folder: Path) -> list[EpisodeStore]:
+    """The same, opened, also while the parts are being gathered. StoreError if one is damaged."""
+    while True:
+        roots = stores_of_run(folder)
+        try:
+            return [EpisodeStore.open(root) for root in roots]
+        except StoreError:
+            if all(root.exists() for root in roots):
+                raise
+            # one was taken in meanwhile
 
 
 def held_keys(folder: Path) -> set[str]:
     """Keys of all rollouts of a run, those of its parts too."""
-    return {key for root in stores_of_run(folder) for key in EpisodeStore.open(root).keys}
+    return {key for store in opened_stores(folder) for key in store.keys}
 
 
 @contextmanager

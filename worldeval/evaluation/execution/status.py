@@ -11,10 +11,9 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from worldeval.data.provenance import MANIFEST, read_manifest
-from worldeval.data.store.episodes import EpisodeStore
 from worldeval.evaluation.execution import timing
 from worldeval.evaluation.execution.heartbeat import Beat, beats
-from worldeval.evaluation.execution.parts import read_plan, stores_of_run
+from worldeval.evaluation.execution.parts import opened_stores, read_plan
 from worldeval.evaluation.ranked import OTHER_SEED
 from worldeval.rollout.progress import duration
 from worldeval.rollout.recording import rollout_key
@@ -97,8 +96,7 @@ def status(folder: Path, price_per_hour: float | None = None) -> Status:
     manifest = read_manifest(folder)
     plan = read_plan(manifest, folder)
     facts: dict[str, Failed | None] = {}
-    for root in stores_of_run(folder):
-        store = EpisodeStore.open(root)
+    for store in opened_stores(folder):
         for row in map(store.facts, range(len(store))):
             key = str(row["key"])
             if row.get("outcome") != Outcome.ERROR.value:
