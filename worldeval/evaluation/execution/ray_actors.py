@@ -98,8 +98,8 @@ class RayExecutor:
             own = _own(getattr(error, "cause", None) or error)
             return Event(number=number, kind="died", why=why, error=own, machine=machine)
         except Exception as error:  # raised in the worker
-            own = _own(error) or RuntimeError(str(error))
-            return Event(number=number, kind="died", why=str(error), error=own)
+            raised = _own(error) or RuntimeError(str(error))
+            return Event(number=number, kind="died", why=str(error), error=raised)
         if first:
             return Event(number=number, kind="ready")
         return Event(number=number, kind="result", result=result)
