@@ -14,6 +14,7 @@ from pathlib import Path
 import pytest
 
 from worldeval import cli
+from worldeval.policies.loading import ALONE, SERVERS, WITH_PLACE
 
 ROOT = Path(__file__).parents[1]
 PAGES = [
@@ -52,6 +53,45 @@ def test_a_printed_command_is_understood(
         getattr(import_module(f"worldeval.commands.{module}"), kind), "run", lambda self: None
     )
     assert cli.main(words) == 0, f"{page}: {command}"
+
+
+def rows_with_tests() -> list[tuple[str, str, list[Path]]]:
+    """(page, first cells of the row, the tests that it names) of all tables."""
+    found = []
+    for page in PAGES:
+        for line in page.read_text().splitlines():
+            tests = [ROOT / name for name in re.findall(r"`(tests/[\w/.]+\.py)`", line)]
+            if tests and line.lstrip().startswith("|"):
+                found.append((page.name, line[: line.index("`tests/")], tests))
+    return found
+
+
+DOORS = {
+    "policies.md": [*ALONE, *(name for name in WITH_PLACE if name not in SERVERS)],
+    "policy_servers.md": [*SERVERS, "serve-policy", "lerobot-reward"],
+    "worlds.md": ["imagination", "metaworld", "hybrid", "recorded", "gym", "ws"],
+    "rankings.md": ["vlm", "lerobot-reward", "human"],
+    "clusters.md": ["--workers", "--executor ray", "--shard", "--mirror s3", "--index postgresql"],
+}
+"""What a page's table is to have a row of."""
+
+
+@pytest.mark.parametrize(
+    ("page", "door"), [(p, door) for p, doors in DOORS.items() for door in doors]
+)
+def test_every_door_has_a_row_whose_test_goes_through_it(page: str, door: str) -> None:
+    name = re.compile(rf"`[^`]*(?<![\w+-]){re.escape(door)}(?![\w+-])")
+    tests = [test for where, row, some in rows_with_tests() if where == page and name.search(row)
+             for test in some]  # fmt: skip
+    assert tests, f"no table of docs/{page} has a row of {door} with the test that runs it"
+    sources = "".join(test.read_text() for test in tests)
+    words = door.split()
+    assert all(re.search(rf"(?<![\w+]){re.escape(word)}", sources) for word in words), (door, tests)
+
+
+def test_the_tests_that_tables_name_are_there() -> None:
+    named = [test for _, _, tests in rows_with_tests() for test in tests]
+    assert len(named) > 40 and not [test for test in named if not test.is_file()]
 
 
 def test_there_are_commands_to_check() -> None:
