@@ -17,7 +17,7 @@ FOLDERS = ("benchmarks", "checkpoints")
 def on_files(files: Files, *, config: Any) -> Files:
     """The pages and pictures of ``FOLDERS`` beside those of ``docs/``."""
     for folder in FOLDERS:
-        for path in sorted((ROOT / folder).glob("*.*")):
+        for path in sorted((ROOT / folder).rglob("*.*")):
             if path.suffix in (".md", ".png"):
                 name = path.relative_to(ROOT).as_posix()
                 files.append(File.generated(config, name, abs_src_path=str(path)))

@@ -69,8 +69,9 @@ def _pooled(rows: Sequence[dict[str, Any]], arm: str) -> dict[str, str]:
 
 def _table(rows: Sequence[dict[str, Any]]) -> str:
     lines = [
-        "| arm | policies | episodes | success | against base | against real-filtered |",
-        "|---|---|---|---|---|---|",
+        "| arm | policies | episodes | success | against base | against real-filtered "
+        "| finetuned against it |",
+        "|---|---|---|---|---|---|---|",
     ]
     known = {row["arm"] for row in rows}
     for arm in (*[a for a in ORDER if a in known], *sorted(known - set(ORDER))):
@@ -81,6 +82,7 @@ def _table(rows: Sequence[dict[str, Any]]) -> str:
         sizes = f"{size[0]}" if len(size) == 1 else f"{size[0]} to {size[-1]}"
         rate = f"{100 * won / all_:.1f} % [{100 * low:.0f}, {100 * high:.0f}] ({won}/{all_})"
         compared = [_difference(rows, other, arm) for other in ("base", "real-filtered")]
+        compared.append(_difference(rows, arm, "finetuned"))
         lines.append(f"| {arm} | {len(own)} | {sizes} | {rate} | {' | '.join(compared)} |")
     return "\n".join(lines)
 
