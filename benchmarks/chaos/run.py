@@ -23,6 +23,7 @@ import shutil
 import socket
 import subprocess
 import sys
+import tempfile
 import time
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
@@ -58,6 +59,7 @@ def main() -> None:
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--json", type=Path, default=Path(__file__).with_name("chaos.json"))
     given = parser.parse_args()
+    os.environ["PYTHONPATH"] = sys.path[0]  # for the server of the policies, and Ray's workers
     folder = given.folder.absolute()
     shutil.rmtree(folder, ignore_errors=True)
     folder.mkdir(parents=True)
@@ -111,9 +113,9 @@ def disturbed(
         cluster = None
         if phase == "ray":
             words.append("--executor=ray")
-            place = folder / "r"
-            place.mkdir()
-            cluster = Cluster(place, free_port())
+            place = tempfile.mkdtemp(prefix="ray-")  # short: of its sockets
+            opened.callback(shutil.rmtree, place, ignore_errors=True)
+            cluster = Cluster(Path(place), free_port())
             opened.callback(cluster.close)
             for _ in range(2):
                 cluster.join(1)

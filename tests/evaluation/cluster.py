@@ -36,6 +36,7 @@ class Cluster:
         self.environment = {
             "RAY_ADDRESS": self.address,
             "RAY_AUTH_MODE": "disabled",
+            "RAY_USAGE_STATS_ENABLED": "0",
             "PYTHONPATH": str(Path(__file__).parents[2]),
         }
         self.machines: dict[str, subprocess.Popen[bytes]] = {}
