@@ -100,6 +100,9 @@ class Chaos:
         for act in due:
             act()
         self.inspector.mend()
+        for name in self.cluster.failed() if self.cluster is not None else ():
+            self.cluster.kill(name)
+            self.cluster.join(1)
 
     def _begin(self, words: list[str]) -> subprocess.Popen[bytes]:
         program = [sys.executable, "-m", "worldeval", *words]

@@ -51,6 +51,10 @@ class Cluster:
         self.machines[name] = self._begin(name, host, words, environment or {})
         return name
 
+    def failed(self) -> list[str]:
+        """Machines that ended by themselves, as on a busy computer they do before they joined."""
+        return [name for name, machine in self.machines.items() if machine.poll() is not None]
+
     def wait(self) -> None:
         """Until all that was begun is ready."""
         until = time.monotonic() + JOIN_S
