@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import contextlib
+import ctypes
 import ipaddress
 import itertools
 import os
@@ -111,8 +113,16 @@ def make_app(context: Context, options: Options) -> Any:
     return Guard(Early(app, FIRST), auth=options.auth, hosts=LOOPBACK if alone else None)
 
 
+def _one_heap() -> None:
+    """Let all threads share one heap, where the C library knows this: with one each, what forty
+    readers have freed is kept forty times (200 MB)."""
+    with contextlib.suppress(OSError, AttributeError, TypeError):
+        ctypes.CDLL(None).mallopt(-8, 1)  # M_ARENA_MAX
+
+
 def serve(options: Options) -> None:
     """Serve until interrupted. WorldEvalError where a root or the port cannot be used."""
+    _one_heap()
     roots = _existing(options.roots)
     context = Context(
         roots,
