@@ -9,7 +9,8 @@ import socket
 import tempfile
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
@@ -40,27 +41,41 @@ def actors() -> list[int]:
     return found
 
 
+@contextmanager
+def disturbed(out: Path, act: Callable[[], bool]) -> Iterator[None]:
+    """Beside this block, once a rollout is kept in ``out``, ``act`` until it says that it did."""
+    done = []
+
+    def disturb() -> None:
+        until = time.monotonic() + 200
+        while time.monotonic() < until and not done:
+            if held_keys(out) and act():
+                done.append(True)
+            time.sleep(0.02)
+
+    thread = threading.Thread(target=disturb)
+    thread.start()
+    yield
+    thread.join()
+    assert done
+
+
 def test_two_actors_make_what_one_process_makes_though_one_is_killed(
     tmp_path: Path, words: list[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("RAY_AUTH_MODE", "disabled")
     monkeypatch.setenv("PYTHONPATH", str(Path(__file__).parents[2]))
-    out, killed = tmp_path / "ray", []
+    out = tmp_path / "ray"
 
-    def kill() -> None:
-        until = time.monotonic() + 200
-        while time.monotonic() < until and not killed:
-            if held_keys(out) and (found := actors()):
-                os.kill(found[0], signal.SIGKILL)
-                killed.append(found[0])
-            time.sleep(0.02)
+    def kill() -> bool:
+        found = actors()
+        if found:
+            os.kill(found[0], signal.SIGKILL)
+        return bool(found)
 
-    killer = threading.Thread(target=kill)
-    killer.start()
-    ran("evaluate", *words, "--out", out, "--batch=1", "--executor=ray", "--workers=2")
-    killer.join()
+    with disturbed(out, kill):
+        ran("evaluate", *words, "--out", out, "--batch=1", "--executor=ray", "--workers=2")
     ran("evaluate", *words, "--out", tmp_path / "one")
-    assert killed
     same(tmp_path / "one", out)
 
 
@@ -80,23 +95,16 @@ def cluster(monkeypatch: pytest.MonkeyPatch) -> Iterator[Cluster]:
 def test_three_workers_on_a_machine_that_goes_are_made_good_by_another(
     cluster: Cluster, tmp_path: Path, words: list[str]
 ) -> None:
-    first, done, out = cluster.join(3), [], tmp_path / "ray"
+    first, out = cluster.join(3), tmp_path / "ray"
 
-    def disturb() -> None:
-        until = time.monotonic() + 200
-        while time.monotonic() < until and not done:
-            if held_keys(out):
-                cluster.kill(first, at_once=False)
-                cluster.join(3)
-                done.append(first)
-            time.sleep(0.05)
+    def replace() -> bool:
+        cluster.kill(first, at_once=False)
+        cluster.join(3)
+        return True
 
-    disturbing = threading.Thread(target=disturb)
-    disturbing.start()
-    ran("evaluate", *words, "--out", out, "--batch=1", "--executor=ray", "--workers=3")
-    disturbing.join()
+    with disturbed(out, replace):
+        ran("evaluate", *words, "--out", out, "--batch=1", "--executor=ray", "--workers=3")
     ran("evaluate", *words, "--out", tmp_path / "one")
-    assert done
     same(tmp_path / "one", out)
 
 

@@ -100,10 +100,19 @@ class WriterLock:
     def held(self) -> bool:
         return self._release is not None and self._release.alive
 
-    def acquire(self) -> None:
-        """Take the lock. Raises StoreError at once if another writer has it."""
-        if self.held:
-            return
+    def acquire(self, wait_s: float = 0.0) -> None:
+        """Take the lock. Raises StoreError if another writer has it, and goes on having it for
+        ``wait_s`` seconds."""
+        until = time.monotonic() + wait_s
+        while not self.held:
+            try:
+                self._take()
+            except StoreError:
+                if time.monotonic() >= until:
+                    raise
+                time.sleep(0.01)
+
+    def _take(self) -> None:
         # Never through a link, and a named pipe in its place is not waited for.
         flags = os.O_RDWR | os.O_CREAT | getattr(os, "O_NOFOLLOW", 0) | getattr(os, "O_NONBLOCK", 0)
         try:
@@ -134,15 +143,7 @@ def alone(path: Path, wait_s: float = 10.0) -> Iterator[None]:
     Between processes and within one. StoreError after ``wait_s`` seconds.
     """
     lock = WriterLock(path.with_name(f".{path.name}.lock"))
-    until = time.monotonic() + wait_s
-    while True:
-        try:
-            lock.acquire()
-            break
-        except StoreError:
-            if time.monotonic() > until:
-                raise
-            time.sleep(0.01)
+    lock.acquire(wait_s)
     try:
         yield
     finally:

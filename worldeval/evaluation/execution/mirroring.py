@@ -140,7 +140,6 @@ class _Sender:
         self._thread = threading.Thread(target=self._work, daemon=True)
         self._behind = False
         self._looked = False
-        self._refused: MismatchError | None = None
 
     def start(self) -> None:
         """Try the store at once, so that a wrong URL or wrong credentials end the run before it
@@ -186,15 +185,9 @@ class _Sender:
             mirror.release()
 
     def _send(self) -> int:
-        """How many files were sent. MismatchError, now and ever after, if it is not for us."""
-        if self._refused is not None:
-            raise self._refused
+        """How many files were sent. MismatchError, and none, if another run lies there."""
         if not self._looked:
-            try:
-                self._look()
-            except MismatchError as error:
-                self._refused = error
-                raise
+            self._look()
             self._looked = True
         return self._mirror.put()
 

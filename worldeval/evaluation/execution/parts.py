@@ -9,7 +9,6 @@ parts are removed only when all of it lies in the run: a kill at any moment lose
 from __future__ import annotations
 
 import shutil
-import time
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass
@@ -182,15 +181,11 @@ def gather(folder: Path, order: Order, others: Sequence[Path] = ()) -> int:
 def _remove(root: Path) -> None:
     """Take a part away in one step: what is half removed is no store. One whose writer lives on, on
     a machine that is out of reach, stays until it does not."""
-    lock, until = WriterLock(root / ".writer.lock"), time.monotonic() + _RELEASE_S
-    while True:
-        try:
-            lock.acquire()
-            break
-        except StoreError:
-            if time.monotonic() > until:
-                return
-        time.sleep(0.05)
+    lock = WriterLock(root / ".writer.lock")
+    try:
+        lock.acquire(_RELEASE_S)
+    except StoreError:
+        return
     lock.release()
     root.rename(root.with_name(f"{_GONE}{root.name}-{uuid4().hex[:8]}"))
 
