@@ -21,7 +21,9 @@ from safetensors.torch import load_file
 
 from tests.test_kill import assert_same_training, autoencoder, lines_of, recorded, rows_of
 from worldeval import cli
+from worldeval.errors import ConfigError
 from worldeval.learning import processes
+from worldeval.learning.config import LoopConfig
 from worldeval.learning.processes import SHARED
 
 __all__ = ["autoencoder", "recorded"]
@@ -152,6 +154,26 @@ def test_what_does_not_share_its_batches_is_refused(
     assert cli.main(words) == 2
     said = capsys.readouterr().err
     assert f"`worldeval {verb}` was begun in 2 processes" in said and not out.exists(), said
+
+
+@pytest.mark.parametrize(
+    ("variables", "said"),
+    [
+        ({"RANK": "x"}, "the variable RANK is 'x', expected a number"),
+        ({"RANK": "0", "WORLD_SIZE": "two"}, "the variable WORLD_SIZE is 'two'"),
+        ({"RANK": "0", "WORLD_SIZE": "2"}, "speak of 2 processes, but MASTER_ADDR is not set"),
+    ],
+)
+def test_variables_that_no_launcher_set_are_told_in_a_sentence(
+    variables: dict[str, str], said: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name in ("RANK", "WORLD_SIZE", "MASTER_ADDR", "MASTER_PORT"):
+        monkeypatch.delenv(name, raising=False)
+    for name, value in variables.items():
+        monkeypatch.setenv(name, value)
+    with pytest.raises(ConfigError, match=said):
+        if processes.first_of_many():
+            processes.accelerator_of(LoopConfig(device="cpu"))
 
 
 def test_machines_that_share_no_disk_are_told(

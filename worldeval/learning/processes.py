@@ -35,12 +35,23 @@ SHARED = ("train policy", "train world-model", "train ctrl-world", "train adapte
 
 def first_of_many() -> bool:
     """Whether this process writes, asked before any accelerator is made."""
-    return int(os.environ.get("RANK", "0")) == 0
+    return _told("RANK", 0) == 0
 
 
 def processes() -> int:
     """How many a launcher has begun, asked before any accelerator is made."""
-    return int(os.environ.get("WORLD_SIZE", "1")) if "RANK" in os.environ else 1
+    return _told("WORLD_SIZE", 1) if "RANK" in os.environ else 1
+
+
+def _told(name: str, otherwise: int) -> int:
+    """What a launcher's variable says. ConfigError if it is no number."""
+    said = os.environ.get(name, str(otherwise))
+    if not said.isdecimal():
+        raise ConfigError(
+            f"the variable {name} is {said!r}, expected a number, as launchers set it; unset it, "
+            "or begin with `accelerate launch`"
+        )
+    return int(said)
 
 
 def check_alone(title: str) -> None:
@@ -99,6 +110,11 @@ def accelerator_of(config: LoopConfig) -> Accelerator:
             AcceleratorState._reset_state(reset_partial_state=True)
     handlers: list[Any] = []
     if processes() > 1:
+        if missing := [name for name in ("MASTER_ADDR", "MASTER_PORT") if name not in os.environ]:
+            raise ConfigError(
+                f"RANK and WORLD_SIZE speak of {processes()} processes, but {missing[0]} is not "
+                "set; begin with `accelerate launch`, which sets them all, or unset RANK"
+            )
         # weights that a model keeps but does not use get no gradient
         handlers = [
             InitProcessGroupKwargs(timeout=PATIENCE),
