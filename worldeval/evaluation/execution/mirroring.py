@@ -147,7 +147,6 @@ class _Sender:
         if self._mirror.acquire():
             self._mirror.put()
             self._mirror.remote.put(".mirror", b"worldeval writes here\n")
-            self._look()
         self._thread.start()
 
     def end(self, patience_s: float, *, quietly: bool) -> None:
@@ -187,18 +186,14 @@ class _Sender:
     def _send(self) -> int:
         """How many files were sent. MismatchError, and none, if another run lies there."""
         if not self._looked:
-            self._look()
+            remote = self._mirror.remote
+            with tempfile.TemporaryDirectory() as place:
+                copy = Path(place)
+                version = remote.files().get(MANIFEST)
+                if version is not None and remote.get(MANIFEST, copy / MANIFEST, version):
+                    _refuse_another(self._mirror, copy)
             self._looked = True
         return self._mirror.put()
-
-    def _look(self) -> None:
-        """MismatchError if what lies there is, after all, another run."""
-        remote = self._mirror.remote
-        with tempfile.TemporaryDirectory() as place:
-            copy = Path(place)
-            version = remote.files().get(MANIFEST)
-            if version is not None and remote.get(MANIFEST, copy / MANIFEST, version):
-                _refuse_another(self._mirror, copy)
 
     def _work(self) -> None:
         pause = EVERY_S
